@@ -1,0 +1,1 @@
+//! The routes that tell operators how things stand.

@@ -1,0 +1,52 @@
+//! What each lane is doing, for people: written by the couriers, read by `/status` and `/readyz`.
+use crate::ids::Lane;
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// What a lane is doing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum LaneState {
+    /// Nothing to send, or sending.
+    Flowing,
+    /// Waiting after a passing fault.
+    BackingOff {
+        /// Attempts in a row that failed.
+        failures: u32,
+        /// The fault, in one sentence.
+        reason: String,
+    },
+    /// Waiting for a person.
+    Parked {
+        /// What is wrong and what to do, in one sentence.
+        reason: String,
+    },
+    /// No key is configured for its project: events are kept and not sent.
+    QueueingOnly {
+        /// What to do, in one sentence.
+        reason: String,
+    },
+}
+
+/// All lanes' states. Cheap to clone; all clones show the same.
+#[derive(Debug, Clone, Default)]
+pub struct Board(Arc<Mutex<BTreeMap<Lane, LaneState>>>);
+
+impl Board {
+    /// Writes a lane's state down. Returns whether it changed in kind, which is when a log line is due.
+    pub fn set(&self, lane: &Lane, state: LaneState) -> bool {
+        let mut lanes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let changed = lanes
+            .get(lane)
+            .is_none_or(|old| std::mem::discriminant(old) != std::mem::discriminant(&state));
+        lanes.insert(lane.clone(), state);
+        changed
+    }
+
+    /// A lane's state; a lane that nobody wrote down is flowing.
+    pub fn get(&self, lane: &Lane) -> LaneState {
+        let lanes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        lanes.get(lane).cloned().unwrap_or(LaneState::Flowing)
+    }
+}

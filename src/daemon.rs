@@ -1,0 +1,1 @@
+//! Puts the parts together, watches over them and shuts them down.

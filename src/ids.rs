@@ -1,0 +1,145 @@
+//! Names that travel through every layer: projects, tasks, lanes and sequence numbers.
+
+use std::fmt;
+use std::sync::Arc;
+
+/// Longest project or task id that is accepted, in bytes.
+///
+/// The API sets no bound of its own; ours keeps keys, URLs and labels small.
+pub const MAX_ID_BYTES: usize = 512;
+
+/// Why a text is not an id. The sentence names the remedy.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum IdError {
+    /// The id is the empty string.
+    #[error("{0} is empty: send the id itself, or leave the field out")]
+    Empty(&'static str),
+    /// A JavaScript client sent a variable that it never set.
+    #[error(
+        "{0} is \"undefined\": the client sent a variable that it never set (contract: `tastId` in the public JS samples does this)"
+    )]
+    Undefined(&'static str),
+    /// The id is over [`MAX_ID_BYTES`].
+    #[error("{0} is {1} bytes long: ids of up to {MAX_ID_BYTES} bytes are accepted")]
+    TooLong(&'static str, usize),
+    /// The id holds a control character, which no URL path can carry.
+    #[error("{0} holds a control character: remove it")]
+    Control(&'static str),
+}
+
+fn check(what: &'static str, text: &str) -> Result<(), IdError> {
+    match text {
+        "" => Err(IdError::Empty(what)),
+        "undefined" => Err(IdError::Undefined(what)),
+        t if t.len() > MAX_ID_BYTES => Err(IdError::TooLong(what, t.len())),
+        t if t.chars().any(char::is_control) => Err(IdError::Control(what)),
+        _ => Ok(()),
+    }
+}
+
+macro_rules! id {
+    ($(#[$doc:meta])* $name:ident, $what:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(Arc<str>);
+
+        impl $name {
+            /// Checks the text: not empty, not `undefined`, at most [`MAX_ID_BYTES`], no control characters.
+            pub fn new(text: &str) -> Result<Self, IdError> {
+                check($what, text)?;
+                Ok(Self(text.into()))
+            }
+
+            /// The id as text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, concat!($what, ":{}"), &self.0)
+            }
+        }
+    };
+}
+
+id!(
+    /// A phospho project, as it stands in the URL of a log request.
+    ProjectId,
+    "project_id"
+);
+id!(
+    /// A phospho task: one logged event, and what feedback is about. The API stores each task id once
+    /// (contract.md section 4), which makes resending harmless.
+    TaskId,
+    "task_id"
+);
+
+/// What a lane carries.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Kind {
+    /// Log events, sent in batches.
+    Log,
+    /// User feedback, sent one by one, after the logs that came before it.
+    Feedback,
+}
+
+impl Kind {
+    /// `log` or `feedback`, as used in metrics, status and NDJSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Kind::Log => "log",
+            Kind::Feedback => "feedback",
+        }
+    }
+}
+
+/// A queue of its own, with its own retries and parking: one project's logs, or its feedback.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Lane {
+    /// The project that the events go to.
+    pub project: ProjectId,
+    /// Logs or feedback.
+    pub kind: Kind,
+}
+
+impl fmt::Display for Lane {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.project, self.kind.as_str())
+    }
+}
+
+/// Place of an event in the order of acceptance. One row of numbers serves all lanes, so that
+/// feedback can be compared with the logs that came before it. Starts at 1; never reused.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Seq(pub u64);
+
+impl fmt::Display for Seq {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_that_would_collide_or_break_a_url_is_refused_with_the_reason() {
+        assert_eq!(TaskId::new(""), Err(IdError::Empty("task_id")));
+        assert_eq!(TaskId::new("undefined"), Err(IdError::Undefined("task_id")));
+        assert_eq!(ProjectId::new("a\nb"), Err(IdError::Control("project_id")));
+        assert_eq!(
+            TaskId::new(&"x".repeat(513)),
+            Err(IdError::TooLong("task_id", 513))
+        );
+        assert_eq!(TaskId::new("a/b?ü").map(|t| t.to_string()), Ok("a/b?ü".into()));
+    }
+}

@@ -1,0 +1,173 @@
+//! Every metric of the daemon, defined and documented in one place.
+//!
+//! Names start with `phosphod_` and end with their unit or `_total`. No label takes a client's free text,
+//! so the number of series is bounded.
+
+use crate::ledger::Ledger;
+use prometheus_client::encoding::{EncodeLabelSet, text};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::{Registry, Unit};
+
+/// Labels of [`Metrics::ledger_events`].
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct StateLabel {
+    /// `accepted`, `delivered`, `dead`, `dropped` or `queued`.
+    pub state: &'static str,
+}
+
+/// Labels of [`Metrics::intake_requests`].
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct RequestLabels {
+    /// The route's pattern, never the path itself; `unknown` for everything else.
+    pub route: &'static str,
+    /// HTTP status that was answered.
+    pub status: u16,
+}
+
+/// Labels by lane kind.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct KindLabel {
+    /// `log` or `feedback`.
+    pub kind: &'static str,
+}
+
+/// Labels of [`Metrics::delivery_attempts`].
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct AttemptLabels {
+    /// `log` or `feedback`.
+    pub kind: &'static str,
+    /// The verdict's name: `answered`, `bisect`, `split`, `park`, `retry`, `not_yet`, `read_back`, `refused`, `delivered`.
+    pub verdict: &'static str,
+}
+
+/// Handles of all metrics, and their registry.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    /// `phosphod_ledger_events{state}`: the ledger, as of the last commit.
+    pub ledger_events: Family<StateLabel, Gauge>,
+    /// `phosphod_intake_requests_total{route,status}`: HTTP requests answered.
+    pub intake_requests: Family<RequestLabels, Counter>,
+    /// `phosphod_intake_lines_total`: NDJSON lines answered.
+    pub intake_lines: Counter,
+    /// `phosphod_intake_events_total{kind}`: events acknowledged, refused ones not included.
+    pub intake_events: Family<KindLabel, Counter>,
+    /// `phosphod_intake_refused_events_total{kind}`: events that were kept as dead letters at the door.
+    pub intake_refused_events: Family<KindLabel, Counter>,
+    /// `phosphod_intake_append_seconds`: from a parsed request to its events being synced.
+    pub intake_append_seconds: Histogram,
+    /// `phosphod_spool_live_bytes`: payload bytes of events that have not ended.
+    pub spool_live_bytes: Gauge,
+    /// `phosphod_delivery_attempts_total{kind,verdict}`: requests sent upstream, by what their answer meant.
+    pub delivery_attempts: Family<AttemptLabels, Counter>,
+    /// `phosphod_delivery_attempt_seconds`: how long the upstream took to answer or fail.
+    pub delivery_attempt_seconds: Histogram,
+    /// `phosphod_delivery_over_quota_events_total`: events stored by the API but not analysed, the quota being used up.
+    pub delivery_over_quota_events: Counter,
+    /// `phosphod_delivery_unconfirmed_batches_total`: batches that the API accepted and did not store.
+    pub delivery_unconfirmed_batches: Counter,
+    /// `phosphod_lanes{state}`: lanes by what they are doing.
+    pub lanes: Family<StateLabel, Gauge>,
+}
+
+impl Metrics {
+    /// Registers everything.
+    pub fn new() -> Self {
+        let seconds = || exponential_buckets(0.0005, 2.0, 16);
+        let mut this = Self {
+            registry: Registry::with_prefix("phosphod"),
+            ledger_events: Family::default(),
+            intake_requests: Family::default(),
+            intake_lines: Counter::default(),
+            intake_events: Family::default(),
+            intake_refused_events: Family::default(),
+            intake_append_seconds: Histogram::new(seconds()),
+            spool_live_bytes: Gauge::default(),
+            delivery_attempts: Family::default(),
+            delivery_attempt_seconds: Histogram::new(seconds()),
+            delivery_over_quota_events: Counter::default(),
+            delivery_unconfirmed_batches: Counter::default(),
+            lanes: Family::default(),
+        };
+        let r = &mut this.registry;
+        r.register(
+            "ledger_events",
+            "Events by where they ended, as of the last commit",
+            this.ledger_events.clone(),
+        );
+        r.register(
+            "intake_requests",
+            "HTTP requests answered",
+            this.intake_requests.clone(),
+        );
+        r.register("intake_lines", "NDJSON lines answered", this.intake_lines.clone());
+        r.register("intake_events", "Events acknowledged", this.intake_events.clone());
+        r.register(
+            "intake_refused_events",
+            "Events kept as dead letters at the door",
+            this.intake_refused_events.clone(),
+        );
+        r.register_with_unit(
+            "intake_append",
+            "From a parsed request to its events being synced",
+            Unit::Seconds,
+            this.intake_append_seconds.clone(),
+        );
+        r.register_with_unit(
+            "spool_live",
+            "Payload of events that have not ended",
+            Unit::Bytes,
+            this.spool_live_bytes.clone(),
+        );
+        r.register(
+            "delivery_attempts",
+            "Requests sent upstream, by what their answer meant",
+            this.delivery_attempts.clone(),
+        );
+        r.register_with_unit(
+            "delivery_attempt",
+            "How long the upstream took to answer or fail",
+            Unit::Seconds,
+            this.delivery_attempt_seconds.clone(),
+        );
+        r.register(
+            "delivery_over_quota_events",
+            "Events stored by the API but not analysed, the quota being used up",
+            this.delivery_over_quota_events.clone(),
+        );
+        r.register(
+            "delivery_unconfirmed_batches",
+            "Batches that the API accepted and did not store",
+            this.delivery_unconfirmed_batches.clone(),
+        );
+        r.register("lanes", "Lanes by what they are doing", this.lanes.clone());
+        this
+    }
+
+    /// The Prometheus text, with the ledger as given.
+    pub fn encode(&self, ledger: &Ledger) -> Result<String, std::fmt::Error> {
+        for (state, value) in [
+            ("accepted", ledger.accepted),
+            ("delivered", ledger.delivered),
+            ("dead", ledger.dead),
+            ("dropped", ledger.dropped),
+            ("queued", ledger.queued),
+        ] {
+            self.ledger_events
+                .get_or_create(&StateLabel { state })
+                .set(i64::try_from(value).unwrap_or(i64::MAX));
+        }
+        let mut out = String::new();
+        text::encode(&mut out, &self.registry)?;
+        Ok(out)
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}

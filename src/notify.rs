@@ -1,0 +1,1 @@
+//! Telling systemd how the daemon is.

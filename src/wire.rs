@@ -1,0 +1,1 @@
+//! Shapes of the wire: what stands between the bytes of a request and an event.
