@@ -1,1 +1,2 @@
 //! Puts the parts together, watches over them and shuts them down.
+pub mod bind;
