@@ -105,7 +105,11 @@ impl<'a> Event<'a> {
                 "validation error for LogEvent: {name}: Input should be {want}"
             ))
         };
-        for (name, _) in &self.fields {
+        for (name, _) in self
+            .fields
+            .iter()
+            .filter(|(name, _)| KNOWN.contains(&name.as_ref()))
+        {
             let Some(value) = self.get(name) else { continue };
             let kind = scan::kind(value);
             let found = match name.as_ref() {
@@ -175,6 +179,7 @@ impl<'a> Event<'a> {
         })
     }
 
+    /// A list of objects is taken for chat messages, whatever their keys: so the API's tokenizer takes it.
     fn has_odd_messages(&self) -> bool {
         let Some(list) = self.get("raw_input").filter(|v| scan::kind(v) == Kind::List) else {
             return false;

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::http::request::Parts;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
@@ -124,10 +125,19 @@ async fn answer(
         let text = "this is the sandbox's control listener: its routes begin with /sandbox/";
         return Ok(response(Reply::detail(404, text)));
     }
-    let kind = api::kind(&head);
+    api_answer(book, fate, &head, &body).await
+}
+
+/// Answers an API request as the switches have it.
+async fn api_answer(
+    book: &Arc<Book>,
+    fate: &Fate,
+    head: &Parts,
+    body: &Bytes,
+) -> Result<Response<Full<Bytes>>, io::Error> {
     let faults = book.with(|page| {
         page.store.state.requests += 1;
-        page.switches.take(kind)
+        page.switches.take(api::kind(head))
     });
     if faults.delay_ms > 0 {
         tokio::time::sleep(Duration::from_millis(faults.delay_ms)).await;
@@ -141,7 +151,7 @@ async fn answer(
             None => reply,
         }
     } else {
-        api::answer(book, &head, &body).await
+        api::answer(book, head, body).await
     };
     if reply.status.as_u16() >= 400 {
         book.with(|page| page.store.state.failed_requests += 1);

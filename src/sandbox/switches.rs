@@ -11,7 +11,8 @@ use std::collections::BTreeMap;
 pub struct Switches {
     /// Connections are taken and then reset without a reply, and so are requests on older connections.
     pub down: bool,
-    /// The API listener is closed: connecting is refused. Switch it off through the control listener.
+    /// The API listener is closed: connecting is refused, and older connections are reset at
+    /// their next request. Switch it off through the control listener.
     pub refuse: bool,
     /// Each reply waits this long, in milliseconds.
     pub delay_ms: u64,
