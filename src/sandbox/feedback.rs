@@ -47,6 +47,9 @@ pub(super) async fn evaluate(
         if let Some(reply) = apply(book, id, has_key, &said) {
             return reply;
         }
+        if look == 0 {
+            book.with(|page| page.store.state.early_evals += 1);
+        }
     }
     sleep_until(start + Duration::from_millis(wait_ms)).await;
     unknown(id)

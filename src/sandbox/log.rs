@@ -136,6 +136,12 @@ impl Batch<'_> {
         if let Some(error) = error {
             return Err(error.into());
         }
+        let refused = event
+            .text("task_id")
+            .and_then(|id| page.switches.refuse_events.get(&*id));
+        if let Some(reason) = refused {
+            return Err(reason.clone());
+        }
         let Some(own) = event.text("project_id").filter(|own| **own != *self.project) else {
             return Ok(self.project.clone());
         };

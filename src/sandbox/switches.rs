@@ -39,6 +39,8 @@ pub struct Switches {
     pub quota: BTreeMap<String, u64>,
     /// Projects that are unknown (404) or of another organisation (403). All others exist.
     pub projects: BTreeMap<String, u16>,
+    /// Events answered with `error_in_log` and not stored: task id and reason.
+    pub refuse_events: BTreeMap<String, String>,
     /// The good keys. Absent: every key is good.
     pub keys: Option<Vec<String>>,
     /// Log requests are answered with 503 after the checks of key and shape.
@@ -76,6 +78,7 @@ impl Default for Switches {
             only: Vec::new(),
             quota: BTreeMap::new(),
             projects: BTreeMap::new(),
+            refuse_events: BTreeMap::new(),
             keys: None,
             maintenance: false,
             lose: 0,
