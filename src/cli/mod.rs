@@ -1,5 +1,6 @@
 //! The commands: one file each. Exit codes: 0 fine, 1 failed, 2 usage, 78 bad configuration.
 mod config;
+mod demo;
 mod logging;
 mod run;
 mod sandbox;
@@ -33,6 +34,8 @@ enum Command {
     Config(config::ConfigCommand),
     /// Run a local stand-in for the phospho API, to develop without a key.
     Sandbox(sandbox::SandboxArgs),
+    /// See it work, in seconds: an outage, a kill -9, and nothing lost.
+    Demo(demo::DemoArgs),
 }
 
 /// Where the configuration comes from.
@@ -85,6 +88,7 @@ pub fn main() -> ExitCode {
         Command::Run(configured) => run::run(configured.sources()),
         Command::Config(command) => config::run(command),
         Command::Sandbox(args) => sandbox::run(args),
+        Command::Demo(args) => demo::run(args),
     }
 }
 
