@@ -1,0 +1,3 @@
+//! Black-box tests of the real binary against the sandbox.
+
+mod support;
