@@ -112,7 +112,8 @@ impl Daemon {
         }
     }
 
-    async fn accepting(mut self) -> Self {
+    /// Waits until it accepts.
+    pub(crate) async fn accepting(mut self) -> Self {
         let fields = self.logged("accepting").await;
         let text = |name: &str| fields[name].as_str().unwrap_or_default().to_owned();
         self.url = format!("http://{}", text("http"));
@@ -151,8 +152,8 @@ impl Daemon {
         kill_process(pid, signal).expect("our child can be signalled");
     }
 
-    /// kill -9, and waits until it is gone.
-    pub(crate) fn kill_hard(mut self) {
+    /// kill -9, and waits until it is gone and its lock with it.
+    pub(crate) fn kill_hard(&mut self) {
         self.child.kill().expect("our child can be killed");
         self.child.wait().expect("it can be waited for");
     }
