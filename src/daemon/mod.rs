@@ -41,7 +41,9 @@ pub enum DaemonError {
     #[error("cannot listen for signals: {0}")]
     Signals(std::io::Error),
     /// A part that should run for ever ended.
-    #[error("{part} ended unasked{why}: what was acknowledged is safe on disk; start the daemon again and report this")]
+    #[error(
+        "{part} ended unasked{why}: what was acknowledged is safe on disk; start the daemon again and report this"
+    )]
     Part {
         /// Which part.
         part: &'static str,
@@ -87,7 +89,12 @@ pub async fn run(
     parts.stop().await;
     spool.close().await;
     let ledger = spool.ledger();
-    tracing::info!(queued = ledger.queued, delivered = ledger.delivered, dead = ledger.dead, "stopped");
+    tracing::info!(
+        queued = ledger.queued,
+        delivered = ledger.delivered,
+        dead = ledger.dead,
+        "stopped"
+    );
     ended.map(|_| ())
 }
 
@@ -95,7 +102,10 @@ async fn open_spool(settings: &config::Settings) -> Result<Spool, DaemonError> {
     let settings = settings.spool.clone();
     match tokio::task::spawn_blocking(move || Spool::open(settings)).await {
         Ok(opened) => Ok(opened?),
-        Err(fault) => Err(DaemonError::Part { part: "opening the data folder", why: format!(" ({fault})") }),
+        Err(fault) => Err(DaemonError::Part {
+            part: "opening the data folder",
+            why: format!(" ({fault})"),
+        }),
     }
 }
 
@@ -114,12 +124,21 @@ impl Sockets {
         if inherited.tcp.is_some() || inherited.unix.is_some() {
             let tcp = inherited.tcp.map(tokio::net::TcpListener::from_std).transpose();
             let unix = inherited.unix.map(tokio::net::UnixListener::from_std).transpose();
-            let (tcp, unix) = (tcp.map_err(DaemonError::Inherited)?, unix.map_err(DaemonError::Inherited)?);
-            return Ok(Self { tcp, unix, owned: None });
+            let (tcp, unix) = (
+                tcp.map_err(DaemonError::Inherited)?,
+                unix.map_err(DaemonError::Inherited)?,
+            );
+            return Ok(Self {
+                tcp,
+                unix,
+                owned: None,
+            });
         }
         let tcp = settings.http.map(bind::tcp).transpose()?;
         let unix = settings.unix.as_deref();
-        let unix = unix.map(|path| bind::unix(path, settings.unix_mode, settings.unix_group)).transpose()?;
+        let unix = unix
+            .map(|path| bind::unix(path, settings.unix_mode, settings.unix_group))
+            .transpose()?;
         let (unix, owned) = unix.unzip();
         Ok(Self { tcp, unix, owned })
     }
@@ -151,14 +170,20 @@ impl Names {
         );
         let delivery = &settings.delivery;
         if delivery.default_key.is_none() && delivery.project_keys.is_empty() {
-            tracing::warn!("no API key: events are only queued; set PHOSPHO_API_KEY or upstream.api_key_file");
+            tracing::warn!(
+                "no API key: events are only queued; set PHOSPHO_API_KEY or upstream.api_key_file"
+            );
         }
     }
 }
 
 impl std::fmt::Display for Names {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let names: Vec<_> = [&self.http, &self.unix].into_iter().flatten().map(String::as_str).collect();
+        let names: Vec<_> = [&self.http, &self.unix]
+            .into_iter()
+            .flatten()
+            .map(String::as_str)
+            .collect();
         f.write_str(&names.join(" and "))
     }
 }
@@ -181,15 +206,24 @@ impl Parts {
     ) -> Self {
         let metrics = Arc::new(Metrics::new());
         let board = Board::default();
-        let intake = Arc::new(Intake::new(intake_settings(&settings.intake), spool.clone(), metrics.clone()));
-        let about = admin::About { base_url: settings.upstream.base_url.clone() };
+        let intake = Arc::new(Intake::new(
+            intake_settings(&settings.intake),
+            spool.clone(),
+            metrics.clone(),
+        ));
+        let about = admin::About {
+            base_url: settings.upstream.base_url.clone(),
+        };
         let admin = Arc::new(Admin::new(about, spool.clone(), board.clone(), metrics.clone()));
         let gate = intake.gate();
         let router = Arc::new(Router::new(intake, admin, gate, metrics.clone()));
 
         let (stop_listening, listening) = watch::channel(false);
         let (stop_delivering, delivering) = watch::channel(false);
-        let limits = Limits { drain: settings.grace, ..Limits::default() };
+        let limits = Limits {
+            drain: settings.grace,
+            ..Limits::default()
+        };
         let mut tasks = JoinSet::new();
         let listeners = [
             ("the TCP listener", sockets.tcp.map(Listener::Tcp)),
@@ -216,7 +250,13 @@ impl Parts {
             delivery.await;
             "delivery"
         });
-        Self { tasks, couriers, stop_listening, stop_delivering, _owned: sockets.owned }
+        Self {
+            tasks,
+            couriers,
+            stop_listening,
+            stop_delivering,
+            _owned: sockets.owned,
+        }
     }
 
     /// Resolves when a part ends by itself, which none should.
@@ -226,8 +266,14 @@ impl Parts {
             Some(ended) = self.couriers.join_next() => ended,
         };
         match ended {
-            Ok(part) => DaemonError::Part { part, why: String::new() },
-            Err(fault) => DaemonError::Part { part: "a task", why: format!(" ({fault})") },
+            Ok(part) => DaemonError::Part {
+                part,
+                why: String::new(),
+            },
+            Err(fault) => DaemonError::Part {
+                part: "a task",
+                why: format!(" ({fault})"),
+            },
         }
     }
 
