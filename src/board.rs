@@ -91,8 +91,12 @@ mod tests {
         let reason = String::new();
         for state in [
             LaneState::Flowing,
-            LaneState::Parked { reason: reason.clone() },
-            LaneState::QueueingOnly { reason: reason.clone() },
+            LaneState::Parked {
+                reason: reason.clone(),
+            },
+            LaneState::QueueingOnly {
+                reason: reason.clone(),
+            },
             LaneState::BackingOff { failures: 1, reason },
         ] {
             let json = serde_json::to_value(&state).expect("it serializes");

@@ -22,12 +22,16 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const FEEDBACK_TIMEOUT: Duration = Duration::from_secs(40);
 /// Longest that an unused connection is kept. Servers commonly close theirs after 60 s or more.
 const POOL_IDLE: Duration = Duration::from_secs(50);
-/// Most bytes of a 200's body; the echo of a full batch is a little larger than the batch.
+/// Most bytes of a 2xx reply's body; the echo of a full batch is a little larger than the batch.
 const MAX_REPLY_BYTES: usize = 64 << 20;
 /// Most bytes of any other body; what is beyond is cut off, because only an excerpt of it is of use.
 const MAX_ERROR_BYTES: usize = 64 << 10;
 /// Everything in a path segment but the characters that RFC 3986 leaves unreserved is percent-encoded.
-const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~');
 
 /// How the upstream is reached (`[upstream]`).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -88,24 +92,31 @@ impl Upstream {
                 fault::describe(&err)
             ))
         })?;
-        Ok(Self { client, base: base.into(), timeout: settings.timeout })
+        Ok(Self {
+            client,
+            base: base.into(),
+            timeout: settings.timeout,
+        })
     }
 
     /// `POST /v2/log/{project}`.
     pub async fn post_log(&self, project: &ProjectId, key: &Secret, body: Vec<u8>) -> Outcome {
         let path = ["log", project.as_str()];
-        self.attempt(Method::POST, &path, key, Some(body), self.timeout).await
+        self.attempt(Method::POST, &path, key, Some(body), self.timeout)
+            .await
     }
 
     /// `POST /v2/tasks/{task}/human-eval`; allows 40 s, because the API holds it for up to 31 s (contract.md section 2).
     pub async fn post_feedback(&self, task: &TaskId, key: &Secret, body: Vec<u8>) -> Outcome {
         let path = ["tasks", task.as_str(), "human-eval"];
-        self.attempt(Method::POST, &path, key, Some(body), FEEDBACK_TIMEOUT).await
+        self.attempt(Method::POST, &path, key, Some(body), FEEDBACK_TIMEOUT)
+            .await
     }
 
     /// `GET /v2/tasks/{task}`: 200 or 404 tells whether a task is stored.
     pub async fn get_task(&self, task: &TaskId, key: &Secret) -> Outcome {
-        self.attempt(Method::GET, &["tasks", task.as_str()], key, None, self.timeout).await
+        self.attempt(Method::GET, &["tasks", task.as_str()], key, None, self.timeout)
+            .await
     }
 
     async fn attempt(
@@ -144,7 +155,11 @@ impl Upstream {
             .headers()
             .get(RETRY_AFTER)
             .and_then(|value| retry_after(value.to_str().ok()?, SystemTime::now()));
-        Ok(Answer { status, retry_after, body: read_body(response, status == 200).await? })
+        Ok(Answer {
+            status,
+            retry_after,
+            body: read_body(response, (200..300).contains(&status)).await?,
+        })
     }
 
     fn url(&self, path: &[&str]) -> Result<Url, Failure> {
@@ -156,18 +171,24 @@ impl Upstream {
         // A URL cannot name "." or "..": they would be resolved away, and the request would go elsewhere.
         match Url::parse(&text) {
             Ok(url) if !path.iter().any(|segment| matches!(*segment, "." | "..")) => Ok(url),
-            _ => Err(garbled("an id of \".\" or \"..\" cannot stand in a URL: use another id")),
+            _ => Err(garbled(
+                "an id of \".\" or \"..\" cannot stand in a URL: use another id",
+            )),
         }
     }
 }
 
 fn garbled(detail: &str) -> Failure {
-    Failure { kind: FailureKind::Garbled, detail: detail.into() }
+    Failure {
+        kind: FailureKind::Garbled,
+        detail: detail.into(),
+    }
 }
 
 fn bearer(key: &Secret) -> Result<HeaderValue, Failure> {
-    let mut value = HeaderValue::from_str(&format!("Bearer {}", key.expose()))
-        .map_err(|_| garbled("the API key holds characters that no HTTP header can carry: check the key file"))?;
+    let mut value = HeaderValue::from_str(&format!("Bearer {}", key.expose())).map_err(|_| {
+        garbled("the API key holds characters that no HTTP header can carry: check the key file")
+    })?;
     value.set_sensitive(true);
     Ok(value)
 }
@@ -196,7 +217,9 @@ fn read_certificates(path: &PathBuf) -> Result<Vec<Certificate>, UpstreamError> 
         .map_err(|err| UpstreamError(format!("upstream.ca_file {shown} cannot be read: {err}")))?;
     match Certificate::from_pem_bundle(&pem) {
         Ok(certificates) if !certificates.is_empty() => Ok(certificates),
-        _ => Err(UpstreamError(format!("upstream.ca_file {shown} holds no PEM certificate: check the file"))),
+        _ => Err(UpstreamError(format!(
+            "upstream.ca_file {shown} holds no PEM certificate: check the file"
+        ))),
     }
 }
 
@@ -210,7 +233,7 @@ fn retry_after(value: &str, now: SystemTime) -> Option<Duration> {
     Some(at.duration_since(now).unwrap_or_default())
 }
 
-/// The whole body of a 200, or as much of another reply's as an excerpt needs.
+/// The whole body of a 2xx, or as much of another reply's as an excerpt needs.
 async fn read_body(mut response: Response, whole: bool) -> Result<bytes::Bytes, Failure> {
     let limit = if whole { MAX_REPLY_BYTES } else { MAX_ERROR_BYTES };
     let mut body = bytes::BytesMut::new();
@@ -219,7 +242,9 @@ async fn read_body(mut response: Response, whole: bool) -> Result<bytes::Bytes, 
             Ok(None) => return Ok(body.freeze()),
             Ok(Some(chunk)) if body.len() + chunk.len() <= limit => body.extend_from_slice(&chunk),
             Ok(Some(_)) if whole => {
-                return Err(garbled("the upstream's reply is over 64 MiB: is upstream.base_url the phospho API?"));
+                return Err(garbled(
+                    "the upstream's reply is over 64 MiB: is upstream.base_url the phospho API?",
+                ));
             }
             Ok(Some(chunk)) => {
                 body.extend_from_slice(&chunk[..limit - body.len()]);
@@ -249,15 +274,28 @@ mod tests {
     fn ids_cannot_break_out_of_their_place_in_the_url() {
         let upstream = upstream("http://127.0.0.1:1/prefix/").expect("builds");
         let url = |id: &str| upstream.url(&["log", id]).map(|url| url.to_string());
-        assert_eq!(url("p-1_x.y~z"), Ok("http://127.0.0.1:1/prefix/v2/log/p-1_x.y~z".into()));
-        assert_eq!(url("a/../b?c#d%41 ü"), Ok("http://127.0.0.1:1/prefix/v2/log/a%2F..%2Fb%3Fc%23d%2541%20%C3%BC".into()));
+        assert_eq!(
+            url("p-1_x.y~z"),
+            Ok("http://127.0.0.1:1/prefix/v2/log/p-1_x.y~z".into())
+        );
+        assert_eq!(
+            url("a/../b?c#d%41 ü"),
+            Ok("http://127.0.0.1:1/prefix/v2/log/a%2F..%2Fb%3Fc%23d%2541%20%C3%BC".into())
+        );
         assert!(url("..").is_err());
         assert!(url(".").is_err());
     }
 
     #[test]
     fn a_base_url_that_cannot_work_is_refused_without_being_quoted() {
-        for bad in ["", "api.phospho.ai", "ftp://host", "https://u:hunter2@host", "https://host?hunter2", "unix:/x"] {
+        for bad in [
+            "",
+            "api.phospho.ai",
+            "ftp://host",
+            "https://u:hunter2@host",
+            "https://host?hunter2",
+            "unix:/x",
+        ] {
             let err = upstream(bad).expect_err(bad).to_string();
             assert!(err.starts_with("upstream.base_url "), "{err}");
             assert!(!err.contains("hunter2"), "{err}");
@@ -268,8 +306,14 @@ mod tests {
     fn retry_after_is_read_as_seconds_or_as_a_date() {
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777);
         assert_eq!(retry_after(" 120 ", now), Some(Duration::from_secs(120)));
-        assert_eq!(retry_after("Sun, 06 Nov 1994 08:50:37 GMT", now), Some(Duration::from_secs(60)));
-        assert_eq!(retry_after("Sun, 06 Nov 1994 08:00:00 GMT", now), Some(Duration::ZERO));
+        assert_eq!(
+            retry_after("Sun, 06 Nov 1994 08:50:37 GMT", now),
+            Some(Duration::from_secs(60))
+        );
+        assert_eq!(
+            retry_after("Sun, 06 Nov 1994 08:00:00 GMT", now),
+            Some(Duration::ZERO)
+        );
         assert_eq!(retry_after("soon", now), None);
         assert_eq!(retry_after("-1", now), None);
     }

@@ -165,6 +165,7 @@ impl Settings {
             batch: delivery.batch,
             backoff: delivery.backoff,
             confirm: delivery.confirm,
+            confirm_patience: courier::CONFIRM_PATIENCE,
             concurrency: delivery.concurrency,
             feedback_wait_max: delivery.feedback_wait_max,
             feedback_concurrency: delivery.feedback_concurrency,

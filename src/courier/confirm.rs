@@ -56,8 +56,9 @@ async fn repair(line: &Line, knobs: &mut Knobs, events: Vec<Sent<Leased>>) {
     let Some(missing) = resend(line, knobs, events, Dress::AsIs).await else {
         return;
     };
-    let (curable, hopeless) =
-        missing.into_iter().partition(|sent| tokens::with_null_counts(sent.event.record()).is_some());
+    let (curable, hopeless) = missing
+        .into_iter()
+        .partition(|sent| tokens::with_null_counts(sent.event.record()).is_some());
     bury(line, hopeless, "alone").await;
     if let Some(missing) = resend(line, knobs, curable, Dress::NullCounts).await {
         bury(line, missing, "alone and without token counts").await;
@@ -88,9 +89,12 @@ async fn resend(
     match find(line, knobs, &accepted).await {
         Found::Missing(missing) => {
             let mut missing = missing.into_iter().peekable();
-            let (lost, stored): (Vec<_>, Vec<_>) =
-                accepted.into_iter().enumerate().partition(|(index, _)| missing.next_if_eq(index).is_some());
-            line.settle(stored.into_iter().map(|(_, sent)| sent.event).collect()).await;
+            let (lost, stored): (Vec<_>, Vec<_>) = accepted
+                .into_iter()
+                .enumerate()
+                .partition(|(index, _)| missing.next_if_eq(index).is_some());
+            line.settle(stored.into_iter().map(|(_, sent)| sent.event).collect())
+                .await;
             Some(lost.into_iter().map(|(_, sent)| sent).collect())
         }
         Found::Untold => {

@@ -106,7 +106,10 @@ impl<E> Delivery<E> {
     /// A batch that goes as a whole first.
     pub(super) fn whole(events: impl IntoIterator<Item = E>) -> Self {
         Self {
-            queue: events.into_iter().map(|event| Sent { event, attempts: 0 }).collect(),
+            queue: events
+                .into_iter()
+                .map(|event| Sent { event, attempts: 0 })
+                .collect(),
             held: Vec::new(),
             part: 0,
             spoiled: 0,
@@ -124,7 +127,11 @@ impl<E> Delivery<E> {
 
     /// Events that were sent before, now to be sent one by one.
     pub(super) fn singly(events: Vec<Sent<E>>) -> Self {
-        Self { queue: events.into(), singly: true, ..Self::whole([]) }
+        Self {
+            queue: events.into(),
+            singly: true,
+            ..Self::whole([])
+        }
     }
 
     /// Whether every event has ended.
@@ -139,7 +146,8 @@ impl<E> Delivery<E> {
 
     /// Adds a later event at the end.
     pub(super) fn join(&mut self, events: impl IntoIterator<Item = E>) {
-        self.queue.extend(events.into_iter().map(|event| Sent { event, attempts: 0 }));
+        self.queue
+            .extend(events.into_iter().map(|event| Sent { event, attempts: 0 }));
     }
 
     /// The events to send now, in order. Empty once the delivery is done.
@@ -159,12 +167,21 @@ impl<E> Delivery<E> {
         for sent in self.queue.iter_mut().take(self.part) {
             sent.attempts = sent.attempts.saturating_add(1);
         }
-        self.server_errors = if status == Some(500) { self.server_errors.saturating_add(1) } else { 0 };
+        self.server_errors = if status == Some(500) {
+            self.server_errors.saturating_add(1)
+        } else {
+            0
+        };
         self.server_errors
     }
 
     /// Takes the verdict on the part that [`Delivery::next_part`] gave out. `status` and `excerpt` are for dead letters.
-    pub(super) fn take(&mut self, verdict: LogVerdict, status: Option<u16>, excerpt: Option<String>) -> Step<E> {
+    pub(super) fn take(
+        &mut self,
+        verdict: LogVerdict,
+        status: Option<u16>,
+        excerpt: Option<String>,
+    ) -> Step<E> {
         match verdict {
             LogVerdict::Answered(fates) => self.answered(fates, status, excerpt),
             LogVerdict::Park { reason } => Step::then(Then::Park { reason }),
@@ -177,7 +194,9 @@ impl<E> Delivery<E> {
                 self.cap = self.part / 2;
                 Step::then(Then::Go)
             }
-            LogVerdict::Bisect { reason } | LogVerdict::Split { reason } => self.failed_alone(reason, status, excerpt),
+            LogVerdict::Bisect { reason } | LogVerdict::Split { reason } => {
+                self.failed_alone(reason, status, excerpt)
+            }
         }
     }
 
@@ -215,7 +234,11 @@ impl<E> Delivery<E> {
 
     fn failed_alone(&mut self, reason: String, status: Option<u16>, excerpt: Option<String>) -> Step<E> {
         let server_error = status == Some(500);
-        let others_pass = if server_error { self.passed_since_burial } else { self.passed };
+        let others_pass = if server_error {
+            self.passed_since_burial
+        } else {
+            self.passed
+        };
         if server_error && others_pass {
             self.alone_failures += 1;
             if self.alone_failures < ALONE_FAILURES {
@@ -236,11 +259,20 @@ impl<E> Delivery<E> {
             return Step::then(Then::Go);
         }
         self.rounds += 1;
-        if self.rounds > if server_error { ROUNDS_FAILED } else { ROUNDS_REFUSED } {
+        if self.rounds
+            > if server_error {
+                ROUNDS_FAILED
+            } else {
+                ROUNDS_REFUSED
+            }
+        {
             self.rounds = 0;
             self.alone = 0;
             let held = std::mem::take(&mut self.held);
-            let sentence = format!("{reason}; tried again {} times, while nothing else was accepted either", held[0].attempts - 1);
+            let sentence = format!(
+                "{reason}; tried again {} times, while nothing else was accepted either",
+                held[0].attempts - 1
+            );
             let then = Then::Wait { asked: None, reason };
             return self.bury(held, &sentence, status, excerpt, then);
         }
@@ -262,8 +294,13 @@ impl<E> Delivery<E> {
         if self.burials >= DENSE_BURIALS {
             self.cap = 1;
         }
-        let buried = events.into_iter().map(|sent| sent.bury(reason.to_owned(), status, excerpt.clone()));
-        Step { buried: buried.collect(), ..Step::then(then) }
+        let buried = events
+            .into_iter()
+            .map(|sent| sent.bury(reason.to_owned(), status, excerpt.clone()));
+        Step {
+            buried: buried.collect(),
+            ..Step::then(then)
+        }
     }
 
     /// Puts what was held back in its place; each of it goes alone.
@@ -277,12 +314,25 @@ impl<E> Delivery<E> {
 
 impl<E> Sent<E> {
     fn bury(self, reason: String, status: Option<u16>, excerpt: Option<String>) -> (E, Burial) {
-        (self.event, Burial { reason, status, excerpt, attempts: self.attempts })
+        (
+            self.event,
+            Burial {
+                reason,
+                status,
+                excerpt,
+                attempts: self.attempts,
+            },
+        )
     }
 }
 
 impl<E> Step<E> {
     fn then(then: Then) -> Self {
-        Self { accepted: Vec::new(), over_quota: Vec::new(), buried: Vec::new(), then }
+        Self {
+            accepted: Vec::new(),
+            over_quota: Vec::new(),
+            buried: Vec::new(),
+            then,
+        }
     }
 }

@@ -33,7 +33,13 @@ pub(super) struct FeedbackLane {
 
 impl FeedbackLane {
     pub(super) fn new(line: Arc<Line>, knobs: Knobs) -> Self {
-        Self { line, knobs, roster: Roster::new(), flights: JoinSet::new(), dry: false }
+        Self {
+            line,
+            knobs,
+            roster: Roster::new(),
+            flights: JoinSet::new(),
+            dry: false,
+        }
     }
 
     /// Runs until shutdown.
@@ -90,7 +96,11 @@ impl FeedbackLane {
     }
 
     fn streams(&self, settings: &Settings) -> usize {
-        if self.line.health().is_troubled() { 1 } else { settings.feedback_concurrency.max(1) }
+        if self.line.health().is_troubled() {
+            1
+        } else {
+            settings.feedback_concurrency.max(1)
+        }
     }
 
     /// When something may be started that may not be now; `None` while only a landing or news can change that.
@@ -99,7 +109,9 @@ impl FeedbackLane {
         if hold.is_some() {
             return hold;
         }
-        (self.flights.len() < self.streams(settings)).then(|| self.roster.next_moment()).flatten()
+        (self.flights.len() < self.streams(settings))
+            .then(|| self.roster.next_moment())
+            .flatten()
     }
 
     /// How many may be leased now. A parked lane probes with a single one.
@@ -114,8 +126,11 @@ impl FeedbackLane {
     }
 
     async fn lease(&mut self, room: usize, settings: &Settings) {
-        let limits =
-            Limits { max_events: room, max_bytes: settings.batch.max_bytes, max_age: Duration::ZERO };
+        let limits = Limits {
+            max_events: room,
+            max_bytes: settings.batch.max_bytes,
+            max_age: Duration::ZERO,
+        };
         let events = self.line.spool().lease(self.line.lane(), &limits).await;
         self.dry = events.is_empty();
         for event in events {
@@ -159,7 +174,12 @@ impl FeedbackLane {
                 held.feedback.task(),
                 settings.feedback_wait_max
             );
-            let burial = Burial { reason, status: Some(404), excerpt: None, attempts: held.attempts };
+            let burial = Burial {
+                reason,
+                status: Some(404),
+                excerpt: None,
+                attempts: held.attempts,
+            };
             self.roster.landed(held.feedback.task());
             return self.bury(held.event, burial).await;
         }
@@ -169,12 +189,17 @@ impl FeedbackLane {
     }
 
     async fn bury(&self, event: Leased, burial: Burial) {
-        self.line.spool().bury(self.line.lane(), vec![(event, burial)]).await;
+        self.line
+            .spool()
+            .bury(self.line.lane(), vec![(event, burial)])
+            .await;
     }
 
     async fn release_all(&mut self) {
         let rest = self.roster.clear();
-        self.line.release(rest.into_iter().map(|held| held.event).collect()).await;
+        self.line
+            .release(rest.into_iter().map(|held| held.event).collect())
+            .await;
     }
 }
 

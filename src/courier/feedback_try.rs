@@ -81,12 +81,16 @@ impl Held {
             }
             let began = Instant::now();
             if self.doubt != Doubt::None {
-                let outcome = line.ask(|| settings.upstream.get_task(self.feedback.task(), key)).await;
+                let outcome = line
+                    .ask(|| settings.upstream.get_task(self.feedback.task(), key))
+                    .await;
                 let Some(outcome) = outcome else {
                     return Tried::Stopped;
                 };
                 match readback::read(outcome) {
-                    Read::Stored(task) if self.doubt == Doubt::Counted && self.feedback.is_borne_by(&task) => {
+                    Read::Stored(task)
+                        if self.doubt == Doubt::Counted && self.feedback.is_borne_by(&task) =>
+                    {
                         line.count("delivered");
                         return Tried::Delivered;
                     }
@@ -99,8 +103,9 @@ impl Held {
                 }
             }
             let body = self.feedback.upstream_body();
-            let Some(outcome) =
-                line.ask_once(settings.upstream.post_feedback(self.feedback.task(), key, body)).await
+            let Some(outcome) = line
+                .ask_once(settings.upstream.post_feedback(self.feedback.task(), key, body))
+                .await
             else {
                 return Tried::Stopped;
             };
@@ -124,7 +129,12 @@ impl Held {
                     return Tried::Failed;
                 }
                 FeedbackVerdict::Refused { reason } => {
-                    return Tried::Refused(Burial { reason, status, excerpt, attempts: self.attempts });
+                    return Tried::Refused(Burial {
+                        reason,
+                        status,
+                        excerpt,
+                        attempts: self.attempts,
+                    });
                 }
                 FeedbackVerdict::Park { reason } => {
                     line.park(began, &reason, &settings);

@@ -33,7 +33,13 @@ impl Health {
         backoff: &Backoff,
         random: u64,
     ) -> u32 {
-        let trouble = self.trouble.get_or_insert(Trouble { since: began, last: began, failures: 0, until: now, parked: false });
+        let trouble = self.trouble.get_or_insert(Trouble {
+            since: began,
+            last: began,
+            failures: 0,
+            until: now,
+            parked: false,
+        });
         if trouble.failures == 0 || began >= trouble.last {
             trouble.failures = trouble.failures.saturating_add(1);
             trouble.last = now;
@@ -45,7 +51,13 @@ impl Health {
 
     /// Notes that the lane waits for a person; the next probe comes after a wait that grows.
     pub(super) fn parked(&mut self, began: Instant, now: Instant, backoff: &Backoff, random: u64) {
-        let trouble = self.trouble.get_or_insert(Trouble { since: began, last: began, failures: 0, until: now, parked: true });
+        let trouble = self.trouble.get_or_insert(Trouble {
+            since: began,
+            last: began,
+            failures: 0,
+            until: now,
+            parked: true,
+        });
         if !trouble.parked {
             trouble.failures = 0;
         }
@@ -59,7 +71,9 @@ impl Health {
 
     /// Notes that the upstream took something. Returns how long it had not, if it had not.
     pub(super) fn passed(&mut self, now: Instant) -> Option<Duration> {
-        self.trouble.take().map(|trouble| now.saturating_duration_since(trouble.since))
+        self.trouble
+            .take()
+            .map(|trouble| now.saturating_duration_since(trouble.since))
     }
 
     /// Ends the wait: something changed that may have mended it.
@@ -71,7 +85,10 @@ impl Health {
 
     /// The moment before which nothing is to be sent, if it is still to come.
     pub(super) fn hold(&self, now: Instant) -> Option<Instant> {
-        self.trouble.as_ref().map(|trouble| trouble.until).filter(|until| *until > now)
+        self.trouble
+            .as_ref()
+            .map(|trouble| trouble.until)
+            .filter(|until| *until > now)
     }
 
     /// Whether the last that was heard is a fault. Then one attempt at a time is enough.
@@ -104,7 +121,10 @@ mod tests {
         let (mut health, start) = (Health::default(), Instant::now());
         let later = start + Duration::from_secs(1);
         assert_eq!(health.failed(start, later, None, &backoff(), 1), 1);
-        assert_eq!(health.failed(start, later + Duration::from_secs(1), None, &backoff(), 1), 1);
+        assert_eq!(
+            health.failed(start, later + Duration::from_secs(1), None, &backoff(), 1),
+            1
+        );
         let next = later + Duration::from_secs(5);
         assert_eq!(health.failed(next, next, None, &backoff(), 1), 2);
         assert_eq!(health.passed(next), Some(next - start));

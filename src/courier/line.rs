@@ -117,13 +117,19 @@ impl Line {
             outcome = request => outcome,
             () = self.stop().aborting() => return None,
         };
-        self.common.metrics.delivery_attempt_seconds.observe(began.elapsed().as_secs_f64());
+        self.common
+            .metrics
+            .delivery_attempt_seconds
+            .observe(began.elapsed().as_secs_f64());
         Some(outcome)
     }
 
     /// Counts an attempt by what its answer meant.
     pub(super) fn count(&self, verdict: &'static str) {
-        let labels = AttemptLabels { kind: self.lane().kind.as_str(), verdict };
+        let labels = AttemptLabels {
+            kind: self.lane().kind.as_str(),
+            verdict,
+        };
         self.common.metrics.delivery_attempts.get_or_create(&labels).inc();
     }
 
@@ -163,7 +169,10 @@ impl Line {
         if health.is_parked() {
             return;
         }
-        if self.show(LaneState::BackingOff { failures, reason: reason.into() }) {
+        if self.show(LaneState::BackingOff {
+            failures,
+            reason: reason.into(),
+        }) {
             tracing::warn!(lane = %self.lane(), queued = self.view.queued(), "delivery is failing and is tried again: {reason}");
         }
     }
@@ -172,7 +181,9 @@ impl Line {
     pub(super) fn park(&self, began: Instant, reason: &str, settings: &Settings) {
         let mut health = self.health();
         health.parked(began, Instant::now(), &settings.backoff, fastrand::u64(..));
-        if self.show(LaneState::Parked { reason: reason.into() }) {
+        if self.show(LaneState::Parked {
+            reason: reason.into(),
+        }) {
             tracing::warn!(lane = %self.lane(), queued = self.view.queued(), "delivery is parked: {reason}");
         }
     }
@@ -206,14 +217,19 @@ impl Line {
             "no API key for project {project}, so its events are only queued: set PHOSPHO_API_KEY, upstream.api_key_file \
              or upstream.projects.{project}.api_key_file, then reload"
         );
-        if self.show(LaneState::QueueingOnly { reason: reason.clone() }) {
+        if self.show(LaneState::QueueingOnly {
+            reason: reason.clone(),
+        }) {
             tracing::warn!(lane = %self.lane(), queued = self.view.queued(), "{reason}");
         }
     }
 
     /// Counts events stored over quota, and warns once a project.
     pub(super) fn over_quota(&self, events: usize) {
-        self.common.metrics.delivery_over_quota_events.inc_by(events as u64);
+        self.common
+            .metrics
+            .delivery_over_quota_events
+            .inc_by(events as u64);
         if events > 0 && !self.quota_told.swap(true, Ordering::Relaxed) {
             let project = &self.lane().project;
             tracing::warn!(%project, "the project's quota is used up: its events are stored but not analysed; raise it with phospho");
@@ -256,12 +272,21 @@ impl Line {
 }
 
 fn gauge(metrics: &Metrics, state: &LaneState, by: i64) {
-    metrics.lanes.get_or_create(&StateLabel { state: state.name() }).inc_by(by);
+    metrics
+        .lanes
+        .get_or_create(&StateLabel { state: state.name() })
+        .inc_by(by);
 }
 
 /// Whether the connection closed before a reply.
 pub(super) fn is_closed(outcome: &Outcome) -> bool {
-    matches!(outcome, Outcome::Failed(Failure { kind: FailureKind::Closed, .. }))
+    matches!(
+        outcome,
+        Outcome::Failed(Failure {
+            kind: FailureKind::Closed,
+            ..
+        })
+    )
 }
 
 /// Resolves when the settings change.

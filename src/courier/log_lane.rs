@@ -42,7 +42,14 @@ pub(super) struct LogLane {
 
 impl LogLane {
     pub(super) fn new(line: Arc<Line>, knobs: Knobs) -> Self {
-        Self { line, knobs, tasks: JoinSet::new(), sending: 0, confirming: 0, dry: false }
+        Self {
+            line,
+            knobs,
+            tasks: JoinSet::new(),
+            sending: 0,
+            confirming: 0,
+            dry: false,
+        }
     }
 
     /// Runs until shutdown.
@@ -50,7 +57,11 @@ impl LogLane {
         let line = self.line.clone();
         loop {
             let settings = self.knobs.borrow_and_update().clone();
-            let streams = if line.health().is_troubled() { 1 } else { settings.concurrency.max(1) };
+            let streams = if line.health().is_troubled() {
+                1
+            } else {
+                settings.concurrency.max(1)
+            };
             let room = self.sending < streams && self.confirming < MAX_CONFIRMING;
             tokio::select! {
                 biased;
@@ -141,9 +152,16 @@ async fn due(line: &Line, settings: &Settings, dry: bool) -> Limits {
         tokio::time::sleep_until(until.into()).await;
     }
     let limits = if parked {
-        Limits { max_events: 1, max_age: Duration::ZERO, ..settings.batch }
+        Limits {
+            max_events: 1,
+            max_age: Duration::ZERO,
+            ..settings.batch
+        }
     } else {
-        Limits { max_bytes: line.size().apply(settings.batch.max_bytes), ..settings.batch }
+        Limits {
+            max_bytes: line.size().apply(settings.batch.max_bytes),
+            ..settings.batch
+        }
     };
     loop {
         match limits.decide(&line.view.ready(), Instant::now()) {

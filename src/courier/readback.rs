@@ -32,7 +32,10 @@ pub(super) fn read(outcome: Outcome) -> Read {
     let answer = match outcome {
         Outcome::Answered(answer) => answer,
         Outcome::Failed(failure) => {
-            return Read::Unknown { asked: None, reason: format!("a task could not be read back: {}", failure.detail) };
+            return Read::Unknown {
+                asked: None,
+                reason: format!("a task could not be read back: {}", failure.detail),
+            };
         }
     };
     match answer.status {
@@ -48,7 +51,9 @@ pub(super) fn read(outcome: Outcome) -> Read {
 
 /// Whether a 404's body is the API's own word about a task.
 fn names_a_task(body: &[u8]) -> bool {
-    json::field(body, "detail").and_then(json::text_of).is_some_and(|detail| detail != "Not Found")
+    json::field(body, "detail")
+        .and_then(json::text_of)
+        .is_some_and(|detail| detail != "Not Found")
 }
 
 #[cfg(test)]
@@ -57,7 +62,11 @@ mod tests {
     use crate::verdict::{Answer, Failure, FailureKind};
 
     fn of(status: u16, body: &'static str) -> Read {
-        read(Outcome::Answered(Answer { status, retry_after: None, body: body.into() }))
+        read(Outcome::Answered(Answer {
+            status,
+            retry_after: None,
+            body: body.into(),
+        }))
     }
 
     #[test]
@@ -76,7 +85,10 @@ mod tests {
         for status in [204, 302, 400, 401, 403, 429, 500, 503] {
             assert!(matches!(of(status, "{}"), Read::Unknown { .. }), "{status}");
         }
-        let failure = Failure { kind: FailureKind::Timeout, detail: "time ran out".into() };
+        let failure = Failure {
+            kind: FailureKind::Timeout,
+            detail: "time ran out".into(),
+        };
         assert!(matches!(read(Outcome::Failed(failure)), Read::Unknown { .. }));
     }
 }

@@ -28,17 +28,25 @@ struct Row<T> {
 
 impl<T: Entry> Roster<T> {
     pub(super) fn new() -> Self {
-        Self { tasks: BTreeMap::new() }
+        Self {
+            tasks: BTreeMap::new(),
+        }
     }
 
     /// How many are held, those in flight included.
     pub(super) fn len(&self) -> usize {
-        self.tasks.values().map(|row| row.waiting.len() + usize::from(row.in_flight)).sum()
+        self.tasks
+            .values()
+            .map(|row| row.waiting.len() + usize::from(row.in_flight))
+            .sum()
     }
 
     /// Takes one up, behind what is held for its task.
     pub(super) fn admit(&mut self, entry: T) {
-        let row = self.tasks.entry(entry.task().clone()).or_insert(Row { waiting: VecDeque::new(), in_flight: false });
+        let row = self.tasks.entry(entry.task().clone()).or_insert(Row {
+            waiting: VecDeque::new(),
+            in_flight: false,
+        });
         row.waiting.push_back(entry);
     }
 
@@ -48,7 +56,12 @@ impl<T: Entry> Roster<T> {
             .tasks
             .values_mut()
             .filter(|row| !row.in_flight)
-            .filter_map(|row| row.waiting.front().map(|head| (head.seq(), head.not_before())).map(|head| (head, row)))
+            .filter_map(|row| {
+                row.waiting
+                    .front()
+                    .map(|head| (head.seq(), head.not_before()))
+                    .map(|head| (head, row))
+            })
             .filter(|((_, not_before), _)| not_before.is_none_or(|moment| moment <= now))
             .min_by_key(|((seq, _), _)| *seq)
             .map(|(_, row)| row)?;
@@ -58,7 +71,11 @@ impl<T: Entry> Roster<T> {
 
     /// When the next one may be tried that may not be yet.
     pub(super) fn next_moment(&self) -> Option<Instant> {
-        self.tasks.values().filter(|row| !row.in_flight).filter_map(|row| row.waiting.front()?.not_before()).min()
+        self.tasks
+            .values()
+            .filter(|row| !row.in_flight)
+            .filter_map(|row| row.waiting.front()?.not_before())
+            .min()
     }
 
     /// The task's feedback in flight has ended.
@@ -74,14 +91,21 @@ impl<T: Entry> Roster<T> {
     /// The feedback in flight is to be tried again: it stays the first of its task.
     pub(super) fn back(&mut self, entry: T) {
         let task = entry.task().clone();
-        let row = self.tasks.entry(task).or_insert(Row { waiting: VecDeque::new(), in_flight: false });
+        let row = self.tasks.entry(task).or_insert(Row {
+            waiting: VecDeque::new(),
+            in_flight: false,
+        });
         row.in_flight = false;
         row.waiting.push_front(entry);
     }
 
     /// Empties the roster of what is not in flight, in the order of acceptance.
     pub(super) fn clear(&mut self) -> Vec<T> {
-        let mut all: Vec<T> = self.tasks.values_mut().flat_map(|row| row.waiting.drain(..)).collect();
+        let mut all: Vec<T> = self
+            .tasks
+            .values_mut()
+            .flat_map(|row| row.waiting.drain(..))
+            .collect();
         self.tasks.retain(|_, row| row.in_flight);
         all.sort_by_key(Entry::seq);
         all
@@ -114,7 +138,11 @@ mod tests {
     }
 
     fn note(task: u8, seq: u64) -> Note {
-        Note { task: TaskId::new(&format!("t{task}")).expect("an id"), seq, not_before: None }
+        Note {
+            task: TaskId::new(&format!("t{task}")).expect("an id"),
+            seq,
+            not_before: None,
+        }
     }
 
     #[test]
@@ -128,7 +156,11 @@ mod tests {
         assert_eq!(roster.next(now).map(|n| n.seq), Some(2));
         assert_eq!(roster.next(now), None, "both tasks are in flight");
         roster.back(first);
-        assert_eq!(roster.next(now).map(|n| n.seq), Some(1), "it stays the first of its task");
+        assert_eq!(
+            roster.next(now).map(|n| n.seq),
+            Some(1),
+            "it stays the first of its task"
+        );
         roster.landed(&note(2, 0).task);
         assert_eq!(roster.next(now).map(|n| n.seq), Some(3));
         assert_eq!(roster.len(), 2);
@@ -138,7 +170,10 @@ mod tests {
     fn one_that_waits_for_its_moment_holds_back_only_its_task() {
         let (mut roster, now) = (Roster::new(), Instant::now());
         let later = now + Duration::from_secs(5);
-        roster.admit(Note { not_before: Some(later), ..note(1, 1) });
+        roster.admit(Note {
+            not_before: Some(later),
+            ..note(1, 1)
+        });
         roster.admit(note(1, 2));
         roster.admit(note(2, 3));
         assert_eq!(roster.next_moment(), Some(later));

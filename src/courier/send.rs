@@ -36,7 +36,12 @@ pub(super) enum Progress {
 
 impl Line {
     /// Sends until something is accepted. Waits out passing faults; buries and settles what ends on the way.
-    pub(super) async fn advance(&self, knobs: &mut Knobs, delivery: &mut Delivery<Leased>, dress: Dress) -> Progress {
+    pub(super) async fn advance(
+        &self,
+        knobs: &mut Knobs,
+        delivery: &mut Delivery<Leased>,
+        dress: Dress,
+    ) -> Progress {
         loop {
             if delivery.is_done() {
                 return Progress::Done;
@@ -47,7 +52,11 @@ impl Line {
                 Turn::Stopped => return Progress::Stopped,
             }
             if delivery.wants_company() {
-                let one = Limits { max_events: 1, max_bytes: usize::MAX, max_age: Duration::ZERO };
+                let one = Limits {
+                    max_events: 1,
+                    max_bytes: usize::MAX,
+                    max_age: Duration::ZERO,
+                };
                 delivery.join(self.spool().lease(self.lane(), &one).await);
             }
             let settings = knobs.borrow_and_update().clone();
@@ -58,8 +67,9 @@ impl Line {
             let part: Vec<Cow<'_, [u8]>> = delivery.next_part().map(|event| dressed(event, dress)).collect();
             let (events, bytes) = (part.len(), part.iter().map(|event| event.len()).sum());
             let write = || batch::body(part.iter().map(Cow::as_ref));
-            let Some(outcome) =
-                self.ask(|| settings.upstream.post_log(&self.lane().project, key, write())).await
+            let Some(outcome) = self
+                .ask(|| settings.upstream.post_log(&self.lane().project, key, write()))
+                .await
             else {
                 return Progress::Stopped;
             };
@@ -74,7 +84,8 @@ impl Line {
                 self.spool().bury(self.lane(), step.buried).await;
             }
             self.over_quota(step.over_quota.len());
-            self.settle(step.over_quota.into_iter().map(|sent| sent.event).collect()).await;
+            self.settle(step.over_quota.into_iter().map(|sent| sent.event).collect())
+                .await;
             match step.then {
                 Then::Go => {}
                 Then::Wait { asked, reason } => self.failing(began, asked, &reason, &settings),
@@ -118,14 +129,20 @@ fn dressed(event: &Leased, dress: Dress) -> Cow<'_, [u8]> {
     }
 }
 
-/// The status, if there is one, and the beginning of the body of a reply that is not a 200 (a 200's would be the
+/// The status, if there is one, and the beginning of the body of a reply that is no success (a 200's would be the
 /// batch itself, echoed).
 pub(super) fn facts(outcome: &Outcome) -> (Option<u16>, Option<String>) {
     match outcome {
-        Outcome::Answered(Answer { status: 200, .. }) => (Some(200), None),
+        Outcome::Answered(Answer {
+            status: status @ 200..300,
+            ..
+        }) => (Some(*status), None),
         Outcome::Answered(answer) => {
             let head = &answer.body[..answer.body.len().min(EXCERPT_BYTES)];
-            (Some(answer.status), Some(String::from_utf8_lossy(head).into_owned()))
+            (
+                Some(answer.status),
+                Some(String::from_utf8_lossy(head).into_owned()),
+            )
         }
         Outcome::Failed(_) => (None, None),
     }

@@ -16,7 +16,10 @@ impl SizeCap {
 
     /// Notes that a batch passed: an eighth more from now on, until `most` is reached again.
     pub(super) fn passed(&mut self, most: usize) {
-        self.0 = self.0.map(|cap| cap.saturating_add(cap / 8)).filter(|cap| *cap < most);
+        self.0 = self
+            .0
+            .map(|cap| cap.saturating_add(cap / 8))
+            .filter(|cap| *cap < most);
     }
 
     /// The bound to use where `most` bytes are configured.

@@ -32,9 +32,19 @@ pub async fn run(
 ) -> Result<(), CourierError> {
     let (phase, seen) = watch::channel(Phase::Running);
     let mut lanes = spool.lanes();
-    let common =
-        Common { spool, board, metrics, stop: Stop::new(seen), no_read_back: Arc::new(AtomicBool::new(false)) };
-    let mut couriers = Couriers { common, settings: settings.clone(), known: BTreeSet::new(), tasks: JoinSet::new() };
+    let common = Common {
+        spool,
+        board,
+        metrics,
+        stop: Stop::new(seen),
+        no_read_back: Arc::new(AtomicBool::new(false)),
+    };
+    let mut couriers = Couriers {
+        common,
+        settings: settings.clone(),
+        known: BTreeSet::new(),
+        tasks: JoinSet::new(),
+    };
     let mut reloads = true;
     tokio::pin!(shutdown);
     loop {

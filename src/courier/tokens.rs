@@ -17,8 +17,11 @@ pub(super) fn with_null_counts(event: &[u8]) -> Option<Vec<u8>> {
         json::field(event, count).is_some()
             || metadata.is_some_and(|metadata| json::field(metadata.get().as_bytes(), count).is_some())
     };
-    let lacking: Vec<String> =
-        COUNTS.iter().filter(|count| !given(count)).map(|count| format!("\"{count}\":null")).collect();
+    let lacking: Vec<String> = COUNTS
+        .iter()
+        .filter(|count| !given(count))
+        .map(|count| format!("\"{count}\":null"))
+        .collect();
     let lacking = lacking.join(",");
     if lacking.is_empty() {
         return None;
@@ -43,7 +46,11 @@ pub(super) fn with_null_counts(event: &[u8]) -> Option<Vec<u8>> {
 fn insert(text: &str, from: usize, fields: &str) -> Option<Vec<u8>> {
     let head = from + text[from..].find('{')? + 1;
     let (before, after) = text.split_at(head);
-    let comma = if after.trim_start().starts_with('}') { "" } else { "," };
+    let comma = if after.trim_start().starts_with('}') {
+        ""
+    } else {
+        ","
+    };
     let whole = format!("{before}{fields}{comma}{after}");
     serde_json::from_str::<&RawValue>(&whole).ok()?;
     Some(whole.into_bytes())
@@ -91,23 +98,39 @@ mod tests {
             spliced(r#"{"completion_tokens":3,"metadata":{}}"#).as_deref(),
             Some(r#"{"completion_tokens":3,"metadata":{"prompt_tokens":null}}"#)
         );
-        assert_eq!(spliced(r#"{"prompt_tokens":null,"metadata":{"completion_tokens":null}}"#), None);
+        assert_eq!(
+            spliced(r#"{"prompt_tokens":null,"metadata":{"completion_tokens":null}}"#),
+            None
+        );
     }
 
     #[test]
     fn what_cannot_take_them_is_not_touched() {
-        for event in ["", "[]", "null", r#"{"metadata":"text"}"#, r#"{"metadata":[]}"#, r#"{"a":"#, "\u{7f}"] {
+        for event in [
+            "",
+            "[]",
+            "null",
+            r#"{"metadata":"text"}"#,
+            r#"{"metadata":[]}"#,
+            r#"{"a":"#,
+            "\u{7f}",
+        ] {
             assert_eq!(spliced(event), None, "{event}");
         }
         assert_eq!(with_null_counts(b"{\"a\":\"\xff\"}"), None);
     }
 
     fn value() -> impl Strategy<Value = Value> {
-        let leaf = prop_oneof![Just(Value::Null), any::<i64>().prop_map(Value::from), ".*".prop_map(Value::from)];
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<i64>().prop_map(Value::from),
+            ".*".prop_map(Value::from)
+        ];
         leaf.prop_recursive(3, 24, 4, |inner| {
             prop_oneof![
                 prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
-                prop::collection::btree_map(key(), inner, 0..4).prop_map(|map| Value::Object(map.into_iter().collect())),
+                prop::collection::btree_map(key(), inner, 0..4)
+                    .prop_map(|map| Value::Object(map.into_iter().collect())),
             ]
         })
     }

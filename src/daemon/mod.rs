@@ -247,7 +247,9 @@ impl Parts {
         );
         let mut couriers = JoinSet::new();
         couriers.spawn(async move {
-            delivery.await;
+            if let Err(fault) = delivery.await {
+                tracing::error!(%fault, "delivery");
+            }
             "delivery"
         });
         Self {

@@ -12,7 +12,11 @@ pub(super) fn while_sending(err: &reqwest::Error) -> Failure {
     let kind = if err.is_dns() {
         FailureKind::Dns
     } else if err.is_connect() {
-        if chain(err).any(is_tls) { FailureKind::Tls } else { FailureKind::Connect }
+        if chain(err).any(is_tls) {
+            FailureKind::Tls
+        } else {
+            FailureKind::Connect
+        }
     } else if err.is_timeout() {
         FailureKind::Timeout
     } else if chain(err).any(is_closed) {
@@ -20,13 +24,23 @@ pub(super) fn while_sending(err: &reqwest::Error) -> Failure {
     } else {
         FailureKind::Garbled
     };
-    Failure { kind, detail: describe(err) }
+    Failure {
+        kind,
+        detail: describe(err),
+    }
 }
 
 /// A fault after the head: the reply has begun, so this is not a kept connection that went stale.
 pub(super) fn while_reading(err: &reqwest::Error) -> Failure {
-    let kind = if err.is_timeout() { FailureKind::Timeout } else { FailureKind::Garbled };
-    Failure { kind, detail: describe(err) }
+    let kind = if err.is_timeout() {
+        FailureKind::Timeout
+    } else {
+        FailureKind::Garbled
+    };
+    Failure {
+        kind,
+        detail: describe(err),
+    }
 }
 
 /// The causes, outermost first, without the URL (it may hold a password) and each said once.
@@ -43,7 +57,11 @@ pub(super) fn describe(err: &reqwest::Error) -> String {
         }
     }
     if text.is_empty() {
-        text = if err.is_timeout() { "time ran out".into() } else { "the request failed".into() };
+        text = if err.is_timeout() {
+            "time ran out".into()
+        } else {
+            "the request failed".into()
+        };
     }
     bounded(without_userinfo(&text))
 }
@@ -56,12 +74,23 @@ fn chain(err: &reqwest::Error) -> impl Iterator<Item = &(dyn Error + 'static)> {
 /// TLS faults arrive as I/O errors of two kinds, whose text is all there is to tell them by.
 fn is_tls(err: &(dyn Error + 'static)) -> bool {
     let text = err.to_string().to_ascii_lowercase();
-    ["certificate", "tls", "handshake", "fatal alert", "corrupt message"].iter().any(|word| text.contains(word))
+    [
+        "certificate",
+        "tls",
+        "handshake",
+        "fatal alert",
+        "corrupt message",
+    ]
+    .iter()
+    .any(|word| text.contains(word))
 }
 
 fn is_closed(err: &(dyn Error + 'static)) -> bool {
     if let Some(err) = err.downcast_ref::<hyper::Error>() {
-        return err.is_incomplete_message() || err.is_closed() || err.is_canceled() || err.is_body_write_aborted();
+        return err.is_incomplete_message()
+            || err.is_closed()
+            || err.is_canceled()
+            || err.is_body_write_aborted();
     }
     err.downcast_ref::<std::io::Error>().is_some_and(|err| {
         matches!(
@@ -102,7 +131,10 @@ mod tests {
 
     #[test]
     fn a_description_keeps_no_password_and_stays_short() {
-        assert_eq!(without_userinfo("proxy http://u:p@h:1/x and a@b"), "proxy http://h:1/x and a@b");
+        assert_eq!(
+            without_userinfo("proxy http://u:p@h:1/x and a@b"),
+            "proxy http://h:1/x and a@b"
+        );
         assert_eq!(without_userinfo("https://h/a@b"), "https://h/a@b");
         assert_eq!(without_userinfo("x://"), "x://");
         assert!(bounded("é".repeat(400)).len() <= MAX_DETAIL_BYTES + 3);

@@ -68,19 +68,34 @@ fn play(natures: &[Nature], most: usize, faults: &[bool]) -> Tale {
     let mut tale = Tale::default();
     while !delivery.is_done() {
         let part: Vec<usize> = delivery.next_part().copied().collect();
-        assert!(!part.is_empty(), "a delivery that is not done has something to send");
+        assert!(
+            !part.is_empty(),
+            "a delivery that is not done has something to send"
+        );
         assert!(tale.requests < 100_000, "it comes to an end");
         tale.requests += 1;
         let step = if faults.get(tale.requests).copied().unwrap_or(false) {
             let _ = delivery.note(Some(503));
-            delivery.take(LogVerdict::Retry { after: None, reason: "down".into() }, Some(503), None)
+            delivery.take(
+                LogVerdict::Retry {
+                    after: None,
+                    reason: "down".into(),
+                },
+                Some(503),
+                None,
+            )
         } else {
             let status = status(natures, &part, most);
             let errors = delivery.note(Some(status));
-            delivery.take(reply(natures, &part, errors, most), Some(status), Some("body".into()))
+            delivery.take(
+                reply(natures, &part, errors, most),
+                Some(status),
+                Some("body".into()),
+            )
         };
         tale.accepted.extend(step.accepted.iter().map(|sent| sent.event));
-        tale.over_quota.extend(step.over_quota.iter().map(|sent| sent.event));
+        tale.over_quota
+            .extend(step.over_quota.iter().map(|sent| sent.event));
         tale.buried.extend(step.buried);
         tale.waits += usize::from(matches!(step.then, Then::Wait { .. }));
     }
@@ -88,7 +103,9 @@ fn play(natures: &[Nature], most: usize, faults: &[bool]) -> Tale {
 }
 
 fn one_bad(count: usize, at: usize, nature: Nature) -> Vec<Nature> {
-    (0..count).map(|event| if event == at { nature } else { Nature::Good }).collect()
+    (0..count)
+        .map(|event| if event == at { nature } else { Nature::Good })
+        .collect()
 }
 
 #[test]
@@ -124,7 +141,10 @@ fn a_dead_letter_tells_reason_status_excerpt_and_attempts() {
 
 #[test]
 fn an_upstream_that_refuses_everything_is_waited_for_and_little_is_buried() {
-    for (nature, rounds) in [(Nature::Poison, ROUNDS_REFUSED), (Nature::Crashing, ROUNDS_FAILED)] {
+    for (nature, rounds) in [
+        (Nature::Poison, ROUNDS_REFUSED),
+        (Nature::Crashing, ROUNDS_FAILED),
+    ] {
         let natures = [nature; 64];
         let mut delivery = Delivery::whole(0..natures.len());
         let (mut waits, mut requests) = (0, 0);
@@ -141,7 +161,10 @@ fn an_upstream_that_refuses_everything_is_waited_for_and_little_is_buried() {
         };
         assert_eq!(buried.len(), 2, "one after the other, not the whole queue");
         assert!(waits >= rounds, "{waits} waits before anything was given up");
-        assert!(requests <= 8 + 6 * (rounds + 1), "{requests} requests while nothing passed");
+        assert!(
+            requests <= 8 + 6 * (rounds + 1),
+            "{requests} requests while nothing passed"
+        );
     }
 }
 
@@ -159,7 +182,11 @@ fn a_lone_event_is_told_from_a_broken_upstream_by_the_company_of_another() {
         requests += 1;
         let status = status(&natures, &part, usize::MAX);
         let errors = delivery.note(Some(status));
-        buried.extend(delivery.take(reply(&natures, &part, errors, usize::MAX), Some(status), None).buried);
+        buried.extend(
+            delivery
+                .take(reply(&natures, &part, errors, usize::MAX), Some(status), None)
+                .buried,
+        );
     }
     assert_eq!(buried.iter().map(|(event, _)| *event).collect::<Vec<_>>(), [0]);
     assert!(requests < 15, "{requests}");
