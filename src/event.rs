@@ -177,9 +177,9 @@ pub fn project_of(json: &[u8]) -> Option<ProjectId> {
 pub(crate) fn object_text(raw: &[u8]) -> Result<&str, Refusal> {
     let text = std::str::from_utf8(raw).map_err(|e| Refusal::Utf8(e.valid_up_to()))?;
     let text = json::trim(text);
-    match JsonKind::sniff(text) {
-        Some(kind) if kind != JsonKind::Object => Err(Refusal::NotAnObject(kind)),
-        _ => Ok(text),
+    match text.starts_with('{') {
+        true => Ok(text),
+        false => Err(Refusal::NotAnObject(JsonKind::of_text(text)?)),
     }
 }
 

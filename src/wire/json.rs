@@ -24,25 +24,31 @@ pub enum JsonKind {
 }
 
 impl JsonKind {
-    /// The kind of a value, by its first byte. The value is known to be JSON.
+    /// The kind of a value.
     pub fn of(value: &RawValue) -> Self {
-        // A `RawValue` that was read is never empty, so that the fallback does not occur.
-        Self::sniff(value.get()).unwrap_or(JsonKind::Null)
+        let token = value.get().as_bytes();
+        match token.first() {
+            Some(b't' | b'f') => JsonKind::Boolean,
+            Some(b'"') => JsonKind::String,
+            Some(b'[') => JsonKind::List,
+            Some(b'{') => JsonKind::Object,
+            Some(b'-' | b'0'..=b'9') if token.iter().any(|b| matches!(b, b'.' | b'e' | b'E')) => {
+                JsonKind::Fraction
+            }
+            Some(b'-' | b'0'..=b'9') => JsonKind::Integer,
+            _ => JsonKind::Null,
+        }
     }
 
-    /// The kind that a text starts out as; `None` where no JSON value can begin like this.
-    pub fn sniff(text: &str) -> Option<Self> {
-        let text = trim(text).as_bytes();
-        Some(match text.first()? {
-            b'n' => JsonKind::Null,
-            b't' | b'f' => JsonKind::Boolean,
-            b'"' => JsonKind::String,
-            b'[' => JsonKind::List,
-            b'{' => JsonKind::Object,
-            b'-' | b'0'..=b'9' if text.iter().any(|b| matches!(b, b'.' | b'e' | b'E')) => JsonKind::Fraction,
-            b'-' | b'0'..=b'9' => JsonKind::Integer,
-            _ => return None,
-        })
+    /// The kind of a whole text, white space around it allowed.
+    ///
+    /// # Errors
+    /// The text is not one JSON value.
+    pub fn of_text(text: &str) -> Result<Self, Malformed> {
+        match serde_json::from_str::<&RawValue>(text) {
+            Ok(value) => Ok(Self::of(value)),
+            Err(error) => Err(Malformed::new(text, &error)),
+        }
     }
 
     /// The kind in words, with its article.
