@@ -97,7 +97,11 @@ impl App {
             Door::UnixLines => self.ask(events.iter().map(|event| event.json.as_str())).await?,
         };
         if answers.len() != events.len() {
-            return Err(format!("{} answers came for {} events", answers.len(), events.len()));
+            return Err(format!(
+                "{} answers came for {} events",
+                answers.len(),
+                events.len()
+            ));
         }
         for (answer, event) in answers.into_iter().zip(events) {
             kept.events.push(answer.acknowledged(&event.task_id)?);
@@ -182,7 +186,10 @@ fn batch(events: &[Event]) -> String {
 
 /// POSTs JSON; anything but a 200 is a fault here.
 async fn post(client: &reqwest::Client, url: String, body: String) -> Result<String, String> {
-    let request = client.post(url).header("content-type", "application/json").body(body);
+    let request = client
+        .post(url)
+        .header("content-type", "application/json")
+        .body(body);
     let fault = |fault: reqwest::Error| format!("the daemon cannot be reached: {fault}");
     let reply = request.send().await.map_err(fault)?;
     let status = reply.status().as_u16();

@@ -124,5 +124,7 @@ async fn accepting(lines: &mut Lines<BufReader<ChildStderr>>) -> Result<(String,
             _ => last = line,
         }
     }
-    Err(format!("the daemon did not start; the last that it said is: {last}"))
+    Err(format!(
+        "the daemon did not start; the last that it said is: {last}"
+    ))
 }

@@ -2,8 +2,13 @@
 
 use super::screen::{COLUMNS, count};
 use super::tally::Tally;
-use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
-use comfy_table::{Cell, CellAlignment, ContentArrangement, Table};
+use comfy_table::{Cell, CellAlignment, ContentArrangement, LineStyle, Table, TableStyle};
+
+const LINE: LineStyle = LineStyle::none().fill('─').junction('─');
+const STYLE: TableStyle = TableStyle::new()
+    .top_border(LINE)
+    .header_separator(LINE)
+    .bottom_border(LINE);
 
 /// The numbers, by who says them.
 pub(super) fn numbers(tally: &Tally) -> String {
@@ -26,11 +31,7 @@ pub(super) fn numbers(tally: &Tally) -> String {
         acknowledged.events.len() as u64,
         acknowledged.feedback.len() as u64,
     );
-    row(
-        "app: acknowledged",
-        Some((events, feedback)),
-        events + feedback,
-    );
+    row("app: acknowledged", Some((events, feedback)), events + feedback);
     row("ledger: accepted", None, ledger.accepted);
     row("ledger: delivered", None, ledger.delivered);
     row("ledger: set aside as dead letters", None, ledger.dead);
@@ -55,7 +56,7 @@ pub(super) fn dead_letters(tally: &Tally) -> String {
 
 fn empty<const N: usize>(header: [&str; N]) -> Table {
     let mut table = Table::new();
-    table.load_style(UTF8_HORIZONTAL_ONLY);
+    table.load_style(STYLE);
     table
         .set_content_arrangement(ContentArrangement::Dynamic)
         .set_width(COLUMNS as u16)
@@ -65,5 +66,9 @@ fn empty<const N: usize>(header: [&str; N]) -> Table {
 
 /// As text, without the blanks at the ends of its lines.
 fn finished(table: Table) -> String {
-    table.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>().join("\n")
+    table
+        .lines()
+        .map(|line| line.trim_end().to_owned())
+        .collect::<Vec<_>>()
+        .join("\n")
 }

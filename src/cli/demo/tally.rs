@@ -247,7 +247,9 @@ mod tests {
                 t.ledger.dropped = 1;
                 t.ledger.delivered = 3;
             }),
-            ("the kill lost something", |t| t.restart.after = ledger(2, 1, 0, 1)),
+            ("the kill lost something", |t| {
+                t.restart.after = ledger(2, 1, 0, 1)
+            }),
             ("the kill unbalanced the ledger", |t| t.restart.after.queued = 1),
             ("a dead letter is not kept", |t| t.dead_letters.clear()),
             ("another event died", |t| {

@@ -14,16 +14,44 @@ const MODELS: [&str; 2] = ["mistral-small", "gpt-4o-mini"];
 
 /// Language, question, answer.
 const PAIRS: [(&str, &str, &str); 10] = [
-    ("en", "How do I reset my password?", "Open Settings, choose Security, then Reset password."),
-    ("fr", "Où est passée ma commande ?", "Elle a quitté l'entrepôt ce matin et arrive demain."),
-    ("de", "Kann ich die Rechnung später bezahlen?", "Ja, bis zu 30 Tage nach der Lieferung."),
-    ("es", "¿Cuál es el mejor mes para visitar Sevilla?", "Abril: hace calor, pero no demasiado. 🌞"),
-    ("ja", "京都で静かなお寺はどこですか?", "大原の三千院は朝がとても静かです。"),
+    (
+        "en",
+        "How do I reset my password?",
+        "Open Settings, choose Security, then Reset password.",
+    ),
+    (
+        "fr",
+        "Où est passée ma commande ?",
+        "Elle a quitté l'entrepôt ce matin et arrive demain.",
+    ),
+    (
+        "de",
+        "Kann ich die Rechnung später bezahlen?",
+        "Ja, bis zu 30 Tage nach der Lieferung.",
+    ),
+    (
+        "es",
+        "¿Cuál es el mejor mes para visitar Sevilla?",
+        "Abril: hace calor, pero no demasiado. 🌞",
+    ),
+    (
+        "ja",
+        "京都で静かなお寺はどこですか?",
+        "大原の三千院は朝がとても静かです。",
+    ),
     ("ar", "هل يمكنني تغيير موعد رحلتي؟", "نعم، حتى 24 ساعة قبل الإقلاع."),
-    ("pt", "Vocês entregam aos sábados?", "Sim, das 9h às 13h, sem custo extra."),
+    (
+        "pt",
+        "Vocês entregam aos sábados?",
+        "Sim, das 9h às 13h, sem custo extra.",
+    ),
     ("zh", "可以用支付宝付款吗?", "可以,结账时请选择“支付宝”。"),
     ("hi", "क्या यह ऐप हिंदी में है?", "हाँ, सेटिंग्स में भाषा बदलें।"),
-    ("en", "Write a haiku about a quiet disk.", "Words sink to the rust,\nthe light above goes dark. Still,\nmorning finds them all."),
+    (
+        "en",
+        "Write a haiku about a quiet disk.",
+        "Words sink to the rust,\nthe light above goes dark. Still,\nmorning finds them all.",
+    ),
 ];
 
 /// One call of the app's log function.
@@ -60,7 +88,11 @@ pub(super) fn feedback(numbers: Range<u32>) -> Vec<Feedback> {
                 project: project(n),
                 task_id: task_id(n),
                 flag: if pleased { "success" } else { "failure" },
-                notes: if pleased { "just what I needed 👍" } else { "not what I asked for" },
+                notes: if pleased {
+                    "just what I needed 👍"
+                } else {
+                    "not what I asked for"
+                },
             }
         })
         .collect()
@@ -75,7 +107,11 @@ pub(super) fn poison() -> Event {
         "{{\"task_id\":\"{task_id}\",\"project_id\":\"{project}\",\"input\":\"How sure are you?\",\
          \"output\":\"Very.\",\"metadata\":{{\"perplexity\":1e400}}}}"
     );
-    Event { project, task_id, json }
+    Event {
+        project,
+        task_id,
+        json,
+    }
 }
 
 fn project(n: u32) -> &'static str {
