@@ -1,5 +1,7 @@
 //! Intake and admin routes in one process with a real spool: what is answered, and what is on disk by then.
 
+#![allow(clippy::expect_used)] // a test panics where something is not as it must be
+
 use phosphod::admin::{About, Admin};
 use phosphod::batch;
 use phosphod::board::{Board, LaneState};
