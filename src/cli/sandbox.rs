@@ -56,7 +56,7 @@ async fn serve(args: SandboxArgs) -> std::io::Result<State> {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
-    Ok(sandbox.shutdown().await)
+    Ok(sandbox.stop().await)
 }
 
 fn report(state: &State) -> ExitCode {

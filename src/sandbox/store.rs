@@ -33,6 +33,8 @@ pub struct State {
     pub over_quota: u64,
     /// Rows in `evals`.
     pub evals: u64,
+    /// Feedback requests that came before their task was stored, whatever became of them.
+    pub early_evals: u64,
     /// What arrived that the contract does not know, one sentence each; the first 1,000.
     pub surprises: Vec<String>,
     /// Stored, duplicate and feedback counts of each project.
@@ -64,6 +66,7 @@ impl State {
             "refused" => self.refused,
             "over_quota" => self.over_quota,
             "evals" => self.evals,
+            "early_evals" => self.early_evals,
             "surprises" => self.surprises.len() as u64,
             _ => return None,
         })

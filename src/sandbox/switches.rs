@@ -37,6 +37,8 @@ pub struct Switches {
     pub only: Vec<String>,
     /// Logs allowed per project; further ones are stored, but answered with the quota error.
     pub quota: BTreeMap<String, u64>,
+    /// Task ids whose events are answered with `error_in_log` and this reason, and not stored.
+    pub refuse_events: BTreeMap<String, String>,
     /// Projects that are unknown (404) or of another organisation (403). All others exist.
     pub projects: BTreeMap<String, u16>,
     /// The good keys. Absent: every key is good.
@@ -75,6 +77,7 @@ impl Default for Switches {
             times: None,
             only: Vec::new(),
             quota: BTreeMap::new(),
+            refuse_events: BTreeMap::new(),
             projects: BTreeMap::new(),
             keys: None,
             maintenance: false,
