@@ -1,5 +1,15 @@
 //! Log events: checked once at the door, then carried byte for byte.
-use crate::ids::{ProjectId, TaskId};
+//!
+//! An event is read in one pass that looks only at the fields that the API checks (contract.md section 1). All others,
+//! the order of keys and the spelling of numbers stay as they came, because nothing is ever written anew: what
+//! is absent is spliced in right after the opening brace.
+mod rules;
+
+use crate::ids::{IdError, ProjectId, TaskId};
+use crate::wire::json::{self, JsonKind, Malformed};
+use rules::Field;
+use serde_json::value::RawValue;
+use std::borrow::Cow;
 use uuid::Uuid;
 
 /// What the daemon adds to an event that lacks it. Pure: time and randomness are arguments.
@@ -13,10 +23,66 @@ pub struct Stamps<'a> {
     pub task: Uuid,
 }
 
-/// Why an event can never be stored by the API, as a sentence with the remedy.
+/// Why an event or a feedback can never be stored by the API, as a sentence with the remedy. Holds no text of the
+/// client's, so that it may be logged.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct Refusal(pub String);
+pub enum Refusal {
+    /// It is not JSON. Lines and columns count from its own first byte.
+    #[error("it is {0}: mend it and send it again")]
+    Json(#[from] Malformed),
+    /// Its bytes are not UTF-8.
+    #[error("it is not valid UTF-8 at byte {0}: JSON must be sent as UTF-8")]
+    Utf8(usize),
+    /// It is JSON, but no object.
+    #[error("it is {0}: send a JSON object, such as {{\"input\": \"hello\"}}")]
+    NotAnObject(JsonKind),
+    /// A required field is absent.
+    #[error("{field} is missing: send {wanted}")]
+    Missing {
+        /// Which field.
+        field: &'static str,
+        /// What belongs there.
+        wanted: &'static str,
+    },
+    /// A field of a type that the API refuses.
+    #[error("{field} is {came}: send {wanted}")]
+    WrongType {
+        /// Which field.
+        field: &'static str,
+        /// What was sent, in words.
+        came: &'static str,
+        /// What belongs there.
+        wanted: &'static str,
+    },
+    /// A string with half a surrogate pair in an escape, such as `"\ud83d"`.
+    #[error("{0} holds half a surrogate pair (a \\ud83d without its \\ude00): send whole characters")]
+    Surrogate(&'static str),
+    /// A log event's `task_id` that others would share.
+    #[error("{0}. The API keeps only the first of all events with one task_id, so the others would be lost")]
+    EventTask(IdError),
+    /// A feedback's task id that names no task.
+    #[error("{0}. Feedback must name the task that it is about")]
+    FeedbackTask(IdError),
+    /// A `project_id` that cannot be one.
+    #[error("{0}")]
+    Project(#[from] IdError),
+    /// Nothing says which project it belongs to.
+    #[error(
+        "no project: set upstream.project_id (or PHOSPHO_PROJECT_ID), post to /v2/log/{{project_id}}, or put a project_id into the body"
+    )]
+    NoProject,
+    /// `flag` and `human_eval` say opposite things.
+    #[error("flag and human_eval contradict each other: send one of them")]
+    Contradiction,
+}
+
+impl Refusal {
+    /// Whether it was refused only because neither it nor the request nor the configuration names a project. That is
+    /// the request's fault rather than the event's: 422.
+    pub fn is_no_project(&self) -> bool {
+        matches!(self, Refusal::NoProject)
+    }
+}
 
 /// A checked event. Its JSON is what the client sent, byte for byte, plus the stamps.
 #[derive(Debug, Clone)]
@@ -29,9 +95,51 @@ pub struct Event {
 
 impl Event {
     /// Checks one event (contract.md section 1) and stamps what is absent.
-    pub fn parse(_raw: &[u8], _stamps: &Stamps<'_>) -> Result<Self, Refusal> {
-        todo!()
+    ///
+    /// White space around the object is cut; nothing else changes. An own `project_id` outranks the stamped one; null
+    /// and `""` count as none, and are left as sent. Where a key occurs twice the last one counts, as in the API.
+    ///
+    /// # Errors
+    /// The first fault found, in the order of the contract's table. An event that the API would refuse
+    /// alone is refused here alone; so is one for which it would refuse the whole batch.
+    pub fn parse(raw: &[u8], stamps: &Stamps<'_>) -> Result<Self, Refusal> {
+        let text = object_text(raw)?;
+        let fields = Fields::read(text)?;
+        for (field, value) in rules::ALL.iter().zip(&fields.0) {
+            rules::check(field, *value)?;
+        }
+
+        let mut uuid_text = Uuid::encode_buffer();
+        let own_task = fields.text(Field::TaskId)?;
+        let task = match &own_task {
+            Some(own) => TaskId::new(own),
+            None => TaskId::new(stamps.task.hyphenated().encode_lower(&mut uuid_text)),
+        }
+        .map_err(Refusal::EventTask)?;
+        let project = choose_project(fields.text(Field::ProjectId)?.as_deref(), stamps.project)?;
+        let session = fields.text(Field::SessionId)?.map(Cow::into_owned);
+
+        let mut stamped = Vec::new();
+        if own_task.is_none() {
+            push_stamp(&mut stamped, "task_id");
+            json::push_string(&mut stamped, task.as_str());
+        }
+        if fields.get(Field::ClientCreatedAt).is_none() {
+            push_stamp(&mut stamped, "client_created_at");
+            stamped.extend_from_slice(stamps.now_s.to_string().as_bytes());
+        }
+        if fields.get(Field::ProjectId).is_none() {
+            push_stamp(&mut stamped, "project_id");
+            json::push_string(&mut stamped, project.as_str());
+        }
+        Ok(Self {
+            json: splice(text, &stamped),
+            task,
+            project,
+            session,
+        })
     }
+
     /// The event as it goes to the API.
     pub fn json(&self) -> &[u8] {
         &self.json
@@ -55,6 +163,84 @@ impl Event {
 }
 
 /// Reads the task id back out of a stored event's JSON ([`Event::json`]). `None` if the record is not an event.
-pub fn task_of(_json: &[u8]) -> Option<TaskId> {
-    todo!()
+pub fn task_of(json: &[u8]) -> Option<TaskId> {
+    TaskId::new(&json::text_of(json::field(json, "task_id")?)?).ok()
 }
+
+/// The `project_id` that an event or a feedback names itself, for one that was refused and is kept as a dead letter.
+/// `None` if it names none that could be one.
+pub fn project_of(json: &[u8]) -> Option<ProjectId> {
+    ProjectId::new(&json::text_of(json::field(json, "project_id")?)?).ok()
+}
+
+/// The text of what should be a JSON object, without white space around it. Only its first byte is checked.
+pub(crate) fn object_text(raw: &[u8]) -> Result<&str, Refusal> {
+    let text = std::str::from_utf8(raw).map_err(|e| Refusal::Utf8(e.valid_up_to()))?;
+    let text = json::trim(text);
+    match text.starts_with('{') {
+        true => Ok(text),
+        false => Err(Refusal::NotAnObject(JsonKind::of_text(text)?)),
+    }
+}
+
+/// An own project, if it is more than an empty text, else the given one.
+pub(crate) fn choose_project(own: Option<&str>, given: Option<&ProjectId>) -> Result<ProjectId, Refusal> {
+    match (own.filter(|own| !own.is_empty()), given) {
+        (Some(own), Some(given)) if own == given.as_str() => Ok(given.clone()),
+        (Some(own), _) => Ok(ProjectId::new(own)?),
+        (None, Some(given)) => Ok(given.clone()),
+        (None, None) => Err(Refusal::NoProject),
+    }
+}
+
+/// The values of the fields that the API checks, as they stand in the event.
+struct Fields<'a>([Option<&'a RawValue>; rules::ALL.len()]);
+
+impl<'a> Fields<'a> {
+    fn read(text: &'a str) -> Result<Self, Refusal> {
+        let mut values = [None; rules::ALL.len()];
+        json::for_each_field(text, rules::slot, |slot, value| values[slot] = Some(value))
+            .map_err(|error| Malformed::new(text, &error))?;
+        Ok(Self(values))
+    }
+
+    fn get(&self, field: Field) -> Option<&'a RawValue> {
+        self.0[field as usize]
+    }
+
+    /// The content of a field that was checked to be a string or null.
+    fn text(&self, field: Field) -> Result<Option<Cow<'a, str>>, Refusal> {
+        match self.get(field) {
+            Some(value) if JsonKind::of(value) == JsonKind::String => match json::text_of(value) {
+                Some(text) => Ok(Some(text)),
+                None => Err(Refusal::Surrogate(rules::ALL[field as usize].name)),
+            },
+            _ => Ok(None),
+        }
+    }
+}
+
+fn push_stamp(stamped: &mut Vec<u8>, key: &str) {
+    if !stamped.is_empty() {
+        stamped.push(b',');
+    }
+    json::push_string(stamped, key);
+    stamped.push(b':');
+}
+
+/// Puts the stamps behind the opening brace. The object is never empty, since it has its `input`.
+fn splice(object: &str, stamped: &[u8]) -> Vec<u8> {
+    if stamped.is_empty() {
+        return object.as_bytes().to_vec();
+    }
+    let rest = &object.as_bytes()[1..];
+    let mut json = Vec::with_capacity(object.len() + stamped.len() + 1);
+    json.push(b'{');
+    json.extend_from_slice(stamped);
+    json.push(b',');
+    json.extend_from_slice(rest);
+    json
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,8 @@
 //! User feedback about a logged task.
-use crate::event::Refusal;
+use crate::event::{Refusal, choose_project, object_text};
 use crate::ids::{ProjectId, TaskId};
+use crate::wire::json::{self, JsonKind, Malformed};
+use serde_json::value::RawValue;
 
 /// A user's judgement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -9,6 +11,22 @@ pub enum Flag {
     Success,
     /// It was not.
     Failure,
+}
+
+impl Flag {
+    /// `success` or `failure`, as on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Flag::Success => "success",
+            Flag::Failure => "failure",
+        }
+    }
+
+    fn from_text(text: &str) -> Option<Self> {
+        [Flag::Success, Flag::Failure]
+            .into_iter()
+            .find(|flag| flag.as_str() == text)
+    }
 }
 
 /// Checked feedback, both spellings (`flag`/`human_eval`, `source`/`flag_source`) made one.
@@ -21,28 +39,130 @@ pub struct Feedback {
     notes: Option<String>,
 }
 
+/// What is read of a feedback body; anything else in it is ignored, as the API does.
+const FIELDS: [&str; 7] = [
+    "flag",
+    "human_eval",
+    "source",
+    "flag_source",
+    "notes",
+    "project_id",
+    "task_id",
+];
+
+const WANTED_FLAG: &str = "\"success\" or \"failure\"";
+
 impl Feedback {
     /// Checks a feedback body. `task` is the id from the URL; without it the body's `task_id` counts.
     /// `project` is for a body without `project_id`.
-    pub fn parse(_raw: &[u8], _task: Option<&str>, _project: Option<&ProjectId>) -> Result<Self, Refusal> {
-        todo!()
+    ///
+    /// `flag` and `human_eval` are two names of one field, and so are `source` and `flag_source`, of which `source`
+    /// wins. What is absent or null stays absent: the API has its own defaults.
+    ///
+    /// # Errors
+    /// Not an object; a field of the wrong type; no judgement, or two that differ; a task id that names no
+    /// task (`undefined` or empty); no project.
+    pub fn parse(raw: &[u8], task: Option<&str>, project: Option<&ProjectId>) -> Result<Self, Refusal> {
+        let text = object_text(raw)?;
+        let mut values = [None; FIELDS.len()];
+        json::for_each_field(
+            text,
+            |key| FIELDS.iter().position(|name| *name == key),
+            |slot, value| values[slot] = Some(value),
+        )
+        .map_err(|error| Malformed::new(text, &error))?;
+        let [
+            flag,
+            human_eval,
+            source,
+            flag_source,
+            notes,
+            own_project,
+            own_task,
+        ] = values;
+
+        let flag = match (read_flag("flag", flag)?, read_flag("human_eval", human_eval)?) {
+            (Some(one), Some(other)) if one != other => return Err(Refusal::Contradiction),
+            (one, other) => one.or(other).ok_or(Refusal::Missing {
+                field: "flag",
+                wanted: WANTED_FLAG,
+            })?,
+        };
+        let source = read_text("source", source)?;
+        let flag_source = read_text("flag_source", flag_source)?;
+        let notes = read_text("notes", notes)?;
+        let own_project = read_text("project_id", own_project)?;
+        let own_task = match task {
+            Some(_) => None,
+            None => read_text("task_id", own_task)?,
+        };
+        let Some(task) = task.or(own_task.as_deref()) else {
+            return Err(Refusal::Missing {
+                field: "task_id",
+                wanted: "the id that the task was logged with",
+            });
+        };
+        Ok(Self {
+            task: TaskId::new(task).map_err(Refusal::FeedbackTask)?,
+            project: choose_project(own_project.as_deref(), project)?,
+            flag,
+            source: source.or(flag_source),
+            notes,
+        })
     }
-    /// What the spool keeps.
+
+    /// What the spool keeps: a JSON object with `task_id`, `project_id`, `flag` and, where given, `source` and `notes`.
     pub fn to_record(&self) -> Vec<u8> {
-        todo!()
+        write_object(&[
+            ("task_id", Some(self.task.as_str())),
+            ("project_id", Some(self.project.as_str())),
+            ("flag", Some(self.flag.as_str())),
+            ("source", self.source.as_deref()),
+            ("notes", self.notes.as_deref()),
+        ])
     }
+
     /// The inverse of [`Feedback::to_record`].
-    pub fn from_record(_record: &[u8]) -> Option<Self> {
-        todo!()
+    pub fn from_record(record: &[u8]) -> Option<Self> {
+        Self::parse(record, None, None).ok()
     }
+
     /// Body for `POST /v2/tasks/{task_id}/human-eval` (contract.md section 2).
     pub fn upstream_body(&self) -> Vec<u8> {
-        todo!()
+        write_object(&[
+            ("human_eval", Some(self.flag.as_str())),
+            ("source", self.source.as_deref()),
+            ("notes", self.notes.as_deref()),
+            ("project_id", Some(self.project.as_str())),
+        ])
     }
+
     /// Whether a task, as `GET /v2/tasks/{id}` shows it, already bears this feedback.
-    pub fn is_borne_by(&self, _task_json: &[u8]) -> bool {
-        todo!()
+    ///
+    /// Doubtful cases are `false`: sending again adds a row to `evals`, not sending would lose the feedback. A
+    /// task with a `last_eval` is judged by that alone, for a log event's own `flag` sets the task's `flag` without
+    /// any evaluation. Without such a key, `human_eval` or `flag` count, and `source` and `notes` beside them.
+    pub fn is_borne_by(&self, task_json: &[u8]) -> bool {
+        let shown = |object: Option<&RawValue>, key: &str| -> Option<String> {
+            let value = json::field(object?.get().as_bytes(), key)?;
+            json::text_of(value).map(|text| text.into_owned())
+        };
+        let of_task = |key: &str| json::field(task_json, key);
+        let texts_of_task = |key: &str| of_task(key).and_then(json::text_of).map(|text| text.into_owned());
+
+        let (flag, source, notes) = match (of_task("last_eval"), of_task("human_eval")) {
+            (last @ Some(_), _) => (shown(last, "value"), shown(last, "source"), shown(last, "notes")),
+            (None, human) => (
+                shown(human, "flag").or_else(|| texts_of_task("flag")),
+                shown(human, "source").or_else(|| texts_of_task("source")),
+                shown(human, "notes").or_else(|| texts_of_task("notes")),
+            ),
+        };
+        flag.as_deref() == Some(self.flag.as_str())
+            && (self.source.is_none() || self.source == source)
+            && (self.notes.is_none() || self.notes == notes)
     }
+
     /// The task that it is about.
     pub fn task(&self) -> &TaskId {
         &self.task
@@ -51,4 +171,62 @@ impl Feedback {
     pub fn project(&self) -> &ProjectId {
         &self.project
     }
+    /// The judgement.
+    pub fn flag(&self) -> Flag {
+        self.flag
+    }
 }
+
+fn read_text(field: &'static str, value: Option<&RawValue>) -> Result<Option<String>, Refusal> {
+    let Some(value) = value else { return Ok(None) };
+    match JsonKind::of(value) {
+        JsonKind::Null => Ok(None),
+        JsonKind::String => match json::text_of(value) {
+            Some(text) => Ok(Some(text.into_owned())),
+            None => Err(Refusal::Surrogate(field)),
+        },
+        kind => Err(Refusal::WrongType {
+            field,
+            came: kind.as_str(),
+            wanted: "a string or null",
+        }),
+    }
+}
+
+fn read_flag(field: &'static str, value: Option<&RawValue>) -> Result<Option<Flag>, Refusal> {
+    let wrong = |came| Refusal::WrongType {
+        field,
+        came,
+        wanted: WANTED_FLAG,
+    };
+    let Some(value) = value else { return Ok(None) };
+    match JsonKind::of(value) {
+        JsonKind::Null => Ok(None),
+        JsonKind::String => {
+            let text = json::text_of(value).ok_or(Refusal::Surrogate(field))?;
+            Flag::from_text(&text)
+                .map(Some)
+                .ok_or_else(|| wrong("another string"))
+        }
+        kind => Err(wrong(kind.as_str())),
+    }
+}
+
+/// A JSON object of the fields that are there.
+fn write_object(fields: &[(&str, Option<&str>)]) -> Vec<u8> {
+    let mut out = vec![b'{'];
+    for (key, value) in fields {
+        let Some(value) = value else { continue };
+        if out.len() > 1 {
+            out.push(b',');
+        }
+        json::push_string(&mut out, key);
+        out.push(b':');
+        json::push_string(&mut out, value);
+    }
+    out.push(b'}');
+    out
+}
+
+#[cfg(test)]
+mod tests;

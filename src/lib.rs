@@ -5,8 +5,8 @@
 //!
 //! | layer | modules | what they are |
 //! |---|---|---|
-//! | 0 | [`ids`], [`wire`], [`secret`], [`metrics`] | names and shapes |
-//! | 1 | [`event`], [`feedback`], [`batch`], [`backoff`], [`verdict`], [`ledger`], [`board`] | pure decisions |
+//! | 0 | [`ids`], [`wire`], [`secret`], [`ledger`], [`metrics`] | names and shapes |
+//! | 1 | [`event`], [`feedback`], [`batch`], [`backoff`], [`verdict`], [`board`] | pure decisions |
 //! | 2 | [`spool`], [`upstream`], [`http`] | the disk, one HTTP attempt, the HTTP server's plumbing |
 //! | 3 | [`intake`], [`courier`], [`admin`], [`notify`], [`sandbox`] | listeners, lanes, what operators see |
 //! | 4 | [`config`] | settings |
@@ -16,6 +16,7 @@
 #![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used))]
 
 pub mod ids;
+pub mod ledger;
 pub mod metrics;
 pub mod secret;
 pub mod wire;
@@ -25,7 +26,6 @@ pub mod batch;
 pub mod board;
 pub mod event;
 pub mod feedback;
-pub mod ledger;
 pub mod verdict;
 
 pub mod http;

@@ -1,1 +1,5 @@
-fn main() {}
+//! The `phosphod` command; everything is in the library.
+
+fn main() -> std::process::ExitCode {
+    phosphod::cli::main()
+}

@@ -1,4 +1,10 @@
 //! What an upstream's answer means for each event that was sent (contract.md section 7). Pure.
+//!
+//! Where the contract is silent, the rule is to lose nothing and to guess nothing: an answer that nobody understands is
+//! tried again, and one that only a person can mend parks the project. Only an answer about the content of
+//! the request ([`LogVerdict::Bisect`], [`LogVerdict::Split`], [`Fate::Refused`]) leads to a dead letter.
+mod reply;
+
 use std::time::Duration;
 
 /// What came of one HTTP attempt.
@@ -121,11 +127,155 @@ pub enum FeedbackVerdict {
 
 /// Decides about a batch of `events` events. `server_errors` counts how many 500s in a row this same
 /// batch has met, this one included: a 500 can pass once, a repeated one means poison.
-pub fn of_log(_outcome: &Outcome, _events: usize, _server_errors: u32) -> LogVerdict {
-    todo!()
+///
+/// Any 2xx is judged by its list alone. A 4xx that the contract does not know parks: it is more likely about the route
+/// or a proxy than about one event, and bisecting would bury every event there is.
+pub fn of_log(outcome: &Outcome, events: usize, server_errors: u32) -> LogVerdict {
+    let answer = match outcome {
+        Outcome::Answered(answer) => answer,
+        Outcome::Failed(failure) => {
+            return LogVerdict::Retry {
+                after: None,
+                reason: failure.sentence(),
+            };
+        }
+    };
+    let said = answer.said();
+    let retry = |reason| LogVerdict::Retry {
+        after: answer.retry_after,
+        reason,
+    };
+    match answer.status {
+        200..=299 => match reply::fates(&answer.body, events) {
+            Ok(fates) => LogVerdict::Answered(fates),
+            Err(fault) => retry(format!(
+                "upstream answered {said}, but {fault}: whether it took the batch is unknown"
+            )),
+        },
+        400 | 422 => LogVerdict::Bisect {
+            reason: format!("upstream refused the request because of an event ({said})"),
+        },
+        404 => LogVerdict::Park {
+            reason: format!(
+                "upstream does not know the project ({said}): check its id (upstream.project_id, or the one that the \
+                 application sends) and upstream.base_url, then reload"
+            ),
+        },
+        413 => LogVerdict::Split {
+            reason: format!("the request is too large for upstream ({said})"),
+        },
+        500 if server_errors >= 2 => LogVerdict::Bisect {
+            reason: format!("upstream failed on the same batch {server_errors} times ({said})"),
+        },
+        status => match fault_for_a_person(status, &said) {
+            Some(reason) => LogVerdict::Park { reason },
+            None => retry(format!("upstream is not able to take the batch now ({said})")),
+        },
+    }
 }
 
 /// Decides about one feedback.
-pub fn of_feedback(_outcome: &Outcome) -> FeedbackVerdict {
-    todo!()
+///
+/// Any 2xx is delivered. A 408, 429 or 503 says that nothing was done. Every other fault from 500 up, as well as a
+/// connection that broke after the request may have left, can hide feedback that was counted, and each further call
+/// would count again; so the task is read back first. The caller bounds how long that goes on (`feedback.wait_max`).
+pub fn of_feedback(outcome: &Outcome) -> FeedbackVerdict {
+    let answer = match outcome {
+        Outcome::Answered(answer) => answer,
+        Outcome::Failed(failure) => {
+            let reason = failure.sentence();
+            return match failure.kind {
+                FailureKind::Dns | FailureKind::Connect | FailureKind::Tls => {
+                    FeedbackVerdict::Retry { after: None, reason }
+                }
+                FailureKind::Timeout | FailureKind::Closed | FailureKind::Garbled => {
+                    FeedbackVerdict::ReadBack { reason }
+                }
+            };
+        }
+    };
+    let said = answer.said();
+    match answer.status {
+        200..=299 => FeedbackVerdict::Delivered,
+        404 => FeedbackVerdict::NotYet,
+        400 | 413 | 422 => FeedbackVerdict::Refused {
+            reason: format!("upstream refused the feedback ({said})"),
+        },
+        408 | 425 | 429 | 503 => FeedbackVerdict::Retry {
+            after: answer.retry_after,
+            reason: format!("upstream is not able to take the feedback now ({said})"),
+        },
+        status => match fault_for_a_person(status, &said) {
+            Some(reason) => FeedbackVerdict::Park { reason },
+            None => FeedbackVerdict::ReadBack {
+                reason: format!("upstream failed, and may have counted the feedback ({said})"),
+            },
+        },
+    }
 }
+
+/// What only a person can mend, with the remedy; `None` for a fault that may pass.
+fn fault_for_a_person(status: u16, said: &str) -> Option<String> {
+    Some(match status {
+        300..=399 => format!(
+            "upstream answered with a redirect ({said}), which is never followed with the key: correct \
+             upstream.base_url, then reload"
+        ),
+        401 => format!(
+            "upstream refused the API key ({said}): set PHOSPHO_API_KEY or upstream.api_key_file, then reload"
+        ),
+        403 => format!(
+            "upstream does not let this API key use the project ({said}): check PHOSPHO_API_KEY or \
+             upstream.api_key_file and the project's id, then reload"
+        ),
+        408 | 425 | 429 => return None,
+        400..=499 => format!(
+            "upstream gave an answer that the phospho API does not give ({said}): check upstream.base_url and \
+             upstream.proxy, then reload"
+        ),
+        _ => return None,
+    })
+}
+
+impl Answer {
+    /// Status and, where it can be shown, what the API said: `401: Invalid token`.
+    fn said(&self) -> String {
+        match reply::detail(&self.body) {
+            Some(detail) => format!("{}: {detail}", self.status),
+            None => self.status.to_string(),
+        }
+    }
+}
+
+impl Failure {
+    /// The fault and where to look, in one sentence.
+    fn sentence(&self) -> String {
+        let (what, remedy) = match self.kind {
+            FailureKind::Dns => (
+                "its name was not found",
+                "check upstream.base_url and the network",
+            ),
+            FailureKind::Connect => (
+                "no connection could be made",
+                "check upstream.base_url and the network",
+            ),
+            FailureKind::Tls => (
+                "no trusted connection could be made",
+                "check upstream.ca_file and the clock",
+            ),
+            FailureKind::Timeout => ("no answer came in time", "see upstream.timeout"),
+            FailureKind::Closed => (
+                "it closed the connection before its answer",
+                "the same is sent again",
+            ),
+            FailureKind::Garbled => (
+                "its answer was not usable",
+                "check upstream.base_url and upstream.proxy",
+            ),
+        };
+        format!("upstream: {what} ({}): {remedy}", reply::printable(&self.detail))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,3 +1,100 @@
-//! The commands.
+//! The commands: one file each. Exit codes: 0 fine, 1 failed, 2 usage, 78 bad configuration.
+mod config;
+mod logging;
+mod run;
+mod sandbox;
 
-pub mod sandbox;
+use crate::config::{Mistakes, Sources};
+use clap::{Args, Parser, Subcommand};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// It did not work out; the sentence on stderr says why.
+const FAILED: u8 = 1;
+/// The command line makes no sense.
+const USAGE: u8 = 2;
+/// The configuration is wrong (`EX_CONFIG` of sysexits.h). Nothing was opened.
+const BAD_CONFIGURATION: u8 = 78;
+
+/// Takes LLM log events and user feedback on localhost, keeps them on disk, and forwards them to the phospho API.
+#[derive(Debug, Parser)]
+#[command(name = "phosphod", version, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the daemon.
+    Run(Configured),
+    /// Look at the configuration without running anything.
+    #[command(subcommand)]
+    Config(config::ConfigCommand),
+    /// Run a local stand-in for the phospho API, to develop without a key.
+    Sandbox(sandbox::SandboxArgs),
+}
+
+/// Where the configuration comes from.
+#[derive(Debug, Clone, Args)]
+struct Configured {
+    /// Configuration file [default: ./config.toml, else /etc/phosphod/config.toml, else none]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Set one key over file and environment, for example --set batch.max_age="1 s"; repeatable
+    #[arg(long, value_name = "KEY=VALUE", value_parser = assignment)]
+    set: Vec<String>,
+}
+
+impl Configured {
+    fn sources(self) -> Sources {
+        Sources::of_process(self.config, self.set)
+    }
+}
+
+fn assignment(text: &str) -> Result<String, String> {
+    match text.split_once('=') {
+        Some((key, _)) if !key.trim().is_empty() => Ok(text.to_owned()),
+        _ => Err("write section.key=value".to_owned()),
+    }
+}
+
+/// Prints what is wrong with the configuration.
+fn bad_configuration(mistakes: &Mistakes) -> ExitCode {
+    for mistake in mistakes.iter() {
+        eprintln!("phosphod: {mistake}");
+    }
+    ExitCode::from(BAD_CONFIGURATION)
+}
+
+/// Reads the command line, does what it says, and returns the exit code.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(told) => {
+            // Help and version are asked for and come here as well. A closed stdout is nobody's fault.
+            let _ = told.print();
+            return if told.use_stderr() {
+                ExitCode::from(USAGE)
+            } else {
+                ExitCode::SUCCESS
+            };
+        }
+    };
+    match cli.command {
+        Command::Run(configured) => run::run(configured.sources()),
+        Command::Config(command) => config::run(command),
+        Command::Sandbox(args) => sandbox::run(args),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

@@ -7,18 +7,18 @@ use tokio::signal::unix::{SignalKind, signal};
 
 /// Arguments of `phosphod sandbox`.
 #[derive(Debug, Clone, clap::Args)]
-pub struct SandboxArgs {
+pub(super) struct SandboxArgs {
     /// Address of the stand-in for the phospho API; port 0 takes a free one
     #[arg(long, value_name = "ADDR", default_value_t = SocketAddr::from((Ipv4Addr::LOCALHOST, 4711)))]
-    pub listen: SocketAddr,
+    listen: SocketAddr,
     /// Address of the control routes under /sandbox/ [default: the port after --listen's, or a free one]
     #[arg(long, value_name = "ADDR")]
-    pub control: Option<SocketAddr>,
+    control: Option<SocketAddr>,
 }
 
 /// Runs a sandbox until Ctrl-C or SIGTERM. Exit code 1 when it could not listen, or when something arrived that the
 /// contract does not know.
-pub fn run(args: SandboxArgs) -> ExitCode {
+pub(super) fn run(args: SandboxArgs) -> ExitCode {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let result = runtime.and_then(|runtime| runtime.block_on(serve(args)));
     match result {
@@ -56,7 +56,7 @@ async fn serve(args: SandboxArgs) -> std::io::Result<State> {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
-    Ok(sandbox.stop().await)
+    Ok(sandbox.shutdown().await)
 }
 
 fn report(state: &State) -> ExitCode {

@@ -1,1 +1,294 @@
 //! Settings: files, environment and flags in, one checked structure out.
+//!
+//! Layers, later ones win: built-in defaults ([`keys::KEYS`]), the file, the SDKs' own `PHOSPHO_API_KEY` and
+//! `PHOSPHO_PROJECT_ID`, `PHOSPHOD__SECTION__KEY` variables, `--set`. [`load`] tells every mistake at once and opens
+//! nothing but the files that the configuration names.
+mod file;
+mod files;
+pub mod keys;
+mod layers;
+mod lookup;
+mod mistakes;
+mod resolve;
+mod rules;
+mod show;
+mod units;
+mod values;
+
+pub use mistakes::{Mistake, Mistakes};
+pub use rules::MOST_SOCKET_PATH_BYTES;
+pub use show::show;
+
+use crate::backoff::Backoff;
+use crate::batch::Limits;
+use crate::ids::ProjectId;
+use crate::secret::Secret;
+use crate::upstream::{Upstream, UpstreamError};
+use crate::{courier, spool, upstream};
+use resolve::Resolver;
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Where settings come from.
+#[derive(Debug, Clone, Default)]
+pub struct Sources {
+    /// `--config`; else `./config.toml`, else `/etc/phosphod/config.toml`, else none.
+    pub file: Option<PathBuf>,
+    /// `--set key=value`, in order.
+    pub set: Vec<String>,
+    /// The environment.
+    pub env: BTreeMap<String, OsString>,
+}
+
+impl Sources {
+    /// With the environment of this process.
+    pub fn of_process(file: Option<PathBuf>, set: Vec<String>) -> Self {
+        let env = std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value)));
+        Self {
+            file,
+            set,
+            env: env.collect(),
+        }
+    }
+
+    /// A variable as text; `None` if it is not set.
+    fn text(&self, name: &str) -> Result<Option<&str>, Mistake> {
+        let text = self.env.get(name).map(|value| {
+            let wrong = || {
+                Mistake::new(
+                    name,
+                    "environment",
+                    "is not UTF-8: write it again in plain characters",
+                )
+            };
+            value.to_str().ok_or_else(wrong)
+        });
+        text.transpose()
+    }
+
+    /// A folder that systemd or the session names; of several, which it parts by colons, the first.
+    fn folder(&self, name: &str) -> Option<PathBuf> {
+        let first = self.env.get(name)?.to_str()?.split(':').next()?;
+        (!first.is_empty()).then(|| PathBuf::from(first))
+    }
+}
+
+/// Everything that the daemon is told, checked.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// `[intake]`.
+    pub intake: IntakeSettings,
+    /// `[spool]` and `[dead_letters]`.
+    pub spool: spool::Settings,
+    /// `[upstream]`, but for the keys.
+    pub upstream: upstream::Settings,
+    /// `[batch]`, `[retry]`, `[delivery]`, `[feedback]` and the API keys.
+    pub delivery: DeliverySettings,
+    /// `[log]`.
+    pub log: LogSettings,
+    /// `shutdown.grace`: how long attempts in flight may finish. Default 10 s.
+    pub grace: Duration,
+    /// The file that was read; `None` if there was none.
+    pub file: Option<PathBuf>,
+}
+
+/// `[intake]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IntakeSettings {
+    /// TCP address, port 0 for a free one; `None`: off. Default 127.0.0.1:4710.
+    pub http: Option<SocketAddr>,
+    /// Path of the Unix socket, at most [`MOST_SOCKET_PATH_BYTES`] long; `None`: off.
+    pub unix: Option<PathBuf>,
+    /// Its permissions. Default 0660.
+    pub unix_mode: u32,
+    /// Its group's number; `None`: the daemon's own.
+    pub unix_group: Option<u32>,
+    /// What TCP clients must show, if anything.
+    pub token: Option<Secret>,
+    /// Largest request body in bytes. Default 32 MiB.
+    pub max_body_bytes: usize,
+    /// Largest event in bytes; at most `max_body_bytes`. Default 15 MiB.
+    pub max_event_bytes: usize,
+    /// `upstream.project_id`: project of events that name none.
+    pub default_project: Option<ProjectId>,
+}
+
+/// What couriers are told, but for the client to send with.
+#[derive(Debug, Clone)]
+pub struct DeliverySettings {
+    /// `[batch]`.
+    pub batch: Limits,
+    /// `[retry]`.
+    pub backoff: Backoff,
+    /// `delivery.confirm`. Default true.
+    pub confirm: bool,
+    /// `delivery.confirm_patience`. Default 3.4 s.
+    pub confirm_patience: Duration,
+    /// `delivery.concurrency`. Default 1.
+    pub concurrency: usize,
+    /// `feedback.wait_max`. Default 1 h.
+    pub feedback_wait_max: Duration,
+    /// `feedback.concurrency`. Default 16.
+    pub feedback_concurrency: usize,
+    /// `upstream.api_key` or what `upstream.api_key_file` holds.
+    pub default_key: Option<Secret>,
+    /// What `upstream.projects.<id>.api_key_file` holds.
+    pub project_keys: BTreeMap<ProjectId, Secret>,
+}
+
+/// `[log]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogSettings {
+    /// Default auto.
+    pub format: LogFormat,
+    /// `EnvFilter` syntax. Default info.
+    pub level: String,
+}
+
+/// `log.format`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Text on a terminal, JSON otherwise.
+    Auto,
+    /// Text.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+impl Settings {
+    /// What the couriers need, with a client made for it. Fails where the client cannot be made.
+    pub fn courier(&self) -> Result<courier::Settings, UpstreamError> {
+        let delivery = self.delivery.clone();
+        Ok(courier::Settings {
+            batch: delivery.batch,
+            backoff: delivery.backoff,
+            confirm: delivery.confirm,
+            confirm_patience: delivery.confirm_patience,
+            concurrency: delivery.concurrency,
+            feedback_wait_max: delivery.feedback_wait_max,
+            feedback_concurrency: delivery.feedback_concurrency,
+            default_key: delivery.default_key,
+            project_keys: delivery.project_keys,
+            upstream: Upstream::new(&self.upstream)?,
+        })
+    }
+}
+
+/// Resolves and checks the whole configuration. Reads the files that it names and touches nothing else.
+pub fn load(sources: &Sources) -> Result<Settings, Mistakes> {
+    check(sources).0
+}
+
+/// The settings or the mistakes, and the values as far as they could be read.
+fn check(sources: &Sources) -> (Result<Settings, Mistakes>, Resolver) {
+    let mut resolver = Resolver::new(sources);
+    resolver.check_rules();
+    resolver.check_files();
+    let delivery = delivery(&mut resolver);
+    let intake = intake(&mut resolver);
+    // From here on every value is there, because whatever could not be read left a mistake.
+    let settings = match delivery {
+        Some(delivery) if resolver.mistakes.is_empty() => Ok(Settings {
+            intake,
+            spool: spool(&resolver),
+            upstream: upstream(&resolver),
+            delivery,
+            log: log(&resolver),
+            grace: resolver.time("shutdown.grace").unwrap_or_default(),
+            file: resolver.file.clone(),
+        }),
+        _ => Err(Mistakes(resolver.mistakes.clone())),
+    };
+    (settings, resolver)
+}
+
+fn count(resolver: &Resolver, path: &str) -> usize {
+    let number = resolver.number(path).unwrap_or_default();
+    usize::try_from(number).unwrap_or(usize::MAX)
+}
+
+fn intake(resolver: &mut Resolver) -> IntakeSettings {
+    let small = |number: u64| u32::try_from(number).unwrap_or(u32::MAX); // Bounded by its kind already.
+    IntakeSettings {
+        http: resolver.address("intake.http"),
+        unix: resolver.path("intake.unix"),
+        unix_mode: small(resolver.number("intake.unix_mode").unwrap_or_default()),
+        unix_group: resolver.number("intake.unix_group").map(small),
+        token: resolver.secret_file("intake.token_file"),
+        max_body_bytes: count(resolver, "intake.max_body_bytes"),
+        max_event_bytes: count(resolver, "intake.max_event_bytes"),
+        default_project: resolver.project(),
+    }
+}
+
+fn delivery(resolver: &mut Resolver) -> Option<DeliverySettings> {
+    let default_key = resolver.secret("upstream.api_key");
+    let key_file = resolver.secret_file("upstream.api_key_file");
+    let project_keys = resolver.project_keys();
+    let bounds = resolver.time("retry.min").zip(resolver.time("retry.max"));
+    let backoff = match bounds.map(|(min, max)| Backoff::new(min, max))? {
+        Ok(backoff) => backoff,
+        Err(fault) => {
+            let max = units::show_duration(resolver.time("retry.max").unwrap_or_default());
+            resolver.wrong(
+                "retry.min",
+                format!(
+                    "{fault} (retry.max is {max}, from {})",
+                    resolver.origin("retry.max").to_owned()
+                ),
+            );
+            return None;
+        }
+    };
+    Some(DeliverySettings {
+        batch: Limits {
+            max_events: count(resolver, "batch.max_events"),
+            max_bytes: count(resolver, "batch.max_bytes"),
+            max_age: resolver.time("batch.max_age").unwrap_or_default(),
+        },
+        backoff,
+        confirm: resolver.flag("delivery.confirm").unwrap_or_default(),
+        confirm_patience: resolver.time("delivery.confirm_patience").unwrap_or_default(),
+        concurrency: count(resolver, "delivery.concurrency"),
+        feedback_wait_max: resolver.time("feedback.wait_max").unwrap_or_default(),
+        feedback_concurrency: count(resolver, "feedback.concurrency"),
+        default_key: default_key.or(key_file),
+        project_keys,
+    })
+}
+
+fn spool(resolver: &Resolver) -> spool::Settings {
+    spool::Settings {
+        path: resolver.path("spool.path").unwrap_or_default(),
+        max_bytes: resolver.number("spool.max_bytes").unwrap_or_default(),
+        min_free_bytes: resolver.number("spool.min_free_bytes").unwrap_or_default(),
+        dead_max_bytes: resolver.number("dead_letters.max_bytes").unwrap_or_default(),
+        dead_max_age: resolver.time("dead_letters.max_age").unwrap_or_default(),
+    }
+}
+
+fn upstream(resolver: &Resolver) -> upstream::Settings {
+    let base_url = resolver.text("upstream.base_url").unwrap_or_default();
+    upstream::Settings {
+        base_url: base_url.trim_end_matches('/').to_owned(),
+        timeout: resolver.time("upstream.timeout").unwrap_or_default(),
+        ca_file: resolver.path("upstream.ca_file"),
+        proxy: resolver.text("upstream.proxy").map(str::to_owned),
+    }
+}
+
+fn log(resolver: &Resolver) -> LogSettings {
+    let format = match resolver.text("log.format") {
+        Some("text") => LogFormat::Text,
+        Some("json") => LogFormat::Json,
+        _ => LogFormat::Auto,
+    };
+    LogSettings {
+        format,
+        level: resolver.text("log.level").unwrap_or_default().to_owned(),
+    }
+}

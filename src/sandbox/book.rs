@@ -109,22 +109,23 @@ impl Book {
         });
     }
 
-    /// Changes switches. All are in force at once but `refuse`: see [`Book::listener_settled`].
-    pub(super) fn switch(&self, change: &Value) -> Result<Switches, String> {
-        self.with(|page| {
+    /// Changes switches, and returns once the change is in force.
+    pub(super) async fn switch(&self, change: &Value) -> Result<Switches, String> {
+        let switches = self.with(|page| {
             page.switches = page.switches.changed(change)?;
-            Ok(page.switches.clone())
-        })
+            Ok::<_, String>(page.switches.clone())
+        })?;
+        self.listener_follows(!switches.refuse).await?;
+        Ok(switches)
     }
 
     /// Forgets everything: tasks, counts, surprises, switches.
-    pub(super) fn reset(&self) {
+    pub(super) async fn reset(&self) -> Result<(), String> {
         self.with(|page| *page = Page::default());
+        self.listener_follows(true).await
     }
 
-    /// Waits until the API's listener is as the `refuse` switch has it.
-    pub(super) async fn listener_settled(&self) -> Result<(), String> {
-        let open = !self.lock().switches.refuse;
+    async fn listener_follows(&self, open: bool) -> Result<(), String> {
         let mut listening = self.listening.subscribe();
         let told = timeout(LISTENER_TIMEOUT, listening.wait_for(|now| *now == open)).await;
         match told {

@@ -58,24 +58,16 @@ pub(super) async fn answer(book: &Arc<Book>, head: &Parts, body: &Bytes) -> Repl
         ["switches"] if get => Reply::json(200, &book.with(|page| page.switches.clone())),
         ["switches"] if put => match serde_json::from_slice::<Value>(body) {
             Err(error) => Reply::detail(400, &format!("switches are a JSON object: {error}")),
-            Ok(change) => match book.switch(&change) {
-                Ok(switches) => settled(book, &switches).await,
+            Ok(change) => match book.switch(&change).await {
+                Ok(switches) => Reply::json(200, &switches),
                 Err(reason) => Reply::detail(400, &reason),
             },
         },
-        ["reset"] if post => {
-            book.reset();
-            settled(book, &book.state()).await
-        }
+        ["reset"] if post => match book.reset().await {
+            Ok(()) => Reply::json(200, &book.state()),
+            Err(reason) => Reply::detail(500, &reason),
+        },
         _ => Reply::detail(404, &format!("{} {}: {ROUTES}", head.method, head.uri.path())),
-    }
-}
-
-/// Answers once the API's listener follows the switches.
-async fn settled<T: serde::Serialize>(book: &Book, value: &T) -> Reply {
-    match book.listener_settled().await {
-        Ok(()) => Reply::json(200, value),
-        Err(reason) => Reply::detail(500, &reason),
     }
 }
 

@@ -136,10 +136,10 @@ impl Batch<'_> {
         if let Some(error) = error {
             return Err(error.into());
         }
-        let told = &page.switches.refuse_events;
-        if !told.is_empty()
-            && let Some(reason) = event.text("task_id").and_then(|id| told.get(&*id))
-        {
+        let refused = event
+            .text("task_id")
+            .and_then(|id| page.switches.refuse_events.get(&*id));
+        if let Some(reason) = refused {
             return Err(reason.clone());
         }
         let Some(own) = event.text("project_id").filter(|own| **own != *self.project) else {

@@ -80,7 +80,7 @@ pub async fn serve(
     Ok(())
 }
 
-/// Binds both listeners and serves them in the background until [`Sandbox::stop`], or until the value is dropped.
+/// Binds both listeners and serves them in the background until [`Sandbox::shutdown`], or until the value is dropped.
 ///
 /// # Errors
 /// When an address cannot be bound; the sentence names it.
@@ -141,7 +141,7 @@ impl Sandbox {
     }
 
     /// Stops, drops all connections and gives the last counts.
-    pub async fn stop(self) -> State {
+    pub async fn shutdown(self) -> State {
         let _ = self.stop.send(());
         // The task ends only by the signal; should it have failed, the counts still tell what happened.
         let _ = self.task.await;
@@ -179,35 +179,20 @@ impl Handle {
         self.book.wait(limit, wish).await
     }
 
-    /// Waits, without end, until the counts are as wished.
-    pub async fn wait_until(&self, wish: impl Fn(&State) -> bool) -> State {
-        loop {
-            if let Ok(state) = self.book.wait(Duration::from_secs(3_600), &wish).await {
-                return state;
-            }
-        }
-    }
-
-    /// Changes switches, by the names of [`Switches`]. All are in force at once but `refuse`, for which see
-    /// [`Handle::listener_settled`].
+    /// Changes switches, by the names of [`Switches`]; returns once the change is in force.
     ///
     /// # Errors
     /// A sentence that says what is wrong with the change; then nothing is changed.
-    pub fn switch(&self, change: &Value) -> Result<Switches, String> {
-        self.book.switch(change)
+    pub async fn switch(&self, change: Value) -> Result<Switches, String> {
+        self.book.switch(&change).await
     }
 
     /// Forgets everything: tasks, counts, surprises, switches.
-    pub fn reset(&self) {
-        self.book.reset();
-    }
-
-    /// Waits until the API's listener is closed or open, as the `refuse` switch has it.
     ///
     /// # Errors
-    /// When it should be opened again and another program has taken its port.
-    pub async fn listener_settled(&self) -> Result<(), String> {
-        self.book.listener_settled().await
+    /// When the API's listener was closed by `refuse` and its port is taken now.
+    pub async fn reset(&self) -> Result<(), String> {
+        self.book.reset().await
     }
 
     /// The stored tasks in order of storage, of one project or all.

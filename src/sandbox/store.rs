@@ -33,7 +33,7 @@ pub struct State {
     pub over_quota: u64,
     /// Rows in `evals`.
     pub evals: u64,
-    /// Feedback requests that came before their task was stored, whatever became of them.
+    /// Feedback requests whose task was not there when they came.
     pub early_evals: u64,
     /// What arrived that the contract does not know, one sentence each; the first 1,000.
     pub surprises: Vec<String>,
@@ -145,6 +145,7 @@ pub(super) struct Task {
     /// When it was stored, in seconds since 1970.
     pub(super) stored_s: i64,
     pub(super) human_eval: Option<HumanEval>,
+    last_eval: Option<LastEval>,
     /// What `POST /v2/tasks/{id}` put in place of the event's metadata: a JSON object.
     pub(super) metadata: Option<String>,
 }
@@ -226,6 +227,7 @@ impl Store {
                     raw,
                     stored_s: now_s,
                     human_eval,
+                    last_eval: None,
                     metadata: None,
                 });
             }
@@ -264,6 +266,11 @@ impl Store {
         };
         if let Some(task) = self.tasks.get_mut(*at) {
             let (flag, source, notes) = (row.flag.clone(), Some(row.source.clone()), row.notes.clone());
+            task.last_eval = Some(LastEval {
+                value: flag.clone(),
+                source: row.source.clone(),
+                notes: notes.clone(),
+            });
             task.human_eval = Some(HumanEval { flag, source, notes });
         }
         self.state.evals += 1;
@@ -342,7 +349,8 @@ impl Task {
         let json = |value: Result<String, serde_json::Error>| value.unwrap_or_else(|_| "null".into());
         format!(
             "{{\"id\":{},\"created_at\":{created},\"project_id\":{},\"session_id\":{},\"input\":{},\"output\":{},\
-             \"metadata\":{metadata},\"flag\":{},\"human_eval\":{},\"notes\":{}}}",
+             \"metadata\":{metadata},\"flag\":{},\"human_eval\":{},\"notes\":{},\
+             \"last_eval\":{}}}",
             json(serde_json::to_string(&*self.task_id)),
             json(serde_json::to_string(&*self.project)),
             own("session_id"),
@@ -351,8 +359,18 @@ impl Task {
             json(serde_json::to_string(&flag)),
             json(serde_json::to_string(&self.human_eval)),
             json(serde_json::to_string(&notes)),
+            json(serde_json::to_string(&self.last_eval)),
         )
     }
+}
+
+/// The newest evaluation of a task as the API shows it (read in its source). Unlike `human_eval`, a log's own flag
+/// leaves it alone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(super) struct LastEval {
+    value: String,
+    source: String,
+    notes: Option<String>,
 }
 
 fn project_counts<'a>(all: &'a mut BTreeMap<String, ProjectState>, id: &str) -> &'a mut ProjectState {

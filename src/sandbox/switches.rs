@@ -37,10 +37,10 @@ pub struct Switches {
     pub only: Vec<String>,
     /// Logs allowed per project; further ones are stored, but answered with the quota error.
     pub quota: BTreeMap<String, u64>,
-    /// Task ids whose events are answered with `error_in_log` and this reason, and not stored.
-    pub refuse_events: BTreeMap<String, String>,
     /// Projects that are unknown (404) or of another organisation (403). All others exist.
     pub projects: BTreeMap<String, u16>,
+    /// Events answered with `error_in_log` and not stored: task id and reason.
+    pub refuse_events: BTreeMap<String, String>,
     /// The good keys. Absent: every key is good.
     pub keys: Option<Vec<String>>,
     /// Log requests are answered with 503 after the checks of key and shape.
@@ -77,8 +77,8 @@ impl Default for Switches {
             times: None,
             only: Vec::new(),
             quota: BTreeMap::new(),
-            refuse_events: BTreeMap::new(),
             projects: BTreeMap::new(),
+            refuse_events: BTreeMap::new(),
             keys: None,
             maintenance: false,
             lose: 0,

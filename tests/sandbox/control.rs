@@ -146,7 +146,7 @@ async fn shutting_down_drops_connections_and_gives_the_last_counts() {
     let bench = Bench::new().await;
     let mut wire = Wire::open(&bench).await.expect("up");
     wire.log(&batch(&[&event("a")])).await.expect("up");
-    let state = bench.sandbox.stop().await;
+    let state = bench.sandbox.shutdown().await;
     assert_eq!(state.stored, 1);
     assert!(wire.log(&batch(&[&event("b")])).await.is_err());
 }

@@ -318,6 +318,7 @@ async fn chosen_events_can_be_refused_with_a_reason() {
     let reply = bench.log(&[&event("a"), &event("b")]).await.json();
     assert_eq!(reply["logged_events"][1], json!({"error_in_log": "no"}));
     assert_eq!(bench.ids(), ["a"]);
+    assert_eq!(bench.sandbox.state().refused, 1);
 }
 
 #[tokio::test]

@@ -60,8 +60,7 @@ impl Bench {
     }
 
     pub(crate) async fn switch(&self, switches: Value) {
-        self.sandbox.switch(&switches).expect("good switches");
-        self.sandbox.listener_settled().await.expect("as switched");
+        self.sandbox.switch(switches).await.expect("good switches");
     }
 
     /// A request with these headers; `Authorization` and `Content-Type` only where they are named.

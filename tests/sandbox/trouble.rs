@@ -99,8 +99,7 @@ async fn refuse_closes_the_port_and_opens_the_same_one_again() {
     bench.switch(json!({"refuse": false})).await;
     assert_eq!(bench.log(&[&event("a")]).await.status, 200);
     bench.switch(json!({"refuse": true})).await;
-    bench.sandbox.reset();
-    bench.sandbox.listener_settled().await.expect("open again");
+    bench.sandbox.reset().await.expect("open again");
     assert_eq!(bench.log(&[&event("b")]).await.status, 200);
     assert_eq!(bench.ids(), ["b"]);
 }

@@ -1,0 +1,106 @@
+//! The daemon's own log, on stderr: text with colours on a terminal, JSON otherwise or when asked for.
+use crate::config::{LogFormat, LogSettings};
+use std::fmt::{self, Write};
+use std::io::IsTerminal;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::field::MakeExt;
+use tracing_subscriber::fmt::FormatFields;
+use tracing_subscriber::fmt::format;
+use tracing_subscriber::util::SubscriberInitExt;
+
+/// Installs the subscriber, the one global of the process. The error is a sentence.
+pub(super) fn start(settings: &LogSettings) -> Result<(), String> {
+    let filter =
+        EnvFilter::try_new(&settings.level).map_err(|fault| format!("log.level: {fault}: write a level"))?;
+    let terminal = std::io::stderr().is_terminal();
+    let text = match settings.format {
+        LogFormat::Text => true,
+        LogFormat::Json => false,
+        LogFormat::Auto => terminal,
+    };
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    let installed = if text {
+        let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        builder
+            .with_ansi(terminal && !plain)
+            .fmt_fields(escaped_fields())
+            .finish()
+            .try_init()
+    } else {
+        builder.json().flatten_event(true).finish().try_init()
+    };
+    installed.map_err(|fault| format!("the log could not be set up: {fault}"))
+}
+
+/// Fields as `name=value`, control characters escaped: what a client sent can neither start a line of its own nor
+/// move a terminal's cursor.
+fn escaped_fields() -> impl for<'writer> FormatFields<'writer> {
+    let one = format::debug_fn(|writer, field, value| {
+        if field.name() != "message" {
+            write!(writer, "{}=", field.name())?;
+        }
+        write!(Escaping(writer), "{value:?}")
+    });
+    one.delimited(" ")
+}
+
+/// Writes text with its control characters escaped.
+struct Escaping<'a, W>(&'a mut W);
+
+impl<W: Write> Write for Escaping<'_, W> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for c in text.chars() {
+            if c.is_control() {
+                write!(self.0, "{}", c.escape_default())?;
+            } else {
+                self.0.write_char(c)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io;
+    use std::sync::{Arc, Mutex};
+
+    #[derive(Clone, Default)]
+    struct Sink(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Sink {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().expect("not poisoned").extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn injected_control_characters_are_escaped_in_text() {
+        let sink = Sink::default();
+        let writer = sink.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_writer(move || writer.clone())
+            .with_ansi(false)
+            .fmt_fields(escaped_fields())
+            .finish();
+        tracing::subscriber::with_default(subscriber, || {
+            let evil = "a\n<0>fake \u{1b}[31m \u{9b}b";
+            tracing::info!(project = %evil, "told {evil}");
+        });
+        let text = String::from_utf8(sink.0.lock().expect("not poisoned").clone()).expect("text");
+        let (line, rest) = text.split_once('\n').expect("one line");
+        assert_eq!(rest, "", "one event is one line");
+        assert!(!line.chars().any(char::is_control), "{line:?}");
+        assert!(
+            line.contains(r"told a\n<0>fake \u{1b}[31m") && line.contains(r"project=a\n<0>fake"),
+            "{line}"
+        );
+    }
+}

@@ -1,0 +1,144 @@
+//! The configuration file: which one, and its text to values that remember their line.
+use super::mistakes::Mistake;
+use ::config::{Map, Value, ValueKind};
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use toml::de::{DeTable, DeValue};
+
+/// Looked for in this order when none is named.
+const USUAL: [&str; 2] = ["config.toml", "/etc/phosphod/config.toml"];
+
+/// Finds and reads the file: the named one, else the first of the usual ones that exists. `None` if there is none.
+pub(super) fn read(named: Option<&Path>) -> Result<Option<(PathBuf, String)>, Mistake> {
+    if let Some(path) = named {
+        return match std::fs::read_to_string(path) {
+            Ok(text) => Ok(Some((path.to_owned(), text))),
+            Err(fault) if fault.kind() == ErrorKind::NotFound => {
+                let sentence = "there is no such file: name one that exists, or leave --config out";
+                Err(Mistake::new(path.display().to_string(), "--config", sentence))
+            }
+            Err(fault) => Err(unreadable(path, &fault)),
+        };
+    }
+    for path in USUAL.map(Path::new) {
+        match std::fs::read_to_string(path) {
+            Ok(text) => return Ok(Some((path.to_owned(), text))),
+            Err(fault) if fault.kind() == ErrorKind::NotFound => {}
+            Err(fault) => return Err(unreadable(path, &fault)),
+        }
+    }
+    Ok(None)
+}
+
+fn unreadable(path: &Path, fault: &std::io::Error) -> Mistake {
+    let remedy = match fault.kind() {
+        ErrorKind::InvalidData => "save it as UTF-8",
+        ErrorKind::IsADirectory => "name the file itself",
+        ErrorKind::PermissionDenied => "let the daemon's user read it",
+        _ => "mend it, or name another with --config",
+    };
+    Mistake::new(
+        path.display().to_string(),
+        "",
+        format!("cannot be read ({fault}): {remedy}"),
+    )
+}
+
+/// Parses TOML. Every value's origin is `path:line`; every syntax error is told by line and column, without the text
+/// of the line, which may hold a secret.
+pub(super) fn parse(path: &Path, text: &str) -> Result<Map<String, Value>, Vec<Mistake>> {
+    let (table, faults) = DeTable::parse_recoverable(text);
+    let source = Source { path, text };
+    if faults.is_empty() {
+        return source.table(table.get_ref()).map_err(|mistake| vec![mistake]);
+    }
+    let mut mistakes: Vec<Mistake> = faults.iter().map(|fault| source.syntax(fault)).collect();
+    mistakes.dedup();
+    Err(mistakes)
+}
+
+struct Source<'a> {
+    path: &'a Path,
+    text: &'a str,
+}
+
+impl Source<'_> {
+    /// Line and column of a byte, both from 1.
+    fn place(&self, byte: usize) -> (usize, usize) {
+        let before = self.text.get(..byte).unwrap_or(self.text);
+        let line = before.matches('\n').count() + 1;
+        let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+        (line, column)
+    }
+
+    fn syntax(&self, fault: &toml::de::Error) -> Mistake {
+        let (line, column) = self.place(fault.span().map_or(0, |span| span.start));
+        let what = fault.message().replace('\n', ", ");
+        let sentence = format!("line {line}, column {column}: not TOML: {what}; mend that line");
+        Mistake::new(self.path.display().to_string(), "", sentence)
+    }
+
+    fn table(&self, table: &DeTable<'_>) -> Result<Map<String, Value>, Mistake> {
+        let mut values = Map::new();
+        for (key, value) in table {
+            let (line, _) = self.place(key.span().start);
+            let origin = format!("{}:{line}", self.path.display());
+            values.insert(key.get_ref().to_string(), self.value(value.get_ref(), &origin)?);
+        }
+        Ok(values)
+    }
+
+    fn value(&self, value: &DeValue<'_>, origin: &String) -> Result<Value, Mistake> {
+        let kind = match value {
+            DeValue::String(text) => ValueKind::String(text.to_string()),
+            DeValue::Boolean(flag) => ValueKind::Boolean(*flag),
+            DeValue::Integer(number) => match i64::from_str_radix(number.as_str(), number.radix()) {
+                Ok(number) => ValueKind::I64(number),
+                Err(_) => {
+                    let sentence = "a number in this line is beyond 64 bits: write a smaller one";
+                    return Err(Mistake::new(origin.clone(), "", sentence));
+                }
+            },
+            DeValue::Float(number) => ValueKind::Float(number.as_str().parse().unwrap_or(f64::NAN)),
+            DeValue::Datetime(date) => ValueKind::String(date.to_string()),
+            DeValue::Table(table) => ValueKind::Table(self.table(table)?),
+            DeValue::Array(_) => ValueKind::Array(Vec::new()), // No key takes a list: what is in it does not matter.
+        };
+        Ok(Value::new(Some(origin), kind))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_remember_their_line() {
+        let text = "[batch]\nmax_events = 7\n\n[upstream.projects.\"a.b\"]\napi_key_file = 'x'\n";
+        let values = parse(Path::new("c.toml"), text).expect("valid");
+        let batch = values["batch"].clone().into_table().expect("a table");
+        assert_eq!(batch["max_events"].origin(), Some("c.toml:2"));
+        let project = values["upstream"].clone().into_table().expect("a table")["projects"].clone();
+        let project = project.into_table().expect("a table")["a.b"]
+            .clone()
+            .into_table()
+            .expect("a table");
+        assert_eq!(project["api_key_file"].origin(), Some("c.toml:5"));
+    }
+
+    #[test]
+    fn a_syntax_error_tells_its_place_and_not_the_text() {
+        let text = "[upstream]\napi_key = \"sk-hidden\n";
+        let mistakes = parse(Path::new("c.toml"), text).expect_err("an open quote");
+        let told = mistakes
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+            .join("\n");
+        assert!(
+            told.contains("c.toml") && told.contains("line 2, column"),
+            "{told}"
+        );
+        assert!(!told.contains("sk-hidden"), "{told}");
+    }
+}

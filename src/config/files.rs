@@ -1,0 +1,62 @@
+//! What the configuration names by file: keys, tokens, certificates.
+use super::values;
+use crate::secret::Secret;
+use std::io::ErrorKind;
+use std::path::Path;
+
+/// Longest file that is taken for a key or a token, in bytes.
+const MOST_BYTES: u64 = 64 << 10;
+
+fn unreadable(path: &Path, fault: &std::io::Error) -> String {
+    let remedy = match fault.kind() {
+        ErrorKind::NotFound => "make it, or correct the path",
+        ErrorKind::PermissionDenied => "let the daemon's user read it (chown, or chmod 0640 with its group)",
+        _ => "correct the path",
+    };
+    format!("{} cannot be read ({fault}): {remedy}", path.display())
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, String> {
+    use std::io::Read;
+    // A pipe or a device would block or never end.
+    let of = std::fs::metadata(path).map_err(|fault| unreadable(path, &fault))?;
+    if !of.is_file() {
+        return Err(format!("{} is not a file: correct the path", path.display()));
+    }
+    let mut bytes = Vec::new();
+    let file = std::fs::File::open(path).map_err(|fault| unreadable(path, &fault))?;
+    file.take(MOST_BYTES.saturating_mul(16))
+        .read_to_end(&mut bytes)
+        .map_err(|fault| unreadable(path, &fault))?;
+    Ok(bytes)
+}
+
+/// Reads an API key or a token.
+pub(super) fn secret(path: &Path) -> Result<Secret, String> {
+    let bytes = read(path)?;
+    let shown = path.display();
+    if bytes.len() as u64 > MOST_BYTES {
+        return Err(format!(
+            "{shown} is over 64 KiB: name the file that holds the key alone"
+        ));
+    }
+    let text = String::from_utf8(bytes).map_err(|_| format!("{shown} {}", values::UNSENDABLE))?;
+    let secret = Secret::new(&text).ok_or_else(|| format!("{shown} is empty: write the key into it"))?;
+    if values::sendable(&secret) {
+        Ok(secret)
+    } else {
+        Err(format!("{shown} {}", values::UNSENDABLE))
+    }
+}
+
+/// Whether a file holds certificates in PEM.
+pub(super) fn certificates(path: &Path) -> Result<(), String> {
+    let bytes = read(path)?;
+    match reqwest::Certificate::from_pem_bundle(&bytes) {
+        Ok(certificates) if !certificates.is_empty() => Ok(()),
+        _ => Err(format!(
+            "{} holds no certificate in PEM: export it as PEM",
+            path.display()
+        )),
+    }
+}

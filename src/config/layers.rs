@@ -1,0 +1,283 @@
+//! From defaults, file, environment and `--set` to one tree of raw values that remember where they came from.
+use super::keys::{self, KEYS, Key};
+use super::mistakes::Mistake;
+use super::{Sources, file, lookup};
+use ::config::{Config, ConfigError, Map, Source, Value, ValueKind};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+const PREFIX: &str = "PHOSPHOD__";
+
+/// The SDKs' own variables and the keys that they stand for.
+const SDK: [(&str, [&str; 2]); 2] = [
+    ("PHOSPHO_API_KEY", ["upstream", "api_key"]),
+    ("PHOSPHO_PROJECT_ID", ["upstream", "project_id"]),
+];
+
+/// A value as it was written.
+#[derive(Debug, Clone)]
+pub(super) struct Leaf {
+    pub(super) key: &'static Key,
+    /// The id, for a project's key.
+    pub(super) project: Option<String>,
+    pub(super) kind: ValueKind,
+    /// `None` for a built-in default.
+    pub(super) origin: Option<String>,
+}
+
+/// All layers in one, by dotted path.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Raw {
+    pub(super) leaves: BTreeMap<String, Leaf>,
+    pub(super) file: Option<PathBuf>,
+}
+
+/// One layer, ready to be stacked by the `config` crate.
+#[derive(Debug, Clone, Default)]
+struct Layer(Map<String, Value>);
+
+impl Source for Layer {
+    fn clone_into_box(&self) -> Box<dyn Source + Send + Sync> {
+        Box::new(self.clone())
+    }
+
+    fn collect(&self) -> Result<Map<String, Value>, ConfigError> {
+        Ok(self.0.clone())
+    }
+}
+
+impl Layer {
+    fn set(&mut self, path: &[String], origin: &str, text: &str) {
+        let value = Value::new(Some(&origin.to_owned()), text);
+        place(&mut self.0, path, value);
+    }
+}
+
+fn place(table: &mut Map<String, Value>, path: &[String], value: Value) {
+    match path {
+        [] => {}
+        [last] => {
+            table.insert(last.clone(), value);
+        }
+        [first, rest @ ..] => {
+            let child = table
+                .entry(first.clone())
+                .or_insert_with(|| Map::<String, Value>::new().into());
+            if !matches!(child.kind, ValueKind::Table(_)) {
+                child.kind = ValueKind::Table(Map::new());
+            }
+            if let ValueKind::Table(table) = &mut child.kind {
+                place(table, rest, value);
+            }
+        }
+    }
+}
+
+/// Stacks the layers. What cannot be read or is not known goes to `mistakes`.
+pub(super) fn gather(sources: &Sources, mistakes: &mut Vec<Mistake>) -> Raw {
+    let (path, from_file) = match file::read(sources.file.as_deref()) {
+        Ok(None) => (None, Layer::default()),
+        Ok(Some((path, text))) => match file::parse(&path, &text) {
+            Ok(values) => (Some(path), Layer(values)),
+            Err(found) => {
+                mistakes.extend(found);
+                (Some(path), Layer::default())
+            }
+        },
+        Err(mistake) => {
+            mistakes.push(mistake);
+            (None, Layer::default())
+        }
+    };
+    let layers = [
+        from_file,
+        sdk(sources, mistakes),
+        environment(sources, mistakes),
+        arguments(sources, mistakes),
+    ];
+    let mut builder = Config::builder();
+    for key in KEYS {
+        let value = match key.default {
+            keys::Default::Text(text) | keys::Default::Bare(text) => Value::new(None, text),
+            keys::Default::None | keys::Default::Computed(_) => continue,
+        };
+        builder = match builder.set_default(key.path, value) {
+            Ok(builder) => builder,
+            Err(fault) => {
+                mistakes.push(Mistake::new(key.path, "built-in default", fault.to_string()));
+                return Raw {
+                    leaves: BTreeMap::new(),
+                    file: path,
+                };
+            }
+        };
+    }
+    for layer in layers {
+        unknown(&mut Vec::new(), &layer.0, None, mistakes);
+        builder = builder.add_source(layer);
+    }
+    let mut raw = Raw {
+        leaves: BTreeMap::new(),
+        file: path,
+    };
+    match builder.build() {
+        Ok(config) => known(&mut Vec::new(), &config.cache, &mut raw.leaves),
+        Err(fault) => mistakes.push(Mistake::new("configuration", "", fault.to_string())),
+    }
+    raw
+}
+
+fn sdk(sources: &Sources, mistakes: &mut Vec<Mistake>) -> Layer {
+    let mut layer = Layer::default();
+    for (name, path) in SDK {
+        match sources.text(name) {
+            Ok(Some(text)) if !text.is_empty() => layer.set(&path.map(str::to_owned), name, text),
+            Ok(_) => {}
+            Err(mistake) => mistakes.push(mistake),
+        }
+    }
+    layer
+}
+
+fn environment(sources: &Sources, mistakes: &mut Vec<Mistake>) -> Layer {
+    let mut layer = Layer::default();
+    for name in sources.env.keys() {
+        let Some(rest) = name.strip_prefix(PREFIX) else {
+            mistakes.extend(misspelt(name));
+            continue;
+        };
+        let mut path: Vec<String> = rest.split("__").map(str::to_lowercase).collect();
+        // A project id keeps its case.
+        if let ([upstream, projects, id, ..], Some(written)) = (path.as_mut_slice(), rest.split("__").nth(2))
+            && upstream == "upstream"
+            && projects == "projects"
+        {
+            written.clone_into(id);
+        }
+        match sources.text(name) {
+            Ok(Some(text)) => layer.set(&path, name, text),
+            Ok(None) => {}
+            Err(mistake) => mistakes.push(mistake),
+        }
+    }
+    layer
+}
+
+/// A variable that spells a key with single underscores would be passed over in silence.
+fn misspelt(name: &str) -> Option<Mistake> {
+    let rest = name.strip_prefix("PHOSPHOD_")?.to_lowercase();
+    let key = KEYS.iter().find(|key| key.path.replace('.', "_") == rest)?;
+    let right = format!("{PREFIX}{}", key.path.replace('.', "__").to_uppercase());
+    Some(Mistake::new(
+        name,
+        "environment",
+        format!("this name is not read: write {right}"),
+    ))
+}
+
+fn arguments(sources: &Sources, mistakes: &mut Vec<Mistake>) -> Layer {
+    let mut layer = Layer::default();
+    for argument in &sources.set {
+        match argument.split_once('=') {
+            Some((key, text)) => layer.set(&split(key.trim()), "--set", text),
+            None => {
+                let sentence = "has no \"=\": write --set section.key=value";
+                mistakes.push(Mistake::new("--set", "", sentence));
+            }
+        }
+    }
+    layer
+}
+
+/// Splits a dotted key; the project id in the middle may hold dots itself.
+fn split(key: &str) -> Vec<String> {
+    let id = key
+        .strip_prefix("upstream.projects.")
+        .and_then(|rest| rest.strip_suffix(".api_key_file"));
+    match id {
+        Some(id) => ["upstream", "projects", id.trim_matches('"'), "api_key_file"]
+            .map(str::to_owned)
+            .to_vec(),
+        None => key.split('.').map(str::to_owned).collect(),
+    }
+}
+
+/// Finds what no key is called.
+fn unknown(
+    path: &mut Vec<String>,
+    table: &Map<String, Value>,
+    origin: Option<&str>,
+    mistakes: &mut Vec<Mistake>,
+) {
+    if table.is_empty() && !path.is_empty() && !lookup::is_section(path) {
+        mistakes.push(unknown_mistake(path, origin));
+    }
+    let mut names: Vec<_> = table.iter().collect();
+    names.sort_by_key(|(name, _)| *name);
+    for (name, value) in names {
+        path.push(name.clone());
+        match &value.kind {
+            ValueKind::Table(inner) => unknown(path, inner, value.origin(), mistakes),
+            _ if lookup::find(path).is_some() => {}
+            _ => mistakes.push(unknown_mistake(path, value.origin())),
+        }
+        path.pop();
+    }
+}
+
+fn unknown_mistake(path: &[String], origin: Option<&str>) -> Mistake {
+    let dotted = dotted(path);
+    let sentence = if lookup::is_section(path) {
+        format!("this is a section, not a key: write [{dotted}] and its keys below it")
+    } else {
+        match lookup::nearest(path) {
+            Some(near) => format!("unknown key; did you mean {near}?"),
+            None => "unknown key: remove it; `phosphod config show` lists all that there are".to_owned(),
+        }
+    };
+    Mistake::new(dotted, origin.unwrap_or_default(), sentence)
+}
+
+/// Collects what is known.
+fn known(path: &mut Vec<String>, value: &Value, leaves: &mut BTreeMap<String, Leaf>) {
+    if let ValueKind::Table(table) = &value.kind {
+        for (name, value) in table {
+            path.push(name.clone());
+            known(path, value, leaves);
+            path.pop();
+        }
+    } else if let Some((key, project)) = lookup::find(path) {
+        let project = project.map(str::to_owned);
+        let origin = value.origin().map(str::to_owned);
+        leaves.insert(
+            dotted(path),
+            Leaf {
+                key,
+                project,
+                kind: value.kind.clone(),
+                origin,
+            },
+        );
+    }
+}
+
+/// A path as TOML writes it, with quotes where a part needs them.
+fn dotted(path: &[String]) -> String {
+    let bare = |part: &str| {
+        !part.is_empty()
+            && part
+                .chars()
+                .all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-')
+    };
+    let parts: Vec<String> = path
+        .iter()
+        .map(|part| {
+            if bare(part) {
+                part.clone()
+            } else {
+                format!("{part:?}")
+            }
+        })
+        .collect();
+    parts.join(".")
+}

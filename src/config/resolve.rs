@@ -1,0 +1,233 @@
+//! From raw values to [`Settings`]: types first, then the rules that hold between keys. Every mistake is collected.
+use super::keys::{KEYS, Key};
+use super::layers::{self, Raw};
+use super::mistakes::Mistake;
+use super::values::{self, Datum};
+use super::{Sources, files, rules};
+use crate::ids::ProjectId;
+use crate::secret::Secret;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// A resolved value and where it came from.
+#[derive(Debug, Clone)]
+pub(super) struct Resolved {
+    pub(super) key: &'static Key,
+    pub(super) project: Option<String>,
+    pub(super) datum: Datum,
+    pub(super) origin: String,
+}
+
+/// Everything that could be read, by dotted path, and everything that is wrong.
+#[derive(Debug)]
+pub(super) struct Resolver {
+    pub(super) values: BTreeMap<String, Resolved>,
+    pub(super) mistakes: Vec<Mistake>,
+    pub(super) file: Option<PathBuf>,
+}
+
+/// What a built-in default says of its origin.
+pub(super) const BUILT_IN: &str = "default";
+
+impl Resolver {
+    /// Gathers and reads all keys; the rules between them are not looked at yet.
+    pub(super) fn new(sources: &Sources) -> Self {
+        let mut mistakes = Vec::new();
+        let Raw { leaves, file } = layers::gather(sources, &mut mistakes);
+        let mut resolver = Self {
+            values: BTreeMap::new(),
+            mistakes,
+            file,
+        };
+        for (path, leaf) in leaves {
+            let origin = leaf.origin.unwrap_or_else(|| BUILT_IN.to_owned());
+            match values::read(leaf.key, &leaf.kind) {
+                Ok(datum) => {
+                    let resolved = Resolved {
+                        key: leaf.key,
+                        project: leaf.project,
+                        datum,
+                        origin,
+                    };
+                    resolver.values.insert(path, resolved);
+                }
+                Err(sentence) => {
+                    resolver.mistakes.push(Mistake::new(&path, &origin, sentence));
+                    // Written all the same: what is computed where it is absent must not take its place.
+                    let resolved = Resolved {
+                        key: leaf.key,
+                        project: leaf.project,
+                        datum: Datum::Nothing,
+                        origin,
+                    };
+                    resolver.values.insert(path, resolved);
+                }
+            }
+        }
+        resolver.compute(sources);
+        resolver
+    }
+
+    /// Fills in the two defaults that depend on the surroundings.
+    fn compute(&mut self, sources: &Sources) {
+        let folder = |name: &str| {
+            sources
+                .folder(name)
+                .map(|path| (path, format!("{BUILT_IN}, from {name}")))
+        };
+        if self.text("spool.path").is_none() {
+            let (path, origin) =
+                folder("STATE_DIRECTORY").unwrap_or_else(|| (PathBuf::from("./data"), BUILT_IN.to_owned()));
+            self.put("spool.path", path, origin);
+        }
+        if !self.values.contains_key("intake.unix") {
+            let (path, origin) = folder("RUNTIME_DIRECTORY")
+                .or_else(|| folder("XDG_RUNTIME_DIR"))
+                .unwrap_or_else(|| {
+                    (
+                        self.path("spool.path").unwrap_or_default(),
+                        format!("{BUILT_IN}, from spool.path"),
+                    )
+                });
+            self.put("intake.unix", path.join("phosphod.sock"), origin);
+        }
+    }
+
+    fn put(&mut self, path: &str, value: PathBuf, origin: String) {
+        if let Some(key) = KEYS.iter().find(|key| key.path == path) {
+            let datum = Datum::Text(value.display().to_string());
+            self.values.insert(
+                path.to_owned(),
+                Resolved {
+                    key,
+                    project: None,
+                    datum,
+                    origin,
+                },
+            );
+        }
+    }
+
+    fn datum(&self, path: &str) -> Option<&Datum> {
+        self.values.get(path).map(|resolved| &resolved.datum)
+    }
+
+    pub(super) fn text(&self, path: &str) -> Option<&str> {
+        match self.datum(path)? {
+            Datum::Text(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    pub(super) fn path(&self, path: &str) -> Option<PathBuf> {
+        self.text(path).map(PathBuf::from)
+    }
+
+    pub(super) fn number(&self, path: &str) -> Option<u64> {
+        match self.datum(path)? {
+            Datum::Number(number) => Some(*number),
+            _ => None,
+        }
+    }
+
+    pub(super) fn time(&self, path: &str) -> Option<Duration> {
+        match self.datum(path)? {
+            Datum::Time(duration) => Some(*duration),
+            _ => None,
+        }
+    }
+
+    pub(super) fn flag(&self, path: &str) -> Option<bool> {
+        match self.datum(path)? {
+            Datum::Flag(flag) => Some(*flag),
+            _ => None,
+        }
+    }
+
+    pub(super) fn address(&self, path: &str) -> Option<std::net::SocketAddr> {
+        match self.datum(path)? {
+            Datum::Address(address) => Some(*address),
+            _ => None,
+        }
+    }
+
+    pub(super) fn secret(&self, path: &str) -> Option<Secret> {
+        match self.datum(path)? {
+            Datum::Secret(secret) => Some(secret.clone()),
+            _ => None,
+        }
+    }
+
+    /// Where a key's value came from.
+    pub(super) fn origin(&self, path: &str) -> &str {
+        self.values
+            .get(path)
+            .map_or(BUILT_IN, |resolved| &resolved.origin)
+    }
+
+    /// Notes a mistake about a key, with its origin.
+    pub(super) fn wrong(&mut self, path: &str, sentence: impl Into<String>) {
+        let origin = self.origin(path).to_owned();
+        self.mistakes.push(Mistake::new(path, origin, sentence));
+    }
+
+    /// Notes a mistake if there is one.
+    fn note<T>(&mut self, path: &str, result: Result<T, String>) -> Option<T> {
+        match result {
+            Ok(value) => Some(value),
+            Err(sentence) => {
+                self.wrong(path, sentence);
+                None
+            }
+        }
+    }
+
+    /// Reads the secret in the file that a key names.
+    pub(super) fn secret_file(&mut self, path: &str) -> Option<Secret> {
+        let file = self.path(path)?;
+        let secret = files::secret(Path::new(&file));
+        self.note(path, secret)
+    }
+
+    /// The default project.
+    pub(super) fn project(&mut self) -> Option<ProjectId> {
+        let text = self.text("upstream.project_id")?.to_owned();
+        let project = ProjectId::new(&text).map_err(|fault| fault.to_string());
+        self.note("upstream.project_id", project)
+    }
+
+    /// The keys of single projects.
+    pub(super) fn project_keys(&mut self) -> BTreeMap<ProjectId, Secret> {
+        let of_projects = self.values.iter().filter_map(|(path, resolved)| {
+            resolved
+                .project
+                .as_ref()
+                .map(|project| (path.clone(), project.clone()))
+        });
+        let written: Vec<(String, String)> = of_projects.collect();
+        let mut keys = BTreeMap::new();
+        for (path, id) in written {
+            let project = ProjectId::new(&id).map_err(|fault| fault.to_string());
+            let project = self.note(&path, project);
+            let secret = self.secret_file(&path);
+            if let (Some(project), Some(secret)) = (project, secret) {
+                keys.insert(project, secret);
+            }
+        }
+        keys
+    }
+
+    /// The trusted certificates are read to see that they can be; the client reads them again.
+    pub(super) fn check_files(&mut self) {
+        if let Some(path) = self.path("upstream.ca_file") {
+            let checked = files::certificates(&path);
+            self.note("upstream.ca_file", checked);
+        }
+    }
+
+    /// Looks at the rules that hold between keys.
+    pub(super) fn check_rules(&mut self) {
+        rules::check(self);
+    }
+}

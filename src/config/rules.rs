@@ -1,0 +1,180 @@
+//! What must hold between keys, and of values that only make sense as a whole.
+use super::keys::PROJECT_KEY;
+use super::resolve::Resolver;
+use super::{units, values};
+use std::net::IpAddr;
+
+/// Longest path of a Unix socket in bytes, the closing NUL excluded.
+pub const MOST_SOCKET_PATH_BYTES: usize = if cfg!(target_os = "linux") { 107 } else { 103 };
+
+/// Looks at all the rules; a rule whose keys could not be read is passed over.
+pub(super) fn check(resolver: &mut Resolver) {
+    listeners(resolver);
+    remote(resolver);
+    socket_path(resolver);
+    one_key(resolver);
+    base_url(resolver);
+    proxy(resolver);
+    sizes(resolver);
+}
+
+fn written_empty(resolver: &Resolver, path: &str) -> bool {
+    let known_wrong = resolver.mistakes.iter().any(|mistake| mistake.subject == path);
+    !known_wrong && resolver.text(path).is_none() && resolver.address(path).is_none()
+}
+
+fn listeners(resolver: &mut Resolver) {
+    if written_empty(resolver, "intake.http") && written_empty(resolver, "intake.unix") {
+        let sentence =
+            "intake.unix is off as well, so nothing could reach the daemon: give one of the two an address";
+        resolver.wrong("intake.http", sentence);
+    }
+}
+
+fn remote(resolver: &mut Resolver) {
+    let Some(address) = resolver.address("intake.http") else {
+        return;
+    };
+    let allowed = resolver.flag("intake.allow_remote") != Some(false)
+        && resolver.values.contains_key("intake.token_file");
+    if !address.ip().is_loopback() && !allowed {
+        let sentence = format!(
+            "{address} can be reached from other machines: set intake.token_file and write intake.allow_remote = true, \
+             or listen on 127.0.0.1"
+        );
+        resolver.wrong("intake.http", sentence);
+    }
+}
+
+fn socket_path(resolver: &mut Resolver) {
+    let Some(path) = resolver.text("intake.unix") else {
+        return;
+    };
+    if path.len() > MOST_SOCKET_PATH_BYTES {
+        let sentence = format!(
+            "{path} is {} bytes long and a socket's path may have {MOST_SOCKET_PATH_BYTES}: set intake.unix to a \
+             shorter one",
+            path.len()
+        );
+        resolver.wrong("intake.unix", sentence);
+    }
+}
+
+fn given(resolver: &Resolver, path: &str) -> bool {
+    resolver.text(path).is_some() || resolver.secret(path).is_some()
+}
+
+fn one_key(resolver: &mut Resolver) {
+    if given(resolver, "upstream.api_key") && given(resolver, "upstream.api_key_file") {
+        let other = resolver.origin("upstream.api_key_file").to_owned();
+        let sentence = format!(
+            "upstream.api_key_file ({other}) is set as well: keep one of the two, set the other to \"\""
+        );
+        resolver.wrong("upstream.api_key", sentence);
+    }
+    let example = PROJECT_KEY;
+    if let Some(token) = resolver.text("intake.token_file")
+        && Some(token) == resolver.text("upstream.api_key_file")
+    {
+        let sentence = format!(
+            "it is also upstream.api_key_file, so clients would be told the API key: make a token of its own \
+             (keys of single projects go to {example})"
+        );
+        resolver.wrong("intake.token_file", sentence);
+    }
+}
+
+fn base_url(resolver: &mut Resolver) {
+    let Some(text) = resolver.text("upstream.base_url") else {
+        return;
+    };
+    let shown = values::quote(&values::without_password(text));
+    let Ok(url) = reqwest::Url::parse(text) else {
+        resolver.wrong(
+            "upstream.base_url",
+            format!("{shown} is no URL: write \"https://api.phospho.ai\""),
+        );
+        return;
+    };
+    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
+    let loopback = host == "localhost" || host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback());
+    let insecure = resolver.flag("upstream.allow_insecure") != Some(false);
+    let last = url
+        .path()
+        .trim_end_matches('/')
+        .rsplit('/')
+        .next()
+        .unwrap_or_default();
+    if !matches!(url.scheme(), "https" | "http") || host.is_empty() {
+        let sentence = format!("{shown} is no https address: write \"https://api.phospho.ai\"");
+        resolver.wrong("upstream.base_url", sentence);
+        return;
+    }
+    let rules = [
+        (
+            !url.username().is_empty() || url.password().is_some(),
+            "holds a user or password: put the API key into upstream.api_key_file instead".to_owned(),
+        ),
+        (
+            url.query().is_some() || url.fragment().is_some(),
+            "has a query or fragment: leave off what follows ? or #".to_owned(),
+        ),
+        (
+            matches!(last, "v0" | "v2" | "v3"),
+            format!("ends in /{last}, which the daemon adds itself: leave it off"),
+        ),
+        (
+            url.scheme() == "http" && !loopback && !insecure,
+            "would send the key in the clear: write https://, or upstream.allow_insecure = true if that is meant"
+                .to_owned(),
+        ),
+    ];
+    for (broken, sentence) in rules {
+        if broken {
+            resolver.wrong("upstream.base_url", format!("{shown} {sentence}"));
+        }
+    }
+}
+
+fn proxy(resolver: &mut Resolver) {
+    let Some(text) = resolver.text("upstream.proxy") else {
+        return;
+    };
+    let known = reqwest::Url::parse(text)
+        .is_ok_and(|url| matches!(url.scheme(), "http" | "https" | "socks5" | "socks5h") && url.has_host());
+    if !known {
+        let shown = values::quote(&values::without_password(text));
+        resolver.wrong(
+            "upstream.proxy",
+            format!("{shown} is no proxy: write \"http://host:port\""),
+        );
+    }
+}
+
+/// `larger` must be at least `smaller`, or what is accepted could never be handled.
+fn at_least(resolver: &mut Resolver, smaller: &str, larger: &str, why: &str) {
+    let (Some(small), Some(large)) = (resolver.number(smaller), resolver.number(larger)) else {
+        return;
+    };
+    if small > large {
+        let (small, large) = (units::show_size(small), units::show_size(large));
+        let sentence =
+            format!("{small} is more than {larger}, which is {large}, so {why}: lower it or raise {larger}");
+        resolver.wrong(smaller, sentence);
+    }
+}
+
+fn sizes(resolver: &mut Resolver) {
+    at_least(
+        resolver,
+        "intake.max_event_bytes",
+        "intake.max_body_bytes",
+        "no body could carry such an event",
+    );
+    at_least(
+        resolver,
+        "intake.max_body_bytes",
+        "spool.max_bytes",
+        "a full body could never be accepted",
+    );
+}

@@ -1,0 +1,309 @@
+//! Puts the parts together, watches over them and shuts them down.
+//!
+//! Order of start: data folder (its lock and recovery), sockets, couriers, then READY. Order of the end: the listeners
+//! stop accepting and finish what they have, the couriers finish or release what is in flight, the spool commits and
+//! gives its lock back. A backlog is never drained on the way out: it is safe on disk.
+
+pub mod bind;
+mod reload;
+
+use crate::admin::{self, Admin};
+use crate::board::Board;
+use crate::courier::CourierError;
+use crate::http::{self, Limits, Listener, Router};
+use crate::intake::{self, Intake};
+use crate::metrics::Metrics;
+use crate::spool::{OpenError, Spool};
+use crate::upstream::UpstreamError;
+use crate::{config, courier, notify};
+use bind::{BindError, OwnedSocket};
+use std::future::Future;
+use std::sync::Arc;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+/// Why the daemon did not start, or ended unasked.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    /// The data folder could not be opened.
+    #[error(transparent)]
+    Spool(#[from] OpenError),
+    /// A socket could not be opened.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// The client towards the API could not be made.
+    #[error(transparent)]
+    Upstream(#[from] UpstreamError),
+    /// What systemd handed over could not be used.
+    #[error("cannot use the sockets that systemd handed over: {0}; check phosphod.socket")]
+    Inherited(std::io::Error),
+    /// Delivery ended unasked.
+    #[error(transparent)]
+    Courier(#[from] CourierError),
+    /// Signals could not be listened for.
+    #[error("cannot listen for signals: {0}")]
+    Signals(std::io::Error),
+    /// A part that should run for ever ended.
+    #[error(
+        "{part} ended unasked{why}: what was acknowledged is safe on disk; start the daemon again and report this"
+    )]
+    Part {
+        /// Which part.
+        part: &'static str,
+        /// How, if that is known.
+        why: String,
+    },
+}
+
+/// Runs the daemon until SIGTERM or SIGINT. SIGHUP calls `reload` and applies what it gives; what it refuses changes
+/// nothing.
+pub async fn run(
+    settings: config::Settings,
+    reload: impl Fn() -> Result<config::Settings, String> + Send + 'static,
+) -> Result<(), DaemonError> {
+    // What the daemon makes is for nobody else, whoever starts it.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    let mut terminate = signal(SignalKind::terminate()).map_err(DaemonError::Signals)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(DaemonError::Signals)?;
+    let mut hangup = signal(SignalKind::hangup()).map_err(DaemonError::Signals)?;
+
+    let (to_couriers, courier_settings) = watch::channel(Arc::new(settings.courier()?));
+    let spool = open_spool(&settings).await?;
+    let sockets = Sockets::open(&settings.intake)?;
+    let names = sockets.names();
+
+    let mut parts = Parts::start(&settings, sockets, &spool, courier_settings);
+    names.announce(&settings);
+    notify::ready(&format!("accepting on {names}"));
+
+    let ended = loop {
+        tokio::select! {
+            _ = terminate.recv() => break Ok("SIGTERM"),
+            _ = interrupt.recv() => break Ok("SIGINT"),
+            _ = hangup.recv() => reload::apply(&settings, &reload, &to_couriers),
+            ended = parts.ended() => break Err(ended),
+        }
+    };
+    match &ended {
+        Ok(signal) => tracing::info!(signal, "stopping"),
+        Err(fault) => tracing::error!(%fault, "stopping"),
+    }
+    notify::stopping();
+    parts.stop().await;
+    spool.close().await;
+    let ledger = spool.ledger();
+    tracing::info!(
+        queued = ledger.queued,
+        delivered = ledger.delivered,
+        dead = ledger.dead,
+        "stopped"
+    );
+    ended.map(|_| ())
+}
+
+async fn open_spool(settings: &config::Settings) -> Result<Spool, DaemonError> {
+    let settings = settings.spool.clone();
+    match tokio::task::spawn_blocking(move || Spool::open(settings)).await {
+        Ok(opened) => Ok(opened?),
+        Err(fault) => Err(DaemonError::Part {
+            part: "opening the data folder",
+            why: format!(" ({fault})"),
+        }),
+    }
+}
+
+/// The listening sockets.
+struct Sockets {
+    tcp: Option<tokio::net::TcpListener>,
+    unix: Option<tokio::net::UnixListener>,
+    /// The Unix socket's file, where it was made here.
+    owned: Option<OwnedSocket>,
+}
+
+impl Sockets {
+    /// What systemd handed over; only where it handed over nothing, what the configuration names.
+    fn open(settings: &config::IntakeSettings) -> Result<Self, DaemonError> {
+        let inherited = notify::inherited().map_err(DaemonError::Inherited)?;
+        if inherited.tcp.is_some() || inherited.unix.is_some() {
+            let tcp = inherited.tcp.map(tokio::net::TcpListener::from_std).transpose();
+            let unix = inherited.unix.map(tokio::net::UnixListener::from_std).transpose();
+            let (tcp, unix) = (
+                tcp.map_err(DaemonError::Inherited)?,
+                unix.map_err(DaemonError::Inherited)?,
+            );
+            return Ok(Self {
+                tcp,
+                unix,
+                owned: None,
+            });
+        }
+        let tcp = settings.http.map(bind::tcp).transpose()?;
+        let unix = settings.unix.as_deref();
+        let unix = unix
+            .map(|path| bind::unix(path, settings.unix_mode, settings.unix_group))
+            .transpose()?;
+        let (unix, owned) = unix.unzip();
+        Ok(Self { tcp, unix, owned })
+    }
+
+    fn names(&self) -> Names {
+        let tcp = self.tcp.as_ref().and_then(|tcp| tcp.local_addr().ok());
+        let unix = self.unix.as_ref().and_then(|unix| unix.local_addr().ok());
+        Names {
+            http: tcp.map(|address| address.to_string()),
+            unix: unix.and_then(|address| Some(address.as_pathname()?.display().to_string())),
+        }
+    }
+}
+
+/// Where the daemon listens, for people.
+struct Names {
+    http: Option<String>,
+    unix: Option<String>,
+}
+
+impl Names {
+    fn announce(&self, settings: &config::Settings) {
+        tracing::info!(
+            http = self.http.as_deref().unwrap_or("off"),
+            unix = self.unix.as_deref().unwrap_or("off"),
+            data = %settings.spool.path.display(),
+            upstream = settings.upstream.base_url,
+            "accepting"
+        );
+        let delivery = &settings.delivery;
+        if delivery.default_key.is_none() && delivery.project_keys.is_empty() {
+            tracing::warn!(
+                "no API key: events are only queued; set PHOSPHO_API_KEY or upstream.api_key_file"
+            );
+        }
+    }
+}
+
+impl std::fmt::Display for Names {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let names: Vec<_> = [&self.http, &self.unix]
+            .into_iter()
+            .flatten()
+            .map(String::as_str)
+            .collect();
+        f.write_str(&names.join(" and "))
+    }
+}
+
+/// The tasks that run for ever, in two groups that stop one after the other.
+struct Parts {
+    listeners: JoinSet<&'static str>,
+    couriers: JoinSet<Result<(), CourierError>>,
+    stop_listening: watch::Sender<bool>,
+    stop_delivering: watch::Sender<bool>,
+    _owned: Option<OwnedSocket>,
+}
+
+impl Parts {
+    fn start(
+        settings: &config::Settings,
+        sockets: Sockets,
+        spool: &Spool,
+        courier_settings: watch::Receiver<Arc<courier::Settings>>,
+    ) -> Self {
+        let metrics = Arc::new(Metrics::new());
+        let board = Board::default();
+        let intake = Arc::new(Intake::new(
+            intake_settings(&settings.intake),
+            spool.clone(),
+            metrics.clone(),
+        ));
+        let about = admin::About {
+            base_url: settings.upstream.base_url.clone(),
+        };
+        let admin = Arc::new(Admin::new(about, spool.clone(), board.clone(), metrics.clone()));
+        let gate = intake.gate();
+        let router = Arc::new(Router::new(intake, admin, gate, metrics.clone()));
+
+        let (stop_listening, listening) = watch::channel(false);
+        let (stop_delivering, delivering) = watch::channel(false);
+        let limits = Limits {
+            drain: settings.grace,
+            ..Limits::default()
+        };
+        let mut serving = JoinSet::new();
+        let named = [
+            ("the TCP listener", sockets.tcp.map(Listener::Tcp)),
+            ("the Unix listener", sockets.unix.map(Listener::Unix)),
+        ];
+        for (name, listener) in named {
+            let Some(listener) = listener else { continue };
+            let until_stopped = http::serve(listener, router.clone(), limits, stopped(listening.clone()));
+            serving.spawn(async move {
+                until_stopped.await;
+                name
+            });
+        }
+        let delivery = courier::run(
+            spool.clone(),
+            courier_settings,
+            board,
+            metrics,
+            stopped(delivering),
+            settings.grace,
+        );
+        let mut couriers = JoinSet::new();
+        couriers.spawn(delivery);
+        Self {
+            listeners: serving,
+            couriers,
+            stop_listening,
+            stop_delivering,
+            _owned: sockets.owned,
+        }
+    }
+
+    /// Resolves when a part ends by itself, which none should.
+    async fn ended(&mut self) -> DaemonError {
+        let failed = |part, why: &dyn std::fmt::Display| DaemonError::Part {
+            part,
+            why: format!(" ({why})"),
+        };
+        tokio::select! {
+            Some(ended) = self.listeners.join_next() => match ended {
+                Ok(part) => failed(part, &"nobody had asked it to"),
+                Err(fault) => failed("a listener", &fault),
+            },
+            Some(ended) = self.couriers.join_next() => match ended {
+                Ok(Ok(())) => failed("delivery", &"nobody had asked it to"),
+                Ok(Err(fault)) => fault.into(),
+                Err(fault) => failed("delivery", &fault),
+            },
+        }
+    }
+
+    /// Listeners first, so that nothing new comes; then the couriers. Both bound their own time.
+    async fn stop(&mut self) {
+        self.stop_listening.send_replace(true);
+        while self.listeners.join_next().await.is_some() {}
+        self.stop_delivering.send_replace(true);
+        while let Some(ended) = self.couriers.join_next().await {
+            if let Ok(Err(fault)) = ended {
+                tracing::error!(%fault, "while stopping");
+            }
+        }
+    }
+}
+
+fn stopped(mut stop: watch::Receiver<bool>) -> impl Future<Output = ()> + Send {
+    async move {
+        // A sender that is gone means the end as well.
+        let _ = stop.wait_for(|stop| *stop).await;
+    }
+}
+
+fn intake_settings(settings: &config::IntakeSettings) -> intake::Settings {
+    intake::Settings {
+        max_body_bytes: settings.max_body_bytes,
+        max_event_bytes: settings.max_event_bytes,
+        default_project: settings.default_project.clone(),
+        token: settings.token.clone(),
+    }
+}

@@ -1,0 +1,158 @@
+use super::*;
+use crate::ids::IdError;
+use proptest::prelude::*;
+
+fn parse(raw: &str) -> Result<Feedback, Refusal> {
+    let project = ProjectId::new("proj").expect("valid");
+    Feedback::parse(raw.as_bytes(), Some("t1"), Some(&project))
+}
+
+fn text(bytes: Vec<u8>) -> String {
+    String::from_utf8(bytes).expect("UTF-8")
+}
+
+#[test]
+fn both_spellings_mean_the_same() {
+    let one = parse(r#"{"flag":"failure","source":"user","notes":"n"}"#).expect("flag spelling");
+    let other = parse(r#"{"human_eval":"failure","flag_source":"user","notes":"n","flag":null}"#)
+        .expect("eval spelling");
+    assert_eq!(one, other);
+    let both =
+        parse(r#"{"flag":"success","human_eval":"success","source":"a","flag_source":"b"}"#).expect("both");
+    assert_eq!(
+        text(both.upstream_body()),
+        r#"{"human_eval":"success","source":"a","project_id":"proj"}"#
+    );
+}
+
+#[test]
+fn what_is_absent_or_null_stays_absent_upstream() {
+    let feedback = parse(r#"{"flag":"success","notes":null,"source":null,"extra":[1e400]}"#).expect("valid");
+    assert_eq!(
+        text(feedback.upstream_body()),
+        r#"{"human_eval":"success","project_id":"proj"}"#
+    );
+    let feedback = parse(r#"{"flag":"success","notes":"","project_id":"own"}"#).expect("valid");
+    assert_eq!(
+        text(feedback.upstream_body()),
+        r#"{"human_eval":"success","notes":"","project_id":"own"}"#
+    );
+}
+
+#[test]
+fn wrong_feedback_is_refused_with_the_field_and_the_remedy() {
+    let wanted = "send \"success\" or \"failure\"";
+    for (raw, sentence) in [
+        ("{}", format!("flag is missing: {wanted}")),
+        (r#"{"flag":null}"#, format!("flag is missing: {wanted}")),
+        (r#"{"flag":"bad"}"#, format!("flag is another string: {wanted}")),
+        (
+            r#"{"human_eval":1}"#,
+            format!("human_eval is an integer: {wanted}"),
+        ),
+        (
+            r#"{"flag":"success","notes":{}}"#,
+            "notes is an object: send a string or null".into(),
+        ),
+        (
+            r#"{"flag":"success","source":1}"#,
+            "source is an integer: send a string or null".into(),
+        ),
+        (
+            r#"{"flag":"success","human_eval":"failure"}"#,
+            "flag and human_eval contradict each other: send one of them".into(),
+        ),
+    ] {
+        assert_eq!(parse(raw).expect_err(raw).to_string(), sentence, "{raw}");
+    }
+    assert_eq!(parse("[1]"), Err(Refusal::NotAnObject(JsonKind::List)));
+    assert!(matches!(parse("{"), Err(Refusal::Json(_))));
+}
+
+#[test]
+fn the_task_comes_from_the_url_or_else_the_body_and_undefined_is_refused() {
+    let project = ProjectId::new("p").expect("valid");
+    let parse = |raw: &str, task| Feedback::parse(raw.as_bytes(), task, Some(&project));
+    let body = r#"{"flag":"success","task_id":"body"}"#;
+    assert_eq!(parse(body, None).expect("body").task().as_str(), "body");
+    assert_eq!(parse(body, Some("url")).expect("url").task().as_str(), "url");
+    assert_eq!(
+        parse(body, Some("undefined")),
+        Err(Refusal::FeedbackTask(IdError::Undefined("task_id")))
+    );
+    assert_eq!(
+        parse(r#"{"flag":"success","task_id":""}"#, None),
+        Err(Refusal::FeedbackTask(IdError::Empty("task_id")))
+    );
+    for absent in [r#"{"flag":"success"}"#, r#"{"flag":"success","task_id":null}"#] {
+        assert!(matches!(
+            parse(absent, None),
+            Err(Refusal::Missing { field: "task_id", .. })
+        ));
+    }
+}
+
+#[test]
+fn feedback_without_any_project_is_told_apart() {
+    let refusal = Feedback::parse(br#"{"flag":"success"}"#, Some("t"), None).expect_err("no project");
+    assert!(refusal.is_no_project());
+}
+
+#[test]
+fn a_task_bears_a_feedback_only_if_all_that_was_given_agrees() {
+    let full = parse(r#"{"flag":"success","source":"user","notes":"good"}"#).expect("valid");
+    let bare = parse(r#"{"flag":"success"}"#).expect("valid");
+    let last = r#"{"flag":"success","last_eval":{"value":"success","source":"user","notes":"good"}}"#;
+    let human = r#"{"flag":"success","human_eval":{"flag":"success","source":"user","notes":"good"}}"#;
+    for task in [last, human] {
+        assert!(full.is_borne_by(task.as_bytes()), "{task}");
+        assert!(bare.is_borne_by(task.as_bytes()), "{task}");
+        for (from, to) in [("success", "failure"), ("user", "owner"), ("good", "bad")] {
+            let other = task.replace(from, to);
+            assert!(!full.is_borne_by(other.as_bytes()), "{other}");
+        }
+    }
+    // The log event's own flag makes no evaluation.
+    assert!(!bare.is_borne_by(br#"{"flag":"success","human_eval":{"flag":"success"},"last_eval":null}"#));
+    assert!(bare.is_borne_by(br#"{"flag":"success"}"#));
+    assert!(!full.is_borne_by(br#"{"flag":"success"}"#));
+    for nonsense in [
+        "",
+        "null",
+        "{}",
+        "[]",
+        r#"{"flag":1}"#,
+        r#"{"last_eval":7,"flag":"success"}"#,
+    ] {
+        assert!(!bare.is_borne_by(nonsense.as_bytes()), "{nonsense}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_record_is_read_back_as_it_was(
+        task in "[^\\p{Cc}]{1,40}",
+        project in "[^\\p{Cc}]{1,40}",
+        success in any::<bool>(),
+        source in proptest::option::of(".*"),
+        notes in proptest::option::of(any::<String>()),
+    ) {
+        let feedback = Feedback {
+            task: TaskId::new(&task).expect("no control characters"),
+            project: ProjectId::new(&project).expect("no control characters"),
+            flag: if success { Flag::Success } else { Flag::Failure },
+            source,
+            notes,
+        };
+        prop_assert_eq!(Feedback::from_record(&feedback.to_record()), Some(feedback.clone()));
+        let body: serde_json::Value = serde_json::from_slice(&feedback.upstream_body()).expect("JSON");
+        prop_assert_eq!(body["notes"].as_str(), feedback.notes.as_deref());
+        prop_assert_eq!(body["source"].as_str(), feedback.source.as_deref());
+    }
+
+    #[test]
+    fn no_bytes_make_parsing_panic(raw in prop::collection::vec(any::<u8>(), 0..100)) {
+        prop_assert!(Feedback::parse(&raw, None, None).is_err());
+        prop_assert!(Feedback::from_record(&raw).is_none());
+    }
+}

@@ -1,0 +1,271 @@
+use super::*;
+use proptest::prelude::*;
+
+fn answer(status: u16, body: &str) -> Outcome {
+    Outcome::Answered(Answer {
+        status,
+        retry_after: None,
+        body: bytes::Bytes::copy_from_slice(body.as_bytes()),
+    })
+}
+
+fn failed(kind: FailureKind) -> Outcome {
+    Outcome::Failed(Failure {
+        kind,
+        detail: "why".into(),
+    })
+}
+
+const KINDS: [FailureKind; 6] = [
+    FailureKind::Dns,
+    FailureKind::Connect,
+    FailureKind::Tls,
+    FailureKind::Timeout,
+    FailureKind::Closed,
+    FailureKind::Garbled,
+];
+
+/// A verdict's name and its sentence.
+fn log(outcome: &Outcome, server_errors: u32) -> (&'static str, String) {
+    match of_log(outcome, 2, server_errors) {
+        LogVerdict::Answered(fates) => ("answered", format!("{fates:?}")),
+        LogVerdict::Bisect { reason } => ("bisect", reason),
+        LogVerdict::Split { reason } => ("split", reason),
+        LogVerdict::Park { reason } => ("park", reason),
+        LogVerdict::Retry { reason, .. } => ("retry", reason),
+    }
+}
+
+fn feedback(outcome: &Outcome) -> (&'static str, String) {
+    match of_feedback(outcome) {
+        FeedbackVerdict::Delivered => ("delivered", String::new()),
+        FeedbackVerdict::NotYet => ("not yet", String::new()),
+        FeedbackVerdict::ReadBack { reason } => ("read back", reason),
+        FeedbackVerdict::Refused { reason } => ("refused", reason),
+        FeedbackVerdict::Park { reason } => ("park", reason),
+        FeedbackVerdict::Retry { reason, .. } => ("retry", reason),
+    }
+}
+
+#[test]
+fn each_event_of_a_200_has_its_own_fate() {
+    let body = r#"{"logged_events": [
+        {"input": "a", "task_id": "t", "n": 1e400, "deep": [[["\ud800"]]]},
+        {"error_in_log": "Max usage quota reached for project P: 10/10 logs"},
+        {"error_in_log": "1 validation error\nflag"},
+        {"error_in_log": "my own field", "input": "echoed"},
+        {"error_in_log": null, "task_id": "t"},
+        {"error_in_log": {"odd": 1}}
+    ], "more": 1}"#;
+    let fates = [
+        Fate::Accepted,
+        Fate::OverQuota("Max usage quota reached for project P: 10/10 logs".into()),
+        Fate::Refused("1 validation error\\nflag".into()),
+        Fate::Accepted,
+        Fate::Accepted,
+        Fate::Refused("{\"odd\": 1}".into()),
+    ];
+    for status in [200, 201, 202] {
+        assert_eq!(
+            of_log(&answer(status, body), 6, 0),
+            LogVerdict::Answered(fates.to_vec())
+        );
+    }
+    assert_eq!(
+        of_log(&answer(200, r#"{"logged_events":[]}"#), 0, 0),
+        LogVerdict::Answered(vec![])
+    );
+}
+
+#[test]
+fn a_200_that_does_not_tell_is_retried_and_never_guessed_at() {
+    for body in [
+        "",
+        "null",
+        "OK",
+        "[]",
+        "{}",
+        "<html>",
+        r#"{"logged_events":null}"#,
+        r#"{"logged_events":[]}"#,
+        r#"{"logged_events":[{"input":"a"}]}"#,
+        r#"{"logged_events":[{"input":"a"},{"input":"b"},{"input":"c"}]}"#,
+        r#"{"logged_events":[{"input":"a"},null]}"#,
+        r#"{"logged_events":[{"input":"a"},{}]}"#,
+        r#"{"logged_events":[{"input":"a"},{"error_in_log":null}]}"#,
+        r#"{"logged_events":[{"input":"a"},{"input":"b"}]"#,
+    ] {
+        let (verdict, reason) = log(&answer(200, body), 0);
+        assert_eq!(verdict, "retry", "{body}");
+        assert!(reason.ends_with("unknown"), "{reason}");
+    }
+    assert_eq!(log(&answer(204, ""), 0).0, "retry");
+}
+
+#[test]
+fn every_row_of_the_contracts_answer_table_is_held_for_logs() {
+    let echoed = r#"{"logged_events":[{"input":"a"},{"input":"b"}]}"#;
+    assert_eq!(log(&answer(200, echoed), 0).0, "answered");
+    for (verdict, statuses) in [
+        ("bisect", vec![400, 422]),
+        ("split", vec![413]),
+        ("park", vec![300, 301, 302, 307, 308, 401, 403, 404]),
+        ("park", vec![402, 405, 406, 407, 409, 410, 415, 431, 451]), // Not in the table.
+        (
+            "retry",
+            vec![408, 425, 429, 500, 501, 502, 503, 504, 507, 520, 599],
+        ),
+        ("retry", vec![0, 100, 101, 600, 999, u16::MAX]), // Not in the table.
+    ] {
+        for status in statuses {
+            assert_eq!(log(&answer(status, "{}"), 1).0, verdict, "{status}");
+        }
+    }
+    for (server_errors, verdict) in [(0, "retry"), (1, "retry"), (2, "bisect"), (u32::MAX, "bisect")] {
+        assert_eq!(
+            log(&answer(500, "Internal Server Error"), server_errors).0,
+            verdict,
+            "{server_errors}"
+        );
+    }
+    assert_eq!(log(&answer(503, "{}"), 9).0, "retry");
+    for kind in KINDS {
+        assert_eq!(log(&failed(kind), 9).0, "retry", "{kind:?}");
+    }
+}
+
+#[test]
+fn every_row_of_the_contracts_answer_table_is_held_for_feedback() {
+    for (verdict, statuses) in [
+        ("delivered", vec![200, 201, 204]),
+        ("not yet", vec![404]),
+        ("refused", vec![400, 413, 422]),
+        ("park", vec![301, 307, 401, 402, 403, 405, 407, 409, 451]),
+        ("retry", vec![408, 425, 429, 503]),
+        ("read back", vec![0, 100, 500, 501, 502, 504, 520, 600]),
+    ] {
+        for status in statuses {
+            assert_eq!(feedback(&answer(status, "{}")).0, verdict, "{status}");
+        }
+    }
+    for kind in KINDS {
+        let verdict = match kind {
+            FailureKind::Dns | FailureKind::Connect | FailureKind::Tls => "retry",
+            FailureKind::Timeout | FailureKind::Closed | FailureKind::Garbled => "read back",
+        };
+        assert_eq!(feedback(&failed(kind)).0, verdict, "{kind:?}");
+    }
+}
+
+#[test]
+fn retry_after_is_handed_on() {
+    let after = Some(Duration::from_secs(7));
+    for status in [429, 503] {
+        let outcome = Outcome::Answered(Answer {
+            status,
+            retry_after: after,
+            body: bytes::Bytes::new(),
+        });
+        assert!(matches!(of_log(&outcome, 1, 0), LogVerdict::Retry { after: a, .. } if a == after));
+        assert!(matches!(of_feedback(&outcome), FeedbackVerdict::Retry { after: a, .. } if a == after));
+    }
+}
+
+#[test]
+fn sentences_name_the_remedy() {
+    assert_eq!(
+        log(&answer(401, r#"{"detail":"Invalid token"}"#), 0).1,
+        "upstream refused the API key (401: Invalid token): set PHOSPHO_API_KEY or upstream.api_key_file, then reload"
+    );
+    for (status, remedies) in [
+        (307, vec!["upstream.base_url"]),
+        (403, vec!["PHOSPHO_API_KEY", "upstream.api_key_file", "project"]),
+        (404, vec!["upstream.project_id", "upstream.base_url"]),
+        (407, vec!["upstream.proxy"]),
+    ] {
+        let (_, reason) = log(&answer(status, ""), 0);
+        assert!(reason.contains(&format!("({status})")), "{reason}");
+        for remedy in remedies {
+            assert!(reason.contains(remedy), "{reason}");
+        }
+    }
+    assert_eq!(
+        log(&failed(FailureKind::Dns), 0).1,
+        "upstream: its name was not found (why): check upstream.base_url and the network"
+    );
+}
+
+#[test]
+fn what_upstream_says_is_bounded_on_one_line_and_without_the_events_content() {
+    let (_, reason) = log(&answer(400, r#"{"detail":"a\n<0>fake\u001b[31m\u202e"}"#), 0);
+    assert!(
+        reason.ends_with("(400: a\\n<0>fake\\u{1b}[31m\\u{202e})"),
+        "{reason}"
+    );
+
+    let long = format!(r#"{{"detail":"{}"}}"#, "ü".repeat(100_000));
+    assert!(log(&answer(400, &long), 0).1.chars().count() < 400);
+
+    let faults = r#"{"detail":[
+        {"type":"missing","loc":["body","batched_log_events",3,"input"],"msg":"Field required","input":"SECRET"},
+        {"type":"missing","loc":[],"msg":"x","input":"SECRET"}]}"#;
+    let (_, reason) = log(&answer(422, faults), 0);
+    assert!(
+        reason.ends_with("(422: body.batched_log_events.3.input: Field required, and 1 more)"),
+        "{reason}"
+    );
+    for hidden in [
+        r#"{"detail":{"input":"SECRET"}}"#,
+        "SECRET",
+        r#"{"detail":[{"input":"SECRET"}]}"#,
+    ] {
+        assert!(log(&answer(422, hidden), 0).1.ends_with("(422)"), "{hidden}");
+    }
+}
+
+fn any_outcome() -> impl Strategy<Value = Outcome> {
+    let element = prop_oneof![
+        Just(r#"{"input":"a"}"#.to_owned()),
+        Just(r#"{"error_in_log":"Max usage quota reached"}"#.to_owned()),
+        "[\\[\\]{}\":,a0\\\\]{0,12}",
+    ];
+    let list = prop::collection::vec(element, 0..5)
+        .prop_map(|e| format!(r#"{{"logged_events":[{}]}}"#, e.join(",")));
+    let body = prop_oneof![
+        list.prop_map(String::into_bytes),
+        prop::collection::vec(any::<u8>(), 0..60),
+        any::<String>().prop_map(|text| serde_json::json!({ "detail": text }).to_string().into_bytes()),
+    ];
+    let status = prop_oneof![any::<u16>(), 100_u16..600, Just(200)];
+    prop_oneof![
+        9 => (status, body, any::<Option<u32>>()).prop_map(|(status, body, seconds)| {
+            let retry_after = seconds.map(|s| Duration::from_secs(s.into()));
+            Outcome::Answered(Answer { status, retry_after, body: body.into() })
+        }),
+        1 => (prop::sample::select(KINDS.to_vec()), any::<String>())
+            .prop_map(|(kind, detail)| Outcome::Failed(Failure { kind, detail })),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn any_answer_has_a_verdict_with_one_fate_an_event_and_a_short_clean_reason(
+        outcome in any_outcome(), events in 0_usize..5, server_errors in any::<u32>(),
+    ) {
+        let of_feedback = feedback(&outcome);
+        let reason = match of_log(&outcome, events, server_errors) {
+            LogVerdict::Answered(fates) => {
+                prop_assert_eq!(fates.len(), events);
+                let success = matches!(&outcome, Outcome::Answered(Answer { status: 200..=299, .. }));
+                prop_assert!(success, "only a 2xx settles");
+                String::new()
+            }
+            LogVerdict::Bisect { reason } | LogVerdict::Split { reason } => reason,
+            LogVerdict::Park { reason } | LogVerdict::Retry { reason, .. } => reason,
+        };
+        for reason in [reason, of_feedback.1] {
+            prop_assert!(!reason.chars().any(char::is_control), "{}", reason);
+            prop_assert!(reason.len() < 16 * 1024, "{}", reason.len());
+        }
+    }
+}

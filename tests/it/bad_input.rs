@@ -1,0 +1,384 @@
+//! Bad input: a sentence with the remedy, and nothing else is lost.
+
+use crate::support::Pair;
+use crate::support::client::{self, Lines, batch};
+use serde_json::json;
+
+const GOOD: &str = r#"{"input":"x","task_id":"good"}"#;
+
+/// Asserts that a sentence holds all of these.
+fn says(sentence: &str, parts: &[&str]) {
+    for part in parts {
+        assert!(sentence.contains(part), "{part:?} is not in {sentence:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_unknown_route_lists_the_routes_and_a_wrong_method_names_the_right_one() {
+    let pair = Pair::start().await;
+    let reply = pair.post("/v2/logs/p", GOOD).await;
+    assert_eq!(reply.status, 404);
+    says(
+        &reply.detail(),
+        &[
+            "/v2/log/{project_id}",
+            "/v2/tasks/{task_id}/flag",
+            "/log",
+            "/feedback",
+            "/status",
+            "/metrics",
+        ],
+    );
+
+    let reply = client::send(pair.client.get(pair.at("/v2/log/p"))).await;
+    assert_eq!(reply.status, 405);
+    assert_eq!(reply.headers["allow"], "POST");
+    says(&reply.detail(), &["POST"]);
+    assert_eq!(pair.finish().await.accepted, 0);
+}
+
+#[tokio::test]
+async fn a_wrong_content_type_is_refused_with_the_header_to_send() {
+    let pair = Pair::start().await;
+    for kind in [
+        "text/plain",
+        "application/x-www-form-urlencoded",
+        "multipart/form-data; boundary=x",
+    ] {
+        let request = pair
+            .client
+            .post(pair.at("/log"))
+            .header("content-type", kind)
+            .body(GOOD);
+        let reply = client::send(request).await;
+        assert_eq!(reply.status, 415, "{kind}");
+        says(&reply.detail(), &["Content-Type: application/json"]);
+    }
+    for kind in ["application/json; charset=utf-8", "application/vnd.api+json"] {
+        let request = pair
+            .client
+            .post(pair.at("/log"))
+            .header("content-type", kind)
+            .body(GOOD);
+        assert_eq!(client::send(request).await.status, 200, "{kind}");
+    }
+    assert_eq!(
+        client::send(pair.client.post(pair.at("/log")).body(GOOD))
+            .await
+            .status,
+        200,
+        "none"
+    );
+    assert_eq!(pair.finish().await.accepted, 3);
+}
+
+#[tokio::test]
+async fn malformed_json_is_answered_with_its_place_and_what_was_expected() {
+    let pair = Pair::start().await;
+    for (body, parts) in [
+        (
+            "{\"input\": \"x\",\n  \"output\" \"y\"}",
+            &["line 2", "expected"][..],
+        ),
+        ("{\"batched_log_events\": [{\"input\": \"x\"}", &["EOF"]),
+        ("", &["EOF"]),
+    ] {
+        for path in ["/log", "/v2/log/p"] {
+            let reply = pair.post(path, body).await;
+            assert_eq!(reply.status, 422, "{body:?} to {path}");
+            says(&reply.detail(), parts);
+        }
+    }
+    let reply = pair.post("/v2/log/p", r#"{"events": []}"#).await;
+    assert_eq!(reply.status, 422);
+    says(&reply.detail(), &["batched_log_events"]);
+    assert_eq!(pair.finish().await.accepted, 0);
+}
+
+#[tokio::test]
+async fn invalid_utf8_is_refused_with_its_place() {
+    let pair = Pair::start().await;
+    let reply = pair.post("/log", b"{\"input\": \"\xff\"}".to_vec()).await;
+    assert_eq!(reply.status, 422);
+    says(&reply.detail(), &["UTF-8", "11"]);
+    assert_eq!(pair.finish().await.accepted, 0);
+}
+
+#[tokio::test]
+async fn a_body_over_the_limit_names_limit_and_key_whether_announced_or_streamed() {
+    let pair = Pair::start_with(|setup| {
+        setup
+            .with("intake.max_body_bytes", "64 KiB")
+            .with("intake.max_event_bytes", "32 KiB")
+            .with("batch.max_bytes", "64 KiB")
+    })
+    .await;
+    let big = json!({"input": "x".repeat(70_000)}).to_string();
+    let reply = pair.post("/log", big.clone()).await;
+    assert_eq!(reply.status, 413);
+    says(&reply.detail(), &["intake.max_body_bytes", "65536"]);
+
+    let chunked = format!(
+        "POST /log HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n{:x}\r\n{big}\r\n0\r\n\r\n",
+        big.len()
+    );
+    let reply = client::raw_tcp(&pair.daemon.url, chunked.as_bytes()).await;
+    says(&reply, &["HTTP/1.1 413", "intake.max_body_bytes"]);
+
+    // Its neighbours are not harmed by an event that is too large.
+    let large = json!({"input": "x".repeat(40_000), "task_id": "large"}).to_string();
+    let reply = pair.post("/v2/log/p", batch(&[GOOD, &large])).await;
+    assert_eq!(reply.status, 200);
+    assert_eq!(reply.json()["logged_events"][0]["task_id"], "good");
+    says(
+        reply.json()["logged_events"][1]["error_in_log"]
+            .as_str()
+            .expect("refused"),
+        &["intake.max_event_bytes"],
+    );
+    let counts = pair.finish().await;
+    assert_eq!((counts.delivered, counts.dead), (1, 1));
+}
+
+#[tokio::test]
+async fn a_truncated_body_stores_nothing() {
+    let pair = Pair::start().await;
+    let request = format!(
+        "POST /log HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{GOOD}",
+        GOOD.len() + 10
+    );
+    let reply = client::raw_tcp(&pair.daemon.url, request.as_bytes()).await;
+    assert!(reply.is_empty() || reply.starts_with("HTTP/1.1 400"), "{reply}");
+    assert_eq!(pair.finish().await.accepted, 0);
+}
+
+#[tokio::test]
+async fn fields_of_the_wrong_type_are_told_at_their_index_and_kept_as_dead_letters() {
+    let pair = Pair::start().await;
+    let events = [
+        r#"{"input":"x","task_id":"good-0"}"#,
+        r#"{"input":"x","task_id":7}"#,
+        r#"{"input":"x","client_created_at":1.5}"#,
+        r#"{"input":null}"#,
+        r#"{"output":"no input"}"#,
+        r#"{"input":"x","raw_input":[1]}"#,
+        r#"{"input":"x","flag":"maybe"}"#,
+        r#"{"input":"x","metadata":[]}"#,
+        r#""no object""#,
+        r#"{"input":"x","task_id":""}"#,
+        r#"{"input":"x","task_id":"undefined"}"#,
+        r#"{"input":"x","task_id":"good-11"}"#,
+    ];
+    let reply = pair.post("/v2/log/p", batch(&events)).await;
+    assert_eq!(reply.status, 200);
+    let logged = reply.json()["logged_events"].as_array().expect("a list").clone();
+    assert_eq!(logged.len(), events.len());
+    for (index, field) in [
+        (1, "task_id"),
+        (2, "client_created_at"),
+        (3, "input"),
+        (4, "input"),
+        (5, "raw_input"),
+        (6, "flag"),
+        (7, "metadata"),
+        (8, "object"),
+        (9, "task_id"),
+        (10, "undefined"),
+    ] {
+        says(logged[index]["error_in_log"].as_str().expect("refused"), &[field]);
+    }
+    assert_eq!(
+        (&logged[0]["task_id"], &logged[11]["task_id"]),
+        (&json!("good-0"), &json!("good-11"))
+    );
+
+    let dead = pair.dead_letters().await;
+    let records: Vec<String> = dead.iter().map(|letter| letter["record"].to_string()).collect();
+    for event in &events[1..11] {
+        let event: serde_json::Value = serde_json::from_str(event).expect("JSON");
+        assert!(
+            records.contains(&event.to_string()),
+            "{event} is kept; there are {records:?}"
+        );
+    }
+    assert!(
+        dead.iter()
+            .all(|letter| letter["reason"].as_str().is_some_and(|reason| reason.len() > 10))
+    );
+    let counts = pair.finish().await;
+    assert_eq!((counts.accepted, counts.delivered, counts.dead), (12, 2, 10));
+}
+
+#[tokio::test]
+async fn log_without_any_project_is_refused_with_the_keys_to_set() {
+    let pair = Pair::start_with(|setup| setup.without("upstream.project_id")).await;
+    for (path, body) in [
+        ("/log", GOOD),
+        ("/feedback", r#"{"task_id":"t","flag":"success"}"#),
+    ] {
+        let reply = pair.post(path, body).await;
+        assert_eq!(reply.status, 422, "{path}");
+        says(
+            &reply.detail(),
+            &["upstream.project_id", "PHOSPHO_PROJECT_ID", "project_id"],
+        );
+    }
+    let own = r#"{"input":"x","project_id":"own"}"#;
+    assert_eq!(pair.post("/log", own).await.status, 200);
+    assert_eq!(pair.finish().await.accepted, 1);
+}
+
+#[tokio::test]
+async fn feedback_without_a_task_or_with_a_bad_flag_says_why() {
+    let pair = Pair::start().await;
+    for (path, body, parts) in [
+        (
+            "/v2/tasks/undefined/flag",
+            r#"{"flag":"success"}"#,
+            &["undefined"][..],
+        ),
+        (
+            "/feedback",
+            r#"{"task_id":"","flag":"success"}"#,
+            &["task_id", "empty"],
+        ),
+        ("/feedback", r#"{"flag":"success"}"#, &["task_id"]),
+        (
+            "/feedback",
+            r#"{"task_id":"t","flag":"bad"}"#,
+            &["flag", "success", "failure"],
+        ),
+        ("/feedback", r#"{"task_id":"t"}"#, &["flag"]),
+        (
+            "/feedback",
+            r#"{"task_id":"t","flag":"success","notes":7}"#,
+            &["notes"],
+        ),
+        ("/feedback", r#"[]"#, &["object"]),
+    ] {
+        let reply = pair.post(path, body).await;
+        assert_eq!(reply.status, 422, "{body} to {path}");
+        says(&reply.detail(), parts);
+    }
+    assert_eq!(pair.finish().await.accepted, 0);
+}
+
+#[tokio::test]
+async fn a_bad_line_gets_its_own_error_and_the_connection_goes_on() {
+    let pair = Pair::start_with(|setup| setup.with("intake.max_event_bytes", "32 KiB")).await;
+    let mut lines = Lines::connect(&pair.daemon.unix).await;
+    assert_eq!(lines.ask(GOOD).await["task_id"], "good");
+    let long = json!({"input": "x".repeat(40_000)}).to_string();
+    for (line, part) in [
+        ("{\"input\": ", "EOF"),
+        ("not json at all", "expected"),
+        ("{\"input\":7}", "input"),
+        ("{\"input\":\"x\",\"kind\":\"other\"}", "kind"),
+        (
+            "{\"kind\":\"feedback\",\"task_id\":\"undefined\",\"flag\":\"success\"}",
+            "undefined",
+        ),
+        (long.as_str(), "intake.max_event_bytes"),
+    ] {
+        says(
+            lines.ask(line).await["error"].as_str().expect("an error"),
+            &[part],
+        );
+    }
+    lines.write(b"{\"input\":\"\xff\"}\n").await;
+    says(
+        lines.answer().await["error"].as_str().expect("an error"),
+        &["UTF-8"],
+    );
+    assert_eq!(
+        lines.ask(&GOOD.replace("good", "after")).await["task_id"],
+        "after"
+    );
+    pair.upstream.stored(2).await;
+    assert_eq!(pair.finish().await.delivered, 2);
+}
+
+#[tokio::test]
+async fn a_full_spool_is_503_with_retry_after_and_what_was_taken_is_delivered() {
+    let pair = Pair::start_with(|setup| {
+        setup
+            .with("spool.max_bytes", "1 MiB")
+            .with("intake.max_body_bytes", "256 KiB")
+            .with("intake.max_event_bytes", "128 KiB")
+    })
+    .await;
+    pair.upstream.switch(json!({"down": true})).await;
+    let event = |n: usize| json!({"input": "x".repeat(40_000), "task_id": format!("t{n}")}).to_string();
+    let mut taken = 0;
+    let refused = loop {
+        assert!(taken < 100, "1 MiB does not hold a hundred events of 40 KB");
+        let reply = pair.post("/log", event(taken)).await;
+        if reply.status != 200 {
+            break reply;
+        }
+        taken += 1;
+    };
+    assert_eq!(refused.status, 503);
+    assert!(
+        refused.headers["retry-after"]
+            .to_str()
+            .expect("text")
+            .parse::<u32>()
+            .is_ok()
+    );
+    says(&refused.detail(), &["spool.max_bytes"]);
+    assert!(taken >= 20, "only {taken} fitted");
+
+    pair.upstream.switch(json!({"down": false})).await;
+    pair.upstream.stored(taken as u64).await;
+    pair.daemon.drained().await;
+    assert_eq!(
+        pair.post("/log", event(taken)).await.status,
+        200,
+        "there is room again"
+    );
+    assert_eq!(pair.finish().await.delivered, taken as u64 + 1);
+}
+
+#[tokio::test]
+async fn brackets_without_end_neither_crash_nor_fill_memory() {
+    let pair = Pair::start().await;
+    let brackets = "[".repeat(100_000);
+    assert_eq!(
+        pair.post("/log", format!("{{\"input\":\"x\",\"deep\":{brackets}"))
+            .await
+            .status,
+        422
+    );
+    let closed = format!(
+        "{{\"input\":\"x\",\"task_id\":\"deep\",\"deep\":{brackets}{}}}",
+        "]".repeat(100_000)
+    );
+    let reply = pair.post("/v2/log/p", batch(&[GOOD, &closed])).await;
+    assert_eq!(reply.status, 200);
+    pair.upstream.stored(1).await;
+    let counts = pair.finish().await;
+    assert_eq!(
+        (counts.delivered, counts.dead),
+        (1, 1),
+        "what the API can never take is a dead letter, alone"
+    );
+}
+
+#[tokio::test]
+async fn a_web_page_and_a_foreign_host_are_refused() {
+    let pair = Pair::start().await;
+    let request = pair
+        .client
+        .post(pair.at("/log"))
+        .header("origin", "https://evil.example")
+        .body(GOOD);
+    assert_eq!(client::send(request).await.status, 403);
+    let request = pair
+        .client
+        .post(pair.at("/log"))
+        .header("host", "evil.example")
+        .body(GOOD);
+    assert_eq!(client::send(request).await.status, 403);
+    assert_eq!(pair.finish().await.accepted, 0);
+}

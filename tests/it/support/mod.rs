@@ -1,0 +1,95 @@
+//! What the black-box tests stand on: the real binary as a child, the sandbox in this process, plain clients.
+
+pub(crate) mod client;
+pub(crate) mod daemon;
+pub(crate) mod ledger;
+pub(crate) mod load;
+pub(crate) mod skip;
+pub(crate) mod upstream;
+
+use std::future::Future;
+use std::time::Duration;
+
+/// Longest that a test waits for anything. Only a broken daemon ever takes this long.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Asks again until `check` gives a value; fails with `what` when [`PATIENCE`] runs out.
+pub(crate) async fn eventually<T, F: Future<Output = Option<T>>>(
+    what: &str,
+    mut check: impl FnMut() -> F,
+) -> T {
+    let asking = async {
+        let mut tick = tokio::time::interval(Duration::from_millis(10));
+        loop {
+            tick.tick().await;
+            if let Some(value) = check().await {
+                return value;
+            }
+        }
+    };
+    match tokio::time::timeout(PATIENCE, asking).await {
+        Ok(value) => value,
+        Err(_) => panic!("waited {PATIENCE:?} in vain for: {what}"),
+    }
+}
+
+/// A sandbox and a daemon in front of it, in a folder that goes with them.
+pub(crate) struct Pair {
+    pub(crate) upstream: upstream::Upstream,
+    pub(crate) daemon: daemon::Daemon,
+    pub(crate) setup: daemon::Setup,
+    pub(crate) client: reqwest::Client,
+    pub(crate) folder: tempfile::TempDir,
+}
+
+impl Pair {
+    /// Starts both, with further settings.
+    pub(crate) async fn start_with(adjust: impl FnOnce(daemon::Setup) -> daemon::Setup) -> Self {
+        let folder = tempfile::tempdir().expect("a temp folder");
+        let upstream = upstream::Upstream::start().await;
+        let setup = adjust(daemon::Setup::new(folder.path(), &upstream.url()));
+        let daemon = setup.start().await;
+        Self {
+            upstream,
+            daemon,
+            setup,
+            client: reqwest::Client::new(),
+            folder,
+        }
+    }
+
+    /// Starts both.
+    pub(crate) async fn start() -> Self {
+        Self::start_with(|setup| setup).await
+    }
+
+    /// `{daemon}{path}`
+    pub(crate) fn at(&self, path: &str) -> String {
+        format!("{}{path}", self.daemon.url)
+    }
+
+    /// POSTs JSON to the daemon.
+    pub(crate) async fn post(&self, path: &str, body: impl Into<reqwest::Body>) -> client::Reply {
+        client::post(&self.client, &self.at(path), body).await
+    }
+
+    /// Every dead letter, over the Unix socket.
+    pub(crate) async fn dead_letters(&self) -> Vec<serde_json::Value> {
+        dead_letters(&self.daemon).await
+    }
+
+    /// Waits for an empty queue, checks that nothing surprised the sandbox, ends both.
+    pub(crate) async fn finish(self) -> ledger::Counts {
+        let counts = self.daemon.drained().await;
+        self.upstream.finish().await;
+        counts
+    }
+}
+
+/// Every dead letter of a daemon, over its Unix socket.
+pub(crate) async fn dead_letters(daemon: &daemon::Daemon) -> Vec<serde_json::Value> {
+    let unix = client::unix(&daemon.unix);
+    let reply = client::send(unix.get("http://localhost/dead_letters?limit=1000")).await;
+    assert_eq!(reply.status, 200, "{reply:?}");
+    reply.json()["dead_letters"].as_array().expect("a list").clone()
+}

@@ -1,0 +1,335 @@
+//! What holds the house in order: imports point down the layers, and every configuration key is documented.
+#![allow(clippy::expect_used)] // A test's helpers fail by panicking, as it does itself.
+
+use phosphod::config::keys::{Default, KEYS, PROJECT_KEY};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+// ---- layers ----
+
+/// The layer from which on modules of one layer must not know each other (design.md section 2).
+const STRANGERS_FROM: u32 = 3;
+
+type Layers = BTreeMap<String, u32>;
+
+/// Reads the table in the documentation of `src/lib.rs`: ``| 1 | [`event`], [`batch`] | ... |``.
+fn layers(lib: &str) -> Layers {
+    let mut layers = Layers::new();
+    for row in lib.lines().filter_map(|line| line.strip_prefix("//! |")) {
+        let mut cells = row.split('|');
+        let Some(Ok(layer)) = cells.next().map(|cell| cell.trim().parse()) else {
+            continue;
+        };
+        for name in cells.next().unwrap_or_default().split(',') {
+            layers.insert(name.trim().trim_matches(['[', ']', '`']).to_owned(), layer);
+        }
+    }
+    layers
+}
+
+/// The code of a file without its line comments.
+fn code(text: &str) -> String {
+    let uncommented = |line: &str| match line.trim_start().starts_with("//") {
+        true => String::new(),
+        false => line.split(" // ").next().unwrap_or_default().to_owned(),
+    };
+    text.lines().map(uncommented).collect::<Vec<_>>().join("\n")
+}
+
+fn word(text: &str) -> String {
+    text.chars()
+        .take_while(|c| c.is_alphanumeric() || *c == '_')
+        .collect()
+}
+
+/// Names that stand first after `crate::`, or after so many `super::` that the crate's root is reached. `depth` is how
+/// many modules deep the file is.
+fn named(code: &str, depth: usize) -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    for prefix in ["crate::".to_owned(), "super::".repeat(depth)] {
+        for (at, _) in code.match_indices(&prefix) {
+            let inside_a_word = code[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == '$');
+            let rest = &code[at + prefix.len()..];
+            if inside_a_word {
+                continue;
+            }
+            match rest.strip_prefix('{') {
+                Some(group) => names.extend(heads(group)),
+                None => {
+                    names.insert(word(rest));
+                }
+            }
+        }
+    }
+    names
+}
+
+/// First words of the parts of a `{...}` group.
+fn heads(group: &str) -> Vec<String> {
+    let mut heads = Vec::new();
+    let mut depth = 0_u32;
+    let mut part = String::new();
+    for c in group.chars() {
+        match c {
+            '}' if depth == 0 => break,
+            ',' if depth == 0 => heads.push(word(std::mem::take(&mut part).trim())),
+            _ => {
+                depth = match c {
+                    '{' => depth + 1,
+                    '}' => depth - 1,
+                    _ => depth,
+                };
+                part.push(c);
+            }
+        }
+    }
+    heads.push(word(part.trim()));
+    heads.retain(|head| !head.is_empty());
+    heads
+}
+
+/// One source file: its path below `src/` and its text.
+type File = (String, String);
+
+fn module_of(path: &str) -> String {
+    let first = path.split('/').next().unwrap_or_default();
+    first.strip_suffix(".rs").unwrap_or(first).to_owned()
+}
+
+fn depth_of(path: &str) -> usize {
+    path.split('/').filter(|part| *part != "mod.rs").count()
+}
+
+/// Every breach of the layers, one sentence each.
+fn breaches(layers: &Layers, files: &[File]) -> Vec<String> {
+    let mut breaches = Vec::new();
+    let mut beside: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for (path, text) in files
+        .iter()
+        .filter(|(path, _)| path != "lib.rs" && path != "main.rs")
+    {
+        let module = module_of(path);
+        let Some(own) = layers.get(&module) else {
+            breaches.push(format!("src/{path}: {module} is not in the table of src/lib.rs"));
+            continue;
+        };
+        for name in named(&code(text), depth_of(path))
+            .into_iter()
+            .filter(|name| *name != module)
+        {
+            match layers.get(&name) {
+                Some(layer) if layer > own => {
+                    breaches.push(format!(
+                        "src/{path}: {module} (layer {own}) uses {name} (layer {layer})"
+                    ));
+                }
+                Some(layer) if layer == own && *own >= STRANGERS_FROM => {
+                    breaches.push(format!("src/{path}: {module} uses {name} of its own layer {own}"));
+                }
+                Some(layer) if layer == own => {
+                    beside.entry(module.clone()).or_default().insert(name);
+                }
+                _ => {}
+            }
+        }
+    }
+    for module in beside.keys() {
+        let mut seen = BTreeSet::new();
+        let mut next: Vec<&String> = beside[module].iter().collect();
+        while let Some(name) = next.pop() {
+            if seen.insert(name) {
+                next.extend(beside.get(name).into_iter().flatten());
+            }
+        }
+        if seen.contains(module) {
+            breaches.push(format!("{module} uses itself by way of its own layer"));
+        }
+    }
+    breaches
+}
+
+fn sources(folder: &Path, below: &Path, files: &mut Vec<File>) {
+    for entry in fs::read_dir(folder).expect("src can be listed") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            sources(&path, below, files);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let name = path
+                .strip_prefix(below)
+                .expect("below src")
+                .to_string_lossy()
+                .replace('\\', "/");
+            files.push((name, fs::read_to_string(&path).expect("UTF-8")));
+        }
+    }
+}
+
+#[test]
+fn imports_point_down_the_layers() {
+    let src = root().join("src");
+    let lib = fs::read_to_string(src.join("lib.rs")).expect("src/lib.rs");
+    let layers = layers(&lib);
+    let mut files = Vec::new();
+    sources(&src, &src, &mut files);
+
+    let declared = |line: &str| {
+        line.trim()
+            .strip_prefix("pub mod ")
+            .map(|name| name.trim_end_matches(';').to_owned())
+    };
+    let declared: BTreeSet<String> = lib.lines().filter_map(declared).collect();
+    assert_eq!(
+        declared,
+        layers.keys().cloned().collect(),
+        "modules of src/lib.rs and its table"
+    );
+    assert_eq!(breaches(&layers, &files), Vec::<String>::new());
+}
+
+#[test]
+fn a_breach_of_the_layers_is_seen() {
+    let layers = layers(
+        "//! | 0 | [`ids`], [`wire`] | x |\n//! | 3 | [`intake`], [`courier`] | x |\n//! | 5 | [`daemon`] | x |",
+    );
+    assert_eq!(layers.len(), 5);
+    let seen = |path: &str, text: &str| breaches(&layers, &[(path.to_owned(), text.to_owned())]).len();
+    assert_eq!(
+        seen("intake/mod.rs", "use crate::ids::Lane;\nuse crate::intake::x;"),
+        0
+    );
+    assert_eq!(
+        seen(
+            "intake/mod.rs",
+            "/// See [`crate::daemon`].\nlet x = 1; // crate::daemon"
+        ),
+        0
+    );
+    assert_eq!(seen("intake/mod.rs", "use crate::daemon::run;"), 1);
+    assert_eq!(seen("intake/a.rs", "let x = crate::courier::run();"), 1);
+    assert_eq!(
+        seen("ids.rs", "use crate::{\n    wire::{a, b},\n    daemon::{c},\n};"),
+        1
+    );
+    assert_eq!(seen("intake/a.rs", "use super::super::daemon;"), 1);
+    assert_eq!(seen("stray.rs", ""), 1);
+    let two = |a: &str, b: &str| {
+        breaches(
+            &layers,
+            &[("ids.rs".into(), a.into()), ("wire.rs".into(), b.into())],
+        )
+        .len()
+    };
+    assert_eq!(two("use crate::wire;", ""), 0);
+    assert_eq!(two("use crate::wire;", "use crate::ids;"), 2);
+}
+
+// ---- configuration keys ----
+
+/// A key as `config.toml` has it.
+#[derive(Debug, PartialEq)]
+struct Documented {
+    path: String,
+    value: String,
+    comment: String,
+}
+
+fn documented(text: &str) -> Vec<Documented> {
+    let mut keys = Vec::new();
+    let mut section = String::new();
+    let mut comment = String::new();
+    for line in text.lines() {
+        let bare = line.strip_prefix('#').unwrap_or(line);
+        if line.starts_with("# ") || line == "#" {
+            comment = format!("{comment}{} ", bare.trim());
+        } else if let Some(name) = bare.strip_prefix('[') {
+            section = name.trim_end_matches(']').replace("your-project-id", "<id>");
+            comment.clear();
+        } else if let Some((name, value)) = bare.split_once(" = ") {
+            let path = format!("{section}.{name}");
+            keys.push(Documented {
+                path,
+                value: value.to_owned(),
+                comment: std::mem::take(&mut comment),
+            });
+        } else {
+            comment.clear();
+        }
+    }
+    keys
+}
+
+/// Everything in which `config.toml` and the code disagree.
+fn disagreements(text: &str) -> Vec<String> {
+    let documented = documented(text);
+    let mut wrong = Vec::new();
+    for key in KEYS {
+        let of_key: Vec<_> = documented.iter().filter(|found| found.path == key.path).collect();
+        let [found] = of_key.as_slice() else {
+            wrong.push(format!("{} stands there {} times", key.path, of_key.len()));
+            continue;
+        };
+        let tail = format!(
+            "Unit: {}. Default: {} ",
+            key.kind.unit(),
+            key.default.documented()
+        );
+        match found.comment.strip_suffix(&tail) {
+            Some(what) if what.trim().len() >= 10 => {}
+            Some(_) => wrong.push(format!("{}: it does not say what it does", key.path)),
+            None => wrong.push(format!("{}: the comment should end in {tail:?}", key.path)),
+        }
+        let fixed = matches!(key.default, Default::Text(_) | Default::Bare(_));
+        if fixed && found.value != key.default.documented() {
+            wrong.push(format!("{}: {} is not the default", key.path, found.value));
+        }
+    }
+    let known: BTreeSet<_> = KEYS.iter().map(|key| key.path).collect();
+    let unknown = documented
+        .iter()
+        .filter(|found| !known.contains(found.path.as_str()));
+    wrong.extend(unknown.map(|found| format!("{} is not known", found.path)));
+    wrong
+}
+
+fn shipped() -> String {
+    fs::read_to_string(root().join("config.toml")).expect("config.toml")
+}
+
+#[test]
+fn config_toml_documents_every_key_with_unit_and_default() {
+    assert_eq!(disagreements(&shipped()), Vec::<String>::new());
+    assert!(
+        KEYS.iter().any(|key| key.path == PROJECT_KEY),
+        "the keys of single projects are documented too"
+    );
+}
+
+#[test]
+fn a_disagreement_of_config_toml_is_seen() {
+    let text = shipped();
+    for (from, to) in [
+        ("#max_events = 500", "#max_events = 501"),
+        ("#max_events = 500", ""),
+        ("#max_events = 500", "#max_events = 500\n#max_happiness = 1"),
+        ("Unit: events.", "Unit: bytes."),
+        (
+            "# Unit: path. Default: $STATE_DIRECTORY",
+            "# Unit: path. Default: $HOME",
+        ),
+        ("# Permissions of the Unix socket.\n", ""),
+    ] {
+        let changed = text.replacen(from, to, 1);
+        assert_ne!(changed, text, "{from}");
+        assert_eq!(
+            disagreements(&changed).len(),
+            1,
+            "{from} to {to:?}: {:?}",
+            disagreements(&changed)
+        );
+    }
+}
