@@ -22,7 +22,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const FEEDBACK_TIMEOUT: Duration = Duration::from_secs(40);
 /// Longest that an unused connection is kept. Servers commonly close theirs after 60 s or more.
 const POOL_IDLE: Duration = Duration::from_secs(50);
-/// Most bytes of a 200's body; the echo of a full batch is a little larger than the batch.
+/// Most bytes of a 2xx reply's body; the echo of a full batch is a little larger than the batch.
 const MAX_REPLY_BYTES: usize = 64 << 20;
 /// Most bytes of any other body; what is beyond is cut off, because only an excerpt of it is of use.
 const MAX_ERROR_BYTES: usize = 64 << 10;
@@ -158,7 +158,7 @@ impl Upstream {
         Ok(Answer {
             status,
             retry_after,
-            body: read_body(response, status == 200).await?,
+            body: read_body(response, (200..300).contains(&status)).await?,
         })
     }
 
@@ -233,7 +233,7 @@ fn retry_after(value: &str, now: SystemTime) -> Option<Duration> {
     Some(at.duration_since(now).unwrap_or_default())
 }
 
-/// The whole body of a 200, or as much of another reply's as an excerpt needs.
+/// The whole body of a 2xx, or as much of another reply's as an excerpt needs.
 async fn read_body(mut response: Response, whole: bool) -> Result<bytes::Bytes, Failure> {
     let limit = if whole { MAX_REPLY_BYTES } else { MAX_ERROR_BYTES };
     let mut body = bytes::BytesMut::new();

@@ -129,11 +129,14 @@ fn dressed(event: &Leased, dress: Dress) -> Cow<'_, [u8]> {
     }
 }
 
-/// The status, if there is one, and the beginning of the body of a reply that is not a 200 (a 200's would be the
+/// The status, if there is one, and the beginning of the body of a reply that is no success (a 200's would be the
 /// batch itself, echoed).
 pub(super) fn facts(outcome: &Outcome) -> (Option<u16>, Option<String>) {
     match outcome {
-        Outcome::Answered(Answer { status: 200, .. }) => (Some(200), None),
+        Outcome::Answered(Answer {
+            status: status @ 200..300,
+            ..
+        }) => (Some(*status), None),
         Outcome::Answered(answer) => {
             let head = &answer.body[..answer.body.len().min(EXCERPT_BYTES)];
             (
