@@ -55,7 +55,10 @@ impl Room {
                 // An append that could never fit says nothing about the spool.
                 if adding <= self.max_bytes && self.full.is_none() {
                     tracing::warn!(reason = %sentence, "the spool is full");
-                    self.full = Some(Full { sentence: sentence.clone(), adding });
+                    self.full = Some(Full {
+                        sentence: sentence.clone(),
+                        adding,
+                    });
                 }
                 Err(sentence)
             }
@@ -64,7 +67,9 @@ impl Room {
 
     /// Looks again whether a full spool has room.
     pub(super) fn recheck(&mut self, live: u64, now: Instant) {
-        let Some(adding) = self.full.as_ref().map(|full| full.adding) else { return };
+        let Some(adding) = self.full.as_ref().map(|full| full.adding) else {
+            return;
+        };
         if self.over_bytes(live, adding).is_none() && self.under_floor(0, now).is_none() {
             self.full = None;
             tracing::info!("the spool has room again");
