@@ -29,6 +29,18 @@ pub enum LaneState {
     },
 }
 
+impl LaneState {
+    /// `flowing`, `backing_off`, `parked` or `queueing_only`, as used in metrics and status.
+    pub fn name(&self) -> &'static str {
+        match self {
+            LaneState::Flowing => "flowing",
+            LaneState::BackingOff { .. } => "backing_off",
+            LaneState::Parked { .. } => "parked",
+            LaneState::QueueingOnly { .. } => "queueing_only",
+        }
+    }
+}
+
 /// All lanes' states. Cheap to clone; all clones show the same.
 #[derive(Debug, Clone, Default)]
 pub struct Board(Arc<Mutex<BTreeMap<Lane, LaneState>>>);
@@ -48,5 +60,47 @@ impl Board {
     pub fn get(&self, lane: &Lane) -> LaneState {
         let lanes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         lanes.get(lane).cloned().unwrap_or(LaneState::Flowing)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::{Kind, ProjectId};
+
+    #[test]
+    fn only_a_change_of_kind_is_worth_a_log_line() {
+        let board = Board::default();
+        let lane = Lane {
+            project: ProjectId::new("p").expect("an id"),
+            kind: Kind::Log,
+        };
+        let failing = |failures| LaneState::BackingOff {
+            failures,
+            reason: "down".into(),
+        };
+        assert_eq!(board.get(&lane), LaneState::Flowing);
+        assert!(board.set(&lane, failing(1)));
+        assert!(!board.set(&lane, failing(2)));
+        assert_eq!(board.get(&lane), failing(2));
+        assert!(board.set(&lane, LaneState::Flowing));
+    }
+
+    #[test]
+    fn the_name_of_a_state_is_what_status_shows() {
+        let reason = String::new();
+        for state in [
+            LaneState::Flowing,
+            LaneState::Parked {
+                reason: reason.clone(),
+            },
+            LaneState::QueueingOnly {
+                reason: reason.clone(),
+            },
+            LaneState::BackingOff { failures: 1, reason },
+        ] {
+            let json = serde_json::to_value(&state).expect("it serializes");
+            assert_eq!(json["state"], state.name());
+        }
     }
 }

@@ -2,6 +2,7 @@
 mod config;
 mod logging;
 mod run;
+mod sandbox;
 
 use crate::config::{Mistakes, Sources};
 use clap::{Args, Parser, Subcommand};
@@ -30,6 +31,8 @@ enum Command {
     /// Look at the configuration without running anything.
     #[command(subcommand)]
     Config(config::ConfigCommand),
+    /// Run a local stand-in for the phospho API, to develop without a key.
+    Sandbox(sandbox::SandboxArgs),
 }
 
 /// Where the configuration comes from.
@@ -81,6 +84,7 @@ pub fn main() -> ExitCode {
     match cli.command {
         Command::Run(configured) => run::run(configured.sources()),
         Command::Config(command) => config::run(command),
+        Command::Sandbox(args) => sandbox::run(args),
     }
 }
 

@@ -1,17 +1,38 @@
 //! One courier a lane: takes batches from the spool to the API and ends each event by its verdict.
+//!
+//! | file | concern |
+//! |---|---|
+//! | this one, `supervisor` | settings; one task a lane, and their end |
+//! | `stop` | how far the shutdown has come |
+//! | `line`, `health`, `size` | what a lane's tasks share: how the upstream is doing, what people are told |
+//! | `log_lane`, `send`, `delivery` | batches: when, how, and which events of one after a refusal (pure) |
+//! | `confirm`, `readback`, `tokens` | was it stored, and what if not |
+//! | `feedback_lane`, `feedback_try`, `roster` | feedback: one in flight per task |
+
+mod confirm;
+mod delivery;
+mod feedback_lane;
+mod feedback_try;
+mod health;
+mod line;
+mod log_lane;
+mod readback;
+mod roster;
+mod send;
+mod size;
+mod stop;
+mod supervisor;
+mod tokens;
+
+pub use supervisor::run;
+
 use crate::backoff::Backoff;
 use crate::batch::Limits;
-use crate::board::Board;
 use crate::ids::ProjectId;
-use crate::metrics::Metrics;
 use crate::secret::Secret;
-use crate::spool::Spool;
 use crate::upstream::Upstream;
 use std::collections::BTreeMap;
-use std::future::Future;
-use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::watch;
 
 /// Everything a courier is told by configuration; replaced whole on reload.
 #[derive(Debug, Clone)]
@@ -22,6 +43,9 @@ pub struct Settings {
     pub backoff: Backoff,
     /// `delivery.confirm`. Default true.
     pub confirm: bool,
+    /// How long an accepted event may be missing before it counts as not stored. It is looked for five times, at
+    /// growing intervals (`delivery.confirm_patience`). Default 3.4 s, longer than the API was ever seen to take.
+    pub confirm_patience: Duration,
     /// `delivery.concurrency`: log batches of one project in flight at once. Default 1, which keeps the order of acceptance.
     pub concurrency: usize,
     /// `feedback.wait_max`: how long a feedback waits for its task. Default 1 h.
@@ -36,15 +60,20 @@ pub struct Settings {
     pub upstream: Upstream,
 }
 
-/// Runs a courier for every lane, present and future, until `shutdown` resolves; then lets attempts in flight finish
-/// for up to `grace`, releases the rest, and returns.
-pub async fn run(
-    _spool: Spool,
-    _settings: watch::Receiver<Arc<Settings>>,
-    _board: Board,
-    _metrics: Arc<Metrics>,
-    _shutdown: impl Future<Output = ()> + Send,
-    _grace: Duration,
-) {
-    todo!()
+impl Settings {
+    /// The key to send a project's events with: its own, else the default one.
+    pub fn key_for(&self, project: &ProjectId) -> Option<&Secret> {
+        self.project_keys.get(project).or(self.default_key.as_ref())
+    }
+}
+
+/// Why the couriers ended without being told to. Nothing is lost: what was in flight is on disk.
+#[derive(Debug, thiserror::Error)]
+pub enum CourierError {
+    /// A lane's task panicked: a bug.
+    #[error("a courier failed, which is a bug in phosphod (what was queued is safe on disk): {0}")]
+    Failed(#[from] tokio::task::JoinError),
+    /// The spool's thread is gone, and with it the list of lanes.
+    #[error("the spool ended before the couriers did: see the errors logged before this one")]
+    SpoolGone,
 }

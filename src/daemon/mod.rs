@@ -9,6 +9,7 @@ mod reload;
 
 use crate::admin::{self, Admin};
 use crate::board::Board;
+use crate::courier::CourierError;
 use crate::http::{self, Limits, Listener, Router};
 use crate::intake::{self, Intake};
 use crate::metrics::Metrics;
@@ -37,11 +38,16 @@ pub enum DaemonError {
     /// What systemd handed over could not be used.
     #[error("cannot use the sockets that systemd handed over: {0}; check phosphod.socket")]
     Inherited(std::io::Error),
+    /// Delivery ended unasked.
+    #[error(transparent)]
+    Courier(#[from] CourierError),
     /// Signals could not be listened for.
     #[error("cannot listen for signals: {0}")]
     Signals(std::io::Error),
     /// A part that should run for ever ended.
-    #[error("{part} ended unasked{why}: what was acknowledged is safe on disk; start the daemon again and report this")]
+    #[error(
+        "{part} ended unasked{why}: what was acknowledged is safe on disk; start the daemon again and report this"
+    )]
     Part {
         /// Which part.
         part: &'static str,
@@ -87,7 +93,12 @@ pub async fn run(
     parts.stop().await;
     spool.close().await;
     let ledger = spool.ledger();
-    tracing::info!(queued = ledger.queued, delivered = ledger.delivered, dead = ledger.dead, "stopped");
+    tracing::info!(
+        queued = ledger.queued,
+        delivered = ledger.delivered,
+        dead = ledger.dead,
+        "stopped"
+    );
     ended.map(|_| ())
 }
 
@@ -95,7 +106,10 @@ async fn open_spool(settings: &config::Settings) -> Result<Spool, DaemonError> {
     let settings = settings.spool.clone();
     match tokio::task::spawn_blocking(move || Spool::open(settings)).await {
         Ok(opened) => Ok(opened?),
-        Err(fault) => Err(DaemonError::Part { part: "opening the data folder", why: format!(" ({fault})") }),
+        Err(fault) => Err(DaemonError::Part {
+            part: "opening the data folder",
+            why: format!(" ({fault})"),
+        }),
     }
 }
 
@@ -114,12 +128,21 @@ impl Sockets {
         if inherited.tcp.is_some() || inherited.unix.is_some() {
             let tcp = inherited.tcp.map(tokio::net::TcpListener::from_std).transpose();
             let unix = inherited.unix.map(tokio::net::UnixListener::from_std).transpose();
-            let (tcp, unix) = (tcp.map_err(DaemonError::Inherited)?, unix.map_err(DaemonError::Inherited)?);
-            return Ok(Self { tcp, unix, owned: None });
+            let (tcp, unix) = (
+                tcp.map_err(DaemonError::Inherited)?,
+                unix.map_err(DaemonError::Inherited)?,
+            );
+            return Ok(Self {
+                tcp,
+                unix,
+                owned: None,
+            });
         }
         let tcp = settings.http.map(bind::tcp).transpose()?;
         let unix = settings.unix.as_deref();
-        let unix = unix.map(|path| bind::unix(path, settings.unix_mode, settings.unix_group)).transpose()?;
+        let unix = unix
+            .map(|path| bind::unix(path, settings.unix_mode, settings.unix_group))
+            .transpose()?;
         let (unix, owned) = unix.unzip();
         Ok(Self { tcp, unix, owned })
     }
@@ -151,22 +174,28 @@ impl Names {
         );
         let delivery = &settings.delivery;
         if delivery.default_key.is_none() && delivery.project_keys.is_empty() {
-            tracing::warn!("no API key: events are only queued; set PHOSPHO_API_KEY or upstream.api_key_file");
+            tracing::warn!(
+                "no API key: events are only queued; set PHOSPHO_API_KEY or upstream.api_key_file"
+            );
         }
     }
 }
 
 impl std::fmt::Display for Names {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let names: Vec<_> = [&self.http, &self.unix].into_iter().flatten().map(String::as_str).collect();
+        let names: Vec<_> = [&self.http, &self.unix]
+            .into_iter()
+            .flatten()
+            .map(String::as_str)
+            .collect();
         f.write_str(&names.join(" and "))
     }
 }
 
 /// The tasks that run for ever, in two groups that stop one after the other.
 struct Parts {
-    tasks: JoinSet<&'static str>,
-    couriers: JoinSet<&'static str>,
+    listeners: JoinSet<&'static str>,
+    couriers: JoinSet<Result<(), CourierError>>,
     stop_listening: watch::Sender<bool>,
     stop_delivering: watch::Sender<bool>,
     _owned: Option<OwnedSocket>,
@@ -181,25 +210,34 @@ impl Parts {
     ) -> Self {
         let metrics = Arc::new(Metrics::new());
         let board = Board::default();
-        let intake = Arc::new(Intake::new(intake_settings(&settings.intake), spool.clone(), metrics.clone()));
-        let about = admin::About { base_url: settings.upstream.base_url.clone() };
+        let intake = Arc::new(Intake::new(
+            intake_settings(&settings.intake),
+            spool.clone(),
+            metrics.clone(),
+        ));
+        let about = admin::About {
+            base_url: settings.upstream.base_url.clone(),
+        };
         let admin = Arc::new(Admin::new(about, spool.clone(), board.clone(), metrics.clone()));
         let gate = intake.gate();
         let router = Arc::new(Router::new(intake, admin, gate, metrics.clone()));
 
         let (stop_listening, listening) = watch::channel(false);
         let (stop_delivering, delivering) = watch::channel(false);
-        let limits = Limits { drain: settings.grace, ..Limits::default() };
-        let mut tasks = JoinSet::new();
-        let listeners = [
+        let limits = Limits {
+            drain: settings.grace,
+            ..Limits::default()
+        };
+        let mut serving = JoinSet::new();
+        let named = [
             ("the TCP listener", sockets.tcp.map(Listener::Tcp)),
             ("the Unix listener", sockets.unix.map(Listener::Unix)),
         ];
-        for (name, listener) in listeners {
+        for (name, listener) in named {
             let Some(listener) = listener else { continue };
-            let serving = http::serve(listener, router.clone(), limits, stopped(listening.clone()));
-            tasks.spawn(async move {
-                serving.await;
+            let until_stopped = http::serve(listener, router.clone(), limits, stopped(listening.clone()));
+            serving.spawn(async move {
+                until_stopped.await;
                 name
             });
         }
@@ -212,31 +250,45 @@ impl Parts {
             settings.grace,
         );
         let mut couriers = JoinSet::new();
-        couriers.spawn(async move {
-            delivery.await;
-            "delivery"
-        });
-        Self { tasks, couriers, stop_listening, stop_delivering, _owned: sockets.owned }
+        couriers.spawn(delivery);
+        Self {
+            listeners: serving,
+            couriers,
+            stop_listening,
+            stop_delivering,
+            _owned: sockets.owned,
+        }
     }
 
     /// Resolves when a part ends by itself, which none should.
     async fn ended(&mut self) -> DaemonError {
-        let ended = tokio::select! {
-            Some(ended) = self.tasks.join_next() => ended,
-            Some(ended) = self.couriers.join_next() => ended,
+        let failed = |part, why: &dyn std::fmt::Display| DaemonError::Part {
+            part,
+            why: format!(" ({why})"),
         };
-        match ended {
-            Ok(part) => DaemonError::Part { part, why: String::new() },
-            Err(fault) => DaemonError::Part { part: "a task", why: format!(" ({fault})") },
+        tokio::select! {
+            Some(ended) = self.listeners.join_next() => match ended {
+                Ok(part) => failed(part, &"nobody had asked it to"),
+                Err(fault) => failed("a listener", &fault),
+            },
+            Some(ended) = self.couriers.join_next() => match ended {
+                Ok(Ok(())) => failed("delivery", &"nobody had asked it to"),
+                Ok(Err(fault)) => fault.into(),
+                Err(fault) => failed("delivery", &fault),
+            },
         }
     }
 
     /// Listeners first, so that nothing new comes; then the couriers. Both bound their own time.
     async fn stop(&mut self) {
         self.stop_listening.send_replace(true);
-        while self.tasks.join_next().await.is_some() {}
+        while self.listeners.join_next().await.is_some() {}
         self.stop_delivering.send_replace(true);
-        while self.couriers.join_next().await.is_some() {}
+        while let Some(ended) = self.couriers.join_next().await {
+            if let Ok(Err(fault)) = ended {
+                tracing::error!(%fault, "while stopping");
+            }
+        }
     }
 }
 

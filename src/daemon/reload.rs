@@ -21,7 +21,10 @@ pub(super) fn apply(
             couriers.send_replace(Arc::new(courier));
             tracing::info!("configuration reloaded: parked lanes try again at once");
             for section in needs_restart(running, &settings) {
-                tracing::warn!(section, "a change that takes effect only with a restart of the daemon");
+                tracing::warn!(
+                    section,
+                    "a change that takes effect only with a restart of the daemon"
+                );
             }
         }
         Err(why) => tracing::error!(%why, "configuration not reloaded: nothing has changed"),

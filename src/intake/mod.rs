@@ -1,1 +1,274 @@
-//! The routes that take events and feedback.
+//! The routes that take events and feedback (design.md section 5), and NDJSON on the Unix socket.
+//!
+//! What to answer and what to store is decided by pure functions ([`log`], [`mod@line`]); what is here reads bodies, hands
+//! the entries to the spool, and answers once they are on disk.
+
+pub mod line;
+pub mod log;
+mod ndjson;
+
+use crate::event::Refusal;
+use crate::feedback::Feedback;
+use crate::http::{
+    Call, Gate, Guard, Limits, Lines, Refused, Reply, Route, Service, Stop, Verb, detail, json, unavailable,
+};
+use crate::ids::{Kind, Lane, ProjectId};
+use crate::metrics::{KindLabel, Metrics};
+use crate::secret::Secret;
+use crate::spool::{AppendError, Entry, Spool};
+use crate::wire::{self, BodyError};
+use hyper::StatusCode;
+use log::{Door, Plan};
+use prometheus_client::metrics::counter::Counter;
+use serde_json::value::RawValue;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use tokio::io::BufReader;
+use tokio::net::UnixStream;
+use uuid::Uuid;
+
+/// What a client is told to wait when the spool does not take its events, in seconds.
+const RETRY_AFTER_S: u32 = 5;
+
+/// Events that are parsed before other requests get a turn, so that a body of 10,000 does not stall them.
+const EVENTS_A_TURN: usize = 256;
+
+/// How the intake is set up (`[intake]`, and the project of `[upstream]`).
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// `intake.max_body_bytes`: largest request body.
+    pub max_body_bytes: usize,
+    /// `intake.max_event_bytes`: largest single event; a larger one becomes a dead letter. Also the longest NDJSON line.
+    pub max_event_bytes: usize,
+    /// `upstream.project_id`, for what names no project. Default none.
+    pub default_project: Option<ProjectId>,
+    /// The content of `intake.token_file`: asked for over TCP. Default none.
+    pub token: Option<Secret>,
+}
+
+/// Which intake route was called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Id {
+    /// A batch for the project in the path.
+    LogTo,
+    /// Anything that is events.
+    Log,
+    /// Feedback about the task in the path.
+    FeedbackOn,
+    /// Feedback that names its task itself.
+    Feedback,
+    /// What SDKs ask whether the API is there.
+    Health,
+}
+
+const fn post(pattern: &'static str, id: Id) -> Route<Id> {
+    Route {
+        verb: Verb::Post,
+        pattern,
+        guard: Guard::Write,
+        id,
+    }
+}
+
+/// Takes events and feedback and puts them into the spool.
+#[derive(Clone)]
+pub struct Intake {
+    settings: Settings,
+    spool: Spool,
+    metrics: Arc<Metrics>,
+    counters: Counters,
+}
+
+/// Counters of `metrics` that every request touches, looked up once.
+#[derive(Clone)]
+struct Counters {
+    logs: Counter,
+    feedbacks: Counter,
+    refused_logs: Counter,
+}
+
+impl Counters {
+    /// Which one counts an entry of that kind; only log events are ever kept as dead letters here.
+    fn of(&self, kind: Kind, deliverable: bool) -> &Counter {
+        match (kind, deliverable) {
+            (_, false) => &self.refused_logs,
+            (Kind::Log, true) => &self.logs,
+            (Kind::Feedback, true) => &self.feedbacks,
+        }
+    }
+}
+
+impl Intake {
+    /// An intake into `spool`.
+    pub fn new(settings: Settings, spool: Spool, metrics: Arc<Metrics>) -> Self {
+        let label = |kind: Kind| KindLabel { kind: kind.as_str() };
+        let counters = Counters {
+            logs: metrics.intake_events.get_or_create(&label(Kind::Log)).clone(),
+            feedbacks: metrics
+                .intake_events
+                .get_or_create(&label(Kind::Feedback))
+                .clone(),
+            refused_logs: metrics
+                .intake_refused_events
+                .get_or_create(&label(Kind::Log))
+                .clone(),
+        };
+        Self {
+            settings,
+            spool,
+            metrics,
+            counters,
+        }
+    }
+
+    /// What callers must show, for the [`crate::http::Router`] in front.
+    pub fn gate(&self) -> Gate {
+        Gate {
+            token: self.settings.token.clone(),
+        }
+    }
+
+    async fn log(&self, mut call: Call, id: Id) -> Result<Reply, Refused> {
+        let project = match id {
+            Id::LogTo => {
+                Some(ProjectId::new(&call.param()?).map_err(|error| unprocessable(&error.to_string()))?)
+            }
+            _ => self.settings.default_project.clone(),
+        };
+        let body = call
+            .json_body(self.settings.max_body_bytes, "intake.max_body_bytes")
+            .await?;
+        let split = match id {
+            Id::LogTo => wire::split_batch(&body),
+            _ => wire::split_any(&body),
+        };
+        let events = split.map_err(|error: BodyError| unprocessable(&error.to_string()))?;
+        let door = Door {
+            project,
+            max_event_bytes: self.settings.max_event_bytes,
+        };
+        let plan = self.plan(&events, &door).await?;
+        // A large body need not stay while the disk is written.
+        drop(events);
+        drop(body);
+        let (accepted, refused) = (plan.accepted, plan.refused);
+        let (entries, reply) = plan.finish();
+        self.append(entries).await.map_err(|error| refusal_of(&error))?;
+        self.counters.logs.inc_by(accepted);
+        self.counters.refused_logs.inc_by(refused);
+        Ok(json(StatusCode::OK, reply))
+    }
+
+    async fn plan(&self, events: &[&RawValue], door: &Door) -> Result<Plan, Refused> {
+        let now_s = now_s();
+        let mut plan = Plan::for_events(events.len());
+        for (turn, events) in events.chunks(EVENTS_A_TURN).enumerate() {
+            if turn > 0 {
+                tokio::task::yield_now().await;
+            }
+            for event in events {
+                let raw = event.get().as_bytes();
+                plan.add(raw, door, now_s, Uuid::new_v4())
+                    .map_err(|refusal: Refusal| unprocessable(&refusal.to_string()))?;
+            }
+        }
+        Ok(plan)
+    }
+
+    async fn feedback(&self, mut call: Call, id: Id) -> Result<Reply, Refused> {
+        let task = match id {
+            Id::FeedbackOn => Some(call.param()?.into_owned()),
+            _ => None,
+        };
+        let Settings {
+            max_body_bytes,
+            max_event_bytes,
+            ..
+        } = self.settings;
+        let body = match max_body_bytes < max_event_bytes {
+            true => call.json_body(max_body_bytes, "intake.max_body_bytes").await?,
+            false => call.json_body(max_event_bytes, "intake.max_event_bytes").await?,
+        };
+        let feedback = Feedback::parse(&body, task.as_deref(), self.settings.default_project.as_ref())
+            .map_err(|refusal| unprocessable(&refusal.to_string()))?;
+        let mut reply = b"{\"task_id\":".to_vec();
+        wire::json::push_string(&mut reply, feedback.task().as_str());
+        reply.extend_from_slice(b",\"queued\":true}");
+        self.append(vec![entry_of(&feedback)])
+            .await
+            .map_err(|error| refusal_of(&error))?;
+        self.counters.feedbacks.inc();
+        Ok(json(StatusCode::OK, reply))
+    }
+
+    /// Resolves once the entries are on disk.
+    async fn append(&self, entries: Vec<Entry>) -> Result<(), AppendError> {
+        if entries.is_empty() {
+            return Ok(());
+        }
+        let began = Instant::now();
+        self.spool.append(entries).await?;
+        self.metrics
+            .intake_append_seconds
+            .observe(began.elapsed().as_secs_f64());
+        Ok(())
+    }
+}
+
+impl Service for Intake {
+    type Id = Id;
+
+    const ROUTES: &'static [Route<Id>] = &[
+        post("/v2/log/{project_id}", Id::LogTo),
+        post("/v0/log/{project_id}", Id::LogTo),
+        post("/v2/tasks/{task_id}/flag", Id::FeedbackOn),
+        post("/v2/tasks/{task_id}/human-eval", Id::FeedbackOn),
+        Route {
+            verb: Verb::Get,
+            pattern: "/v2/health",
+            guard: Guard::Token,
+            id: Id::Health,
+        },
+        post("/log", Id::Log),
+        post("/feedback", Id::Feedback),
+    ];
+
+    async fn call(&self, id: Id, call: Call) -> Reply {
+        let answered = match id {
+            Id::LogTo | Id::Log => self.log(call, id).await,
+            Id::FeedbackOn | Id::Feedback => self.feedback(call, id).await,
+            Id::Health => Ok(json(StatusCode::OK, &b"{\"status\":\"OK\"}"[..])),
+        };
+        answered.unwrap_or_else(|refused| *refused)
+    }
+}
+
+impl Lines for Intake {
+    async fn lines(&self, stream: BufReader<UnixStream>, limits: Limits, stop: Stop) {
+        ndjson::serve(self, stream, limits, stop).await;
+    }
+}
+
+fn entry_of(feedback: &Feedback) -> Entry {
+    Entry::Queued {
+        lane: Lane {
+            project: feedback.project().clone(),
+            kind: Kind::Feedback,
+        },
+        record: feedback.to_record(),
+    }
+}
+
+fn unprocessable(sentence: &str) -> Refused {
+    Box::new(detail(StatusCode::UNPROCESSABLE_ENTITY, sentence))
+}
+
+fn refusal_of(error: &AppendError) -> Refused {
+    Box::new(unavailable(&error.to_string(), RETRY_AFTER_S))
+}
+
+/// Seconds since 1970; a clock before that counts as 0, which the API replaces by its own time.
+fn now_s() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+}

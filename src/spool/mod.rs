@@ -63,7 +63,7 @@ use view::{Shared, locked};
 const MAX_WAITING_COMMANDS: usize = 1_024;
 
 /// How the spool is set up (`[spool]`, `[dead_letters]`).
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     /// Data folder; made with mode 0700 if absent.
     pub path: PathBuf,

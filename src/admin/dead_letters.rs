@@ -1,0 +1,144 @@
+//! The pages of `/dead_letters`. Pure.
+
+use crate::ids::Seq;
+use crate::spool::DeadLetter;
+use serde::Serialize;
+use serde_json::value::RawValue;
+use std::borrow::Cow;
+
+/// Dead letters on a page unless the query says otherwise, and at most.
+const DEFAULT_LIMIT: usize = 100;
+const MAX_LIMIT: usize = 1000;
+
+/// Which dead letters are asked for.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Page {
+    pub(super) after: Option<Seq>,
+    pub(super) limit: usize,
+}
+
+impl Page {
+    /// From the query's values.
+    pub(super) fn of(after: Option<&str>, limit: Option<&str>) -> Result<Self, &'static str> {
+        let after = after.map(str::parse).transpose();
+        let after = after
+            .map_err(|_| "after must be the seq of the last dead letter that was read, a whole number")?;
+        let limit = limit.map_or(Ok(DEFAULT_LIMIT), str::parse);
+        match limit {
+            Ok(limit @ 1..=MAX_LIMIT) => Ok(Self {
+                after: after.map(Seq),
+                limit,
+            }),
+            _ => Err("limit must be a whole number from 1 to 1000"),
+        }
+    }
+}
+
+/// A dead letter as it is shown.
+#[derive(Debug, Serialize)]
+pub(super) struct Shown<'a> {
+    seq: u64,
+    project: &'a str,
+    kind: &'static str,
+    reason: &'a str,
+    status: Option<u16>,
+    excerpt: Option<&'a str>,
+    attempts: u32,
+    buried_at_ms: u64,
+    record: Record<'a>,
+}
+
+/// The JSON as it was accepted, or what was sent instead of JSON, as text.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum Record<'a> {
+    Json(&'a RawValue),
+    Text(Cow<'a, str>),
+}
+
+impl<'a> Shown<'a> {
+    pub(super) fn new(letter: &'a DeadLetter) -> Self {
+        let record = match serde_json::from_slice(&letter.record) {
+            Ok(json) => Record::Json(json),
+            Err(_) => Record::Text(String::from_utf8_lossy(&letter.record)),
+        };
+        Self {
+            seq: letter.seq.0,
+            project: letter.lane.project.as_str(),
+            kind: letter.lane.kind.as_str(),
+            reason: &letter.burial.reason,
+            status: letter.burial.status,
+            excerpt: letter.burial.excerpt.as_deref(),
+            attempts: letter.burial.attempts,
+            buried_at_ms: letter.buried_at_ms,
+            record,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::{Kind, Lane, ProjectId};
+    use crate::spool::Burial;
+
+    #[test]
+    fn a_page_is_bounded_and_continues_after_the_last_one() {
+        assert_eq!(
+            Page::of(None, None),
+            Ok(Page {
+                after: None,
+                limit: 100
+            })
+        );
+        assert_eq!(
+            Page::of(Some("7"), Some("3")),
+            Ok(Page {
+                after: Some(Seq(7)),
+                limit: 3
+            })
+        );
+        for (after, limit) in [
+            (Some("x"), None),
+            (Some(""), None),
+            (None, Some("0")),
+            (None, Some("1001")),
+            (None, Some("-1")),
+        ] {
+            assert!(Page::of(after, limit).is_err(), "{after:?} {limit:?}");
+        }
+    }
+
+    fn shown(record: &[u8]) -> String {
+        let letter = DeadLetter {
+            seq: Seq(3),
+            lane: Lane {
+                project: ProjectId::new("p").expect("an id"),
+                kind: Kind::Log,
+            },
+            buried_at_ms: 5,
+            burial: Burial {
+                reason: "why".into(),
+                status: Some(422),
+                excerpt: None,
+                attempts: 2,
+            },
+            record: record.to_vec(),
+        };
+        serde_json::to_string(&Shown::new(&letter)).expect("JSON")
+    }
+
+    #[test]
+    fn a_record_is_shown_byte_for_byte_and_as_text_where_it_is_not_json() {
+        let page = shown(br#"{"n": 1.50,"a":12345678901234567890123}"#);
+        assert!(
+            page.contains(r#""record":{"n": 1.50,"a":12345678901234567890123}"#),
+            "{page}"
+        );
+        assert!(
+            page.contains(r#""seq":3,"project":"p","kind":"log","reason":"why","status":422"#),
+            "{page}"
+        );
+        assert!(shown(b"{\"half").contains(r#""record":"{\"half""#));
+    }
+}

@@ -1,0 +1,198 @@
+//! The page of `/status`. Pure.
+
+use crate::board::LaneState;
+use crate::ids;
+use crate::ledger::Ledger;
+use serde::Serialize;
+use std::time::Duration;
+
+#[derive(Debug, Serialize)]
+pub(super) struct Status<'a> {
+    version: &'static str,
+    uptime_s: u64,
+    ledger: Ledger,
+    lanes: Vec<Lane>,
+    spool: Spool,
+    upstream: Upstream<'a>,
+    /// Why something is not accepted or not sent, one sentence each; empty when all is well.
+    hints: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Upstream<'a> {
+    base_url: &'a str,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct Spool {
+    pub(super) live_bytes: u64,
+    pub(super) refusing: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct Lane {
+    project: String,
+    kind: &'static str,
+    queued: u64,
+    ready: u64,
+    state: &'static str,
+    reason: Option<String>,
+    failures: u32,
+}
+
+/// Names of the lanes' states, as in `/status` and in `phosphod_lanes`.
+const STATES: [&str; 4] = ["flowing", "backing_off", "parked", "queueing_only"];
+
+fn place(state: &LaneState) -> usize {
+    match state {
+        LaneState::Flowing => 0,
+        LaneState::BackingOff { .. } => 1,
+        LaneState::Parked { .. } => 2,
+        LaneState::QueueingOnly { .. } => 3,
+    }
+}
+
+/// How many lanes are in which state.
+#[derive(Debug, Default)]
+pub(super) struct StateCounts([i64; STATES.len()]);
+
+impl StateCounts {
+    pub(super) fn add(&mut self, state: &LaneState) {
+        self.0[place(state)] += 1;
+    }
+
+    /// Every state, those without lanes too, so that a gauge goes back to 0.
+    pub(super) fn all(&self) -> impl Iterator<Item = (&'static str, i64)> {
+        STATES.into_iter().zip(self.0)
+    }
+}
+
+impl Lane {
+    pub(super) fn new(lane: &ids::Lane, queued: u64, ready: u64, state: LaneState) -> Self {
+        let name = STATES[place(&state)];
+        let (reason, failures) = match state {
+            LaneState::Flowing => (None, 0),
+            LaneState::BackingOff { failures, reason } => (Some(reason), failures),
+            LaneState::Parked { reason } | LaneState::QueueingOnly { reason } => (Some(reason), 0),
+        };
+        let (project, kind) = (lane.project.to_string(), lane.kind.as_str());
+        Self {
+            project,
+            kind,
+            queued,
+            ready,
+            state: name,
+            reason,
+            failures,
+        }
+    }
+}
+
+impl<'a> Status<'a> {
+    pub(super) fn new(
+        base_url: &'a str,
+        uptime: Duration,
+        ledger: Ledger,
+        lanes: Vec<Lane>,
+        spool: Spool,
+    ) -> Self {
+        let hints = hints(&lanes, &spool);
+        Self {
+            version: env!("CARGO_PKG_VERSION"),
+            uptime_s: uptime.as_secs(),
+            ledger,
+            lanes,
+            spool,
+            upstream: Upstream { base_url },
+            hints,
+        }
+    }
+}
+
+/// Each reason once, however many lanes it holds up.
+fn hints(lanes: &[Lane], spool: &Spool) -> Vec<String> {
+    let mut hints: Vec<String> = Vec::new();
+    let waiting = lanes
+        .iter()
+        .filter(|lane| lane.queued > 0)
+        .filter_map(|lane| lane.reason.as_ref());
+    for reason in spool.refusing.iter().chain(waiting) {
+        if !hints.contains(reason) {
+            hints.push(reason.clone());
+        }
+    }
+    hints
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::{Kind, ProjectId};
+    use serde_json::{Value, json};
+
+    fn lane(project: &str, queued: u64, state: LaneState) -> Lane {
+        let project = ProjectId::new(project).expect("an id");
+        Lane::new(
+            &ids::Lane {
+                project,
+                kind: Kind::Log,
+            },
+            queued,
+            queued,
+            state,
+        )
+    }
+
+    #[test]
+    fn the_page_says_once_why_nothing_is_sent() {
+        let no_key = || LaneState::QueueingOnly {
+            reason: "no key: set PHOSPHO_API_KEY".into(),
+        };
+        let failing = LaneState::BackingOff {
+            failures: 3,
+            reason: "refused".into(),
+        };
+        let lanes = vec![
+            lane("a", 2, no_key()),
+            lane("b", 1, no_key()),
+            lane("c", 0, failing),
+        ];
+        let spool = Spool {
+            live_bytes: 10,
+            refusing: None,
+        };
+        let page = Status::new(
+            "http://up",
+            Duration::from_secs(9),
+            Ledger::default(),
+            lanes,
+            spool,
+        );
+        let page = serde_json::to_value(&page).expect("JSON");
+        assert_eq!(page["hints"], json!(["no key: set PHOSPHO_API_KEY"]));
+        assert_eq!(page["uptime_s"], 9);
+        assert_eq!(page["upstream"]["base_url"], "http://up");
+        assert_eq!(page["lanes"][0]["state"], "queueing_only");
+        assert_eq!(page["lanes"][2]["failures"], 3);
+        assert_eq!(page["spool"]["refusing"], Value::Null);
+        assert_eq!(page["ledger"]["accepted"], 0);
+    }
+
+    #[test]
+    fn every_state_is_counted_even_when_no_lane_is_in_it() {
+        let mut counts = StateCounts::default();
+        counts.add(&LaneState::Parked {
+            reason: String::new(),
+        });
+        let all: Vec<_> = counts.all().collect();
+        assert_eq!(
+            all,
+            [
+                ("flowing", 0),
+                ("backing_off", 0),
+                ("parked", 1),
+                ("queueing_only", 0)
+            ]
+        );
+    }
+}

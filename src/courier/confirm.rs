@@ -1,0 +1,208 @@
+//! Whether what the API accepted was stored, and what to do if it was not (contract.md "200 does not mean stored").
+//!
+//! One GET of the last event of a request tells about all of it, because the API stores a request as a whole or not at all.
+//! Storing happens after the reply, so a missing task is looked for again over `confirm_patience`. What is
+//! missing then is sent again one by one, and what is still missing after that once more with null token counts;
+//! the rest is buried. Nothing is settled before it is known to be stored. Faults while reading back say nothing
+//! about the event: they are waited out like any other.
+
+use super::delivery::{Delivery, Sent};
+use super::line::{Knobs, Line, Turn, changed};
+use super::readback::{self, Read};
+use super::send::{Dress, Progress};
+use super::tokens;
+use crate::event;
+use crate::spool::{Burial, Leased};
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+/// After which thousandths of `confirm_patience` a missing task is looked for again.
+const LOOKS: [u32; 4] = [30, 120, 420, 1000];
+
+/// What reading back brought.
+enum Found {
+    /// So many of the events, by index, are not stored.
+    Missing(Vec<usize>),
+    /// The upstream does not tell.
+    Untold,
+    /// Shutdown came first.
+    Stopped,
+}
+
+/// Sees accepted events to their end.
+pub(super) async fn confirm(line: &Line, knobs: &mut Knobs, events: Vec<Sent<Leased>>) {
+    let Some(last) = events.len().checked_sub(1) else {
+        return;
+    };
+    if !knobs.borrow().confirm || line.common.no_read_back.load(Ordering::Relaxed) {
+        return line.settle(bare(events)).await;
+    }
+    match find(line, knobs, &events[last..]).await {
+        Found::Missing(missing) if missing.is_empty() => line.settle(bare(events)).await,
+        Found::Missing(_) => {
+            line.lost(events.len());
+            repair(line, knobs, events).await;
+        }
+        Found::Untold => {
+            line.no_read_back();
+            line.settle(bare(events)).await;
+        }
+        Found::Stopped => line.release(bare(events)).await,
+    }
+}
+
+/// Sends again what was not stored, first as it is, then with null token counts.
+async fn repair(line: &Line, knobs: &mut Knobs, events: Vec<Sent<Leased>>) {
+    let Some(missing) = resend(line, knobs, events, Dress::AsIs).await else {
+        return;
+    };
+    let (curable, hopeless) = missing
+        .into_iter()
+        .partition(|sent| tokens::with_null_counts(sent.event.record()).is_some());
+    bury(line, hopeless, "alone").await;
+    if let Some(missing) = resend(line, knobs, curable, Dress::NullCounts).await {
+        bury(line, missing, "alone and without token counts").await;
+    }
+}
+
+/// Sends events one by one and settles those that were stored. Returns those that were not; `None` if shutdown came first.
+async fn resend(
+    line: &Line,
+    knobs: &mut Knobs,
+    events: Vec<Sent<Leased>>,
+    dress: Dress,
+) -> Option<Vec<Sent<Leased>>> {
+    let mut delivery = Delivery::singly(events);
+    let mut accepted = Vec::new();
+    loop {
+        match line.advance(knobs, &mut delivery, dress).await {
+            Progress::Accepted(more) => accepted.extend(more),
+            Progress::Done => break,
+            Progress::Parked => wait_for_mending(line, knobs).await,
+            Progress::Stopped => {
+                line.release(bare(accepted)).await;
+                line.release(delivery.into_rest()).await;
+                return None;
+            }
+        }
+    }
+    match find(line, knobs, &accepted).await {
+        Found::Missing(missing) => {
+            let mut missing = missing.into_iter().peekable();
+            let (lost, stored): (Vec<_>, Vec<_>) = accepted
+                .into_iter()
+                .enumerate()
+                .partition(|(index, _)| missing.next_if_eq(index).is_some());
+            line.settle(stored.into_iter().map(|(_, sent)| sent.event).collect())
+                .await;
+            Some(lost.into_iter().map(|(_, sent)| sent).collect())
+        }
+        Found::Untold => {
+            line.no_read_back();
+            line.settle(bare(accepted)).await;
+            Some(Vec::new())
+        }
+        Found::Stopped => {
+            line.release(bare(accepted)).await;
+            None
+        }
+    }
+}
+
+async fn bury(line: &Line, events: Vec<Sent<Leased>>, how: &str) {
+    if events.is_empty() {
+        return;
+    }
+    let graves = events.into_iter().map(|sent| {
+        let reason = format!(
+            "accepted but never stored: the API answered 200 and did not keep the event, even when it was sent {how}; \
+             something in it cannot be stored (contract.md lists the known cases)"
+        );
+        (sent.event, Burial { reason, status: Some(200), excerpt: None, attempts: sent.attempts })
+    });
+    line.spool().bury(line.lane(), graves.collect()).await;
+}
+
+/// Looks for the events' tasks, and for the missing ones again, until all are found or patience ends.
+async fn find(line: &Line, knobs: &mut Knobs, events: &[Sent<Leased>]) -> Found {
+    let began = Instant::now();
+    let mut missing: Vec<usize> = (0..events.len()).collect();
+    for look in std::iter::once(0).chain(LOOKS) {
+        let patience = knobs.borrow().confirm_patience;
+        if !pause_until(line, began + patience * look / 1000, look == 0).await {
+            return Found::Stopped;
+        }
+        let mut still = Vec::new();
+        for index in missing {
+            match read_back(line, knobs, &events[index].event).await {
+                Some(Read::Stored(_)) => {}
+                Some(Read::NoRoute) => return Found::Untold,
+                Some(_) => still.push(index),
+                None => return Found::Stopped,
+            }
+        }
+        missing = still;
+        if missing.is_empty() {
+            break;
+        }
+    }
+    Found::Missing(missing)
+}
+
+/// Whether the moment came before the end of the shutdown.
+async fn pause_until(line: &Line, moment: Instant, at_once: bool) -> bool {
+    tokio::select! {
+        () = line.stop().aborting() => false,
+        () = tokio::time::sleep_until(moment.into()), if !at_once => true,
+        () = std::future::ready(()), if at_once => true,
+    }
+}
+
+/// Asks until the upstream says something about the task. `None`: shutdown came first.
+async fn read_back(line: &Line, knobs: &mut Knobs, event: &Leased) -> Option<Read> {
+    let Some(task) = event::task_of(event.record()) else {
+        // It cannot be asked for; intake gives every event an id, so this is a record from elsewhere.
+        return Some(Read::Stored(bytes::Bytes::new()));
+    };
+    loop {
+        let settings = knobs.borrow_and_update().clone();
+        let Some(key) = settings.key_for(&line.lane().project) else {
+            wait_for_mending(line, knobs).await;
+            if line.stop().is_draining() {
+                return None;
+            }
+            continue;
+        };
+        let began = Instant::now();
+        let read = readback::read(line.ask(|| settings.upstream.get_task(&task, key)).await?);
+        line.count(match &read {
+            Read::Stored(_) => "stored",
+            Read::Missing => "missing",
+            Read::NoRoute | Read::Unknown { .. } => "unreadable",
+        });
+        let Read::Unknown { asked, reason } = read else {
+            return Some(read);
+        };
+        line.failing(began, asked, &reason, &settings);
+        if line.turn(knobs).await == Turn::Stopped {
+            return None;
+        }
+    }
+}
+
+/// Waits for a change of the settings or, where the lane is parked, for the next probe. Shutdown ends the wait.
+async fn wait_for_mending(line: &Line, knobs: &mut Knobs) {
+    let settings = knobs.borrow().clone();
+    if settings.key_for(&line.lane().project).is_some() {
+        line.turn(knobs).await;
+        return;
+    }
+    tokio::select! {
+        () = line.stop().draining() => {}
+        () = changed(knobs) => line.wake(),
+    }
+}
+
+fn bare(events: Vec<Sent<Leased>>) -> Vec<Leased> {
+    events.into_iter().map(|sent| sent.event).collect()
+}

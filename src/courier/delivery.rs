@@ -1,0 +1,338 @@
+//! The way of one batch to the end of each of its events. Pure: it takes verdicts and says what to send next.
+//!
+//! **Finding poison** (contract.md section 7: 400, 422, a repeated 500). A batch that is refused as a whole holds at least
+//! one event that spoils it. The part that is known to be spoiled is halved, front half first: a half that passes
+//! leaves the spoiled event in what is behind it, a half that fails is spoiled itself. Once it is down to one
+//! event, everything in front of that has been delivered, and all behind it goes as one part again. So one
+//! event among 1,000 costs at most 14 requests, and order is kept. After a few burials the rest goes in small parts that
+//! double with each success, so that a batch full of poison costs about one request an event.
+//!
+//! **An upstream that refuses everything must not turn a queue into dead letters.** So an event that fails alone
+//! is only buried if something else was accepted:
+//! - 413, alone: buried at once; it cannot be made smaller.
+//! - 400 and 422, alone: buried if another event of this batch was accepted. Otherwise it is held and its neighbour is sent
+//!   alone. If that is accepted, the held one is sent once more and buried if it fails again. If that fails too, or
+//!   there is none, the lane backs off and both are tried again, [`ROUNDS_REFUSED`] times; then they are buried.
+//! - 500, alone: the same, with [`ROUNDS_FAILED`] rounds; and the event must fail [`ALONE_FAILURES`] times with a wait between,
+//!   and another event must have been accepted since the last burial, so that an upstream that breaks down
+//!   halfway through a batch does not take the rest with it.
+
+#[cfg(test)]
+mod tests;
+
+use crate::spool::Burial;
+use crate::verdict::{Fate, LogVerdict};
+use std::collections::VecDeque;
+use std::time::Duration;
+
+/// How often the same one or two events are tried again after 400 or 422 while nothing at all is accepted.
+const ROUNDS_REFUSED: u32 = 3;
+/// The same for 500: about ten minutes with the default `[retry]`.
+const ROUNDS_FAILED: u32 = 20;
+/// How often an event must meet a 500 alone while others are accepted.
+const ALONE_FAILURES: u32 = 3;
+/// After so many burials a batch is taken to be full of poison.
+const DENSE_BURIALS: u32 = 3;
+
+/// An event and how often it was sent.
+#[derive(Debug)]
+pub(super) struct Sent<E> {
+    pub(super) event: E,
+    pub(super) attempts: u32,
+}
+
+/// What one reply brought about.
+#[derive(Debug)]
+pub(super) struct Step<E> {
+    /// Accepted by the API; in order.
+    pub(super) accepted: Vec<Sent<E>>,
+    /// Stored without being analysed; in order.
+    pub(super) over_quota: Vec<Sent<E>>,
+    /// Given up.
+    pub(super) buried: Vec<(E, Burial)>,
+    /// What to do now.
+    pub(super) then: Then,
+}
+
+/// How a delivery goes on after a reply.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Then {
+    /// Send the next part, if there is one left.
+    Go,
+    /// Back off, then send.
+    Wait {
+        /// What the upstream asked for.
+        asked: Option<Duration>,
+        /// Why, in one sentence.
+        reason: String,
+    },
+    /// Stop: the project waits for a person.
+    Park {
+        /// Why and what to do, in one sentence.
+        reason: String,
+    },
+}
+
+/// One batch on its way. `E` is whatever stands for an event.
+#[derive(Debug)]
+pub(super) struct Delivery<E> {
+    /// Events that have not ended, in order.
+    queue: VecDeque<Sent<E>>,
+    /// Events that failed alone while nothing was accepted, in order; they stand before `queue`.
+    held: Vec<Sent<E>>,
+    /// Events at the front of `queue` that the part in flight is made of.
+    part: usize,
+    /// So many events at the front hold at least one that spoils them; 0 where nothing is known.
+    spoiled: usize,
+    /// So many events at the front go alone.
+    alone: usize,
+    /// Most events in a part.
+    cap: usize,
+    /// Every event goes alone.
+    singly: bool,
+    /// 500s in a row, as the verdict wants them counted.
+    server_errors: u32,
+    /// How often the front event met a 500 alone, while others are accepted.
+    alone_failures: u32,
+    /// Another event was accepted; for 500: since the last burial.
+    passed: bool,
+    passed_since_burial: bool,
+    burials: u32,
+    /// How often `held` was tried again.
+    rounds: u32,
+}
+
+impl<E> Delivery<E> {
+    /// A batch that goes as a whole first.
+    pub(super) fn whole(events: impl IntoIterator<Item = E>) -> Self {
+        Self {
+            queue: events
+                .into_iter()
+                .map(|event| Sent { event, attempts: 0 })
+                .collect(),
+            held: Vec::new(),
+            part: 0,
+            spoiled: 0,
+            alone: 0,
+            cap: usize::MAX,
+            singly: false,
+            server_errors: 0,
+            alone_failures: 0,
+            passed: false,
+            passed_since_burial: false,
+            burials: 0,
+            rounds: 0,
+        }
+    }
+
+    /// Events that were sent before, now to be sent one by one.
+    pub(super) fn singly(events: Vec<Sent<E>>) -> Self {
+        Self {
+            queue: events.into(),
+            singly: true,
+            ..Self::whole([])
+        }
+    }
+
+    /// Whether every event has ended.
+    pub(super) fn is_done(&self) -> bool {
+        self.queue.is_empty() && self.held.is_empty()
+    }
+
+    /// Whether another event would tell poison from a broken upstream.
+    pub(super) fn wants_company(&self) -> bool {
+        self.rounds > 0 && self.queue.len() + self.held.len() == 1
+    }
+
+    /// Adds a later event at the end.
+    pub(super) fn join(&mut self, events: impl IntoIterator<Item = E>) {
+        self.queue
+            .extend(events.into_iter().map(|event| Sent { event, attempts: 0 }));
+    }
+
+    /// The events to send now, in order. Empty once the delivery is done.
+    pub(super) fn next_part(&mut self) -> impl ExactSizeIterator<Item = &E> {
+        let size = match (self.singly || self.alone > 0, self.spoiled) {
+            (true, _) => 1,
+            (false, 0) => self.queue.len(),
+            (false, spoiled) => spoiled.div_ceil(2),
+        };
+        self.part = size.min(self.cap).max(1).min(self.queue.len());
+        self.queue.iter().take(self.part).map(|sent| &sent.event)
+    }
+
+    /// Notes that the part was sent and what status came back. Returns the count of 500s in a row that
+    /// [`crate::verdict::of_log`] asks for.
+    pub(super) fn note(&mut self, status: Option<u16>) -> u32 {
+        for sent in self.queue.iter_mut().take(self.part) {
+            sent.attempts = sent.attempts.saturating_add(1);
+        }
+        self.server_errors = if status == Some(500) {
+            self.server_errors.saturating_add(1)
+        } else {
+            0
+        };
+        self.server_errors
+    }
+
+    /// Takes the verdict on the part that [`Delivery::next_part`] gave out. `status` and `excerpt` are for dead letters.
+    pub(super) fn take(
+        &mut self,
+        verdict: LogVerdict,
+        status: Option<u16>,
+        excerpt: Option<String>,
+    ) -> Step<E> {
+        match verdict {
+            LogVerdict::Answered(fates) => self.answered(fates, status, excerpt),
+            LogVerdict::Park { reason } => Step::then(Then::Park { reason }),
+            LogVerdict::Retry { after, reason } => Step::then(Then::Wait { asked: after, reason }),
+            LogVerdict::Bisect { .. } if self.part > 1 => {
+                self.spoiled = self.part;
+                Step::then(Then::Go)
+            }
+            LogVerdict::Split { .. } if self.part > 1 => {
+                self.cap = self.part / 2;
+                Step::then(Then::Go)
+            }
+            LogVerdict::Bisect { reason } | LogVerdict::Split { reason } => {
+                self.failed_alone(reason, status, excerpt)
+            }
+        }
+    }
+
+    /// Every event that has not ended, in order: to be released.
+    pub(super) fn into_rest(mut self) -> Vec<E> {
+        self.readmit_held();
+        self.queue.into_iter().map(|sent| sent.event).collect()
+    }
+
+    fn answered(&mut self, fates: Vec<Fate>, status: Option<u16>, excerpt: Option<String>) -> Step<E> {
+        let mut step = Step::then(Then::Go);
+        let count = self.part.min(fates.len());
+        for (sent, fate) in self.queue.drain(..count).zip(fates) {
+            match fate {
+                Fate::Accepted => step.accepted.push(sent),
+                Fate::OverQuota(_) => step.over_quota.push(sent),
+                Fate::Refused(reason) => {
+                    step.buried.push(sent.bury(reason, status, excerpt.clone()));
+                }
+            }
+        }
+        self.part = 0;
+        self.spoiled = self.spoiled.saturating_sub(count);
+        self.alone = self.alone.saturating_sub(count);
+        self.cap = self.cap.saturating_mul(2);
+        // What is left of a spoiled part has met its first 500 already.
+        self.server_errors = u32::from(self.spoiled > 0);
+        self.alone_failures = 0;
+        self.rounds = 0;
+        self.passed = true;
+        self.passed_since_burial = true;
+        self.readmit_held();
+        step
+    }
+
+    fn failed_alone(&mut self, reason: String, status: Option<u16>, excerpt: Option<String>) -> Step<E> {
+        let server_error = status == Some(500);
+        let others_pass = if server_error {
+            self.passed_since_burial
+        } else {
+            self.passed
+        };
+        if server_error && others_pass {
+            self.alone_failures += 1;
+            if self.alone_failures < ALONE_FAILURES {
+                return Step::then(Then::Wait { asked: None, reason });
+            }
+        }
+        let Some(sent) = self.queue.pop_front() else {
+            return Step::then(Then::Go);
+        };
+        (self.part, self.spoiled, self.server_errors, self.alone_failures) = (0, 0, 0, 0);
+        self.alone = self.alone.saturating_sub(1);
+        if others_pass || status == Some(413) {
+            return self.bury(vec![sent], &reason, status, excerpt, Then::Go);
+        }
+        self.held.push(sent);
+        self.alone = self.alone.max(1);
+        if self.held.len() < 2 && !self.queue.is_empty() {
+            return Step::then(Then::Go);
+        }
+        self.rounds += 1;
+        if self.rounds
+            > if server_error {
+                ROUNDS_FAILED
+            } else {
+                ROUNDS_REFUSED
+            }
+        {
+            self.rounds = 0;
+            self.alone = 0;
+            let held = std::mem::take(&mut self.held);
+            let sentence = format!(
+                "{reason}; tried again {} times, while nothing else was accepted either",
+                held[0].attempts - 1
+            );
+            let then = Then::Wait { asked: None, reason };
+            return self.bury(held, &sentence, status, excerpt, then);
+        }
+        self.alone = 0;
+        self.readmit_held();
+        Step::then(Then::Wait { asked: None, reason })
+    }
+
+    fn bury(
+        &mut self,
+        events: Vec<Sent<E>>,
+        reason: &str,
+        status: Option<u16>,
+        excerpt: Option<String>,
+        then: Then,
+    ) -> Step<E> {
+        self.passed_since_burial = false;
+        self.burials = self.burials.saturating_add(1);
+        if self.burials >= DENSE_BURIALS {
+            self.cap = 1;
+        }
+        let buried = events
+            .into_iter()
+            .map(|sent| sent.bury(reason.to_owned(), status, excerpt.clone()));
+        Step {
+            buried: buried.collect(),
+            ..Step::then(then)
+        }
+    }
+
+    /// Puts what was held back in its place; each of it goes alone.
+    fn readmit_held(&mut self) {
+        self.alone += self.held.len();
+        for sent in std::mem::take(&mut self.held).into_iter().rev() {
+            self.queue.push_front(sent);
+        }
+    }
+}
+
+impl<E> Sent<E> {
+    fn bury(self, reason: String, status: Option<u16>, excerpt: Option<String>) -> (E, Burial) {
+        (
+            self.event,
+            Burial {
+                reason,
+                status,
+                excerpt,
+                attempts: self.attempts,
+            },
+        )
+    }
+}
+
+impl<E> Step<E> {
+    fn then(then: Then) -> Self {
+        Self {
+            accepted: Vec::new(),
+            over_quota: Vec::new(),
+            buried: Vec::new(),
+            then,
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! The courier of one feedback lane.
+//!
+//! The spool gives a feedback out only after the logs that were accepted before it. Several tasks are served at once, because the
+//! API may hold a request for 31 s; of one task one at a time, in order. A task that is not there yet is looked for
+//! at growing intervals until `feedback.wait_max` after the first 404 (counted anew after a restart).
+
+use super::feedback_try::{Held, Tried};
+use super::health;
+use super::line::{Knobs, Line, changed};
+use super::roster::Roster;
+use super::{CourierError, Settings};
+use crate::batch::Limits;
+use crate::feedback::Feedback;
+use crate::spool::{Burial, Leased};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::task::JoinSet;
+
+/// Most feedback that a lane holds on lease, those that wait for their task included.
+const MAX_HELD: usize = 1024;
+/// Most feedback in one lease.
+const MAX_LEASE: usize = 256;
+
+/// One feedback lane.
+pub(super) struct FeedbackLane {
+    line: Arc<Line>,
+    knobs: Knobs,
+    roster: Roster<Held>,
+    flights: JoinSet<(Held, Tried)>,
+    /// A lease came back empty: wait for news before the next.
+    dry: bool,
+}
+
+impl FeedbackLane {
+    pub(super) fn new(line: Arc<Line>, knobs: Knobs) -> Self {
+        Self {
+            line,
+            knobs,
+            roster: Roster::new(),
+            flights: JoinSet::new(),
+            dry: false,
+        }
+    }
+
+    /// Runs until shutdown.
+    pub(super) async fn run(mut self) -> Result<(), CourierError> {
+        let line = self.line.clone();
+        loop {
+            let settings = self.knobs.borrow_and_update().clone();
+            let has_key = settings.key_for(&line.lane().project).is_some();
+            line.keyed(has_key);
+            if !has_key || line.health().is_parked() && line.health().hold(Instant::now()).is_some() {
+                self.release_all().await;
+            } else {
+                self.start(&settings);
+            }
+            let wake = self.next_moment(&settings);
+            let room = self.room(has_key);
+            tokio::select! {
+                biased;
+                () = line.stop().draining() => break,
+                Some(flight) = self.flights.join_next() => {
+                    let (held, tried) = flight?;
+                    self.land(held, tried, &settings).await;
+                }
+                () = changed(&mut self.knobs) => line.wake(),
+                () = sleep_until(wake), if wake.is_some() => {}
+                () = ready(&line, self.dry), if room > 0 => self.lease(room, &settings).await,
+            }
+        }
+        let settings = self.knobs.borrow().clone();
+        while let Some(flight) = self.flights.join_next().await {
+            let (held, tried) = flight?;
+            self.land(held, tried, &settings).await;
+        }
+        self.release_all().await;
+        Ok(())
+    }
+
+    /// Starts what may be tried now.
+    fn start(&mut self, settings: &Settings) {
+        let now = Instant::now();
+        if self.line.health().hold(now).is_some() {
+            return;
+        }
+        while self.flights.len() < self.streams(settings) {
+            let Some(mut held) = self.roster.next(now) else {
+                return;
+            };
+            let (line, mut knobs) = (self.line.clone(), self.knobs.clone());
+            self.flights.spawn(async move {
+                let tried = held.attempt(&line, &mut knobs).await;
+                (held, tried)
+            });
+        }
+    }
+
+    fn streams(&self, settings: &Settings) -> usize {
+        if self.line.health().is_troubled() {
+            1
+        } else {
+            settings.feedback_concurrency.max(1)
+        }
+    }
+
+    /// When something may be started that may not be now; `None` while only a landing or news can change that.
+    fn next_moment(&self, settings: &Settings) -> Option<Instant> {
+        let hold = self.line.health().hold(Instant::now());
+        if hold.is_some() {
+            return hold;
+        }
+        (self.flights.len() < self.streams(settings))
+            .then(|| self.roster.next_moment())
+            .flatten()
+    }
+
+    /// How many may be leased now. A parked lane probes with a single one.
+    fn room(&self, has_key: bool) -> usize {
+        let health = self.line.health();
+        match (has_key, health.is_parked()) {
+            (false, _) => 0,
+            (true, true) if health.hold(Instant::now()).is_some() || self.roster.len() > 0 => 0,
+            (true, true) => 1,
+            (true, false) => MAX_HELD.saturating_sub(self.roster.len()).min(MAX_LEASE),
+        }
+    }
+
+    async fn lease(&mut self, room: usize, settings: &Settings) {
+        let limits = Limits {
+            max_events: room,
+            max_bytes: settings.batch.max_bytes,
+            max_age: Duration::ZERO,
+        };
+        let events = self.line.spool().lease(self.line.lane(), &limits).await;
+        self.dry = events.is_empty();
+        for event in events {
+            match Feedback::from_record(event.record()) {
+                Some(feedback) => self.roster.admit(Held::new(event, feedback)),
+                None => self.bury(event, unreadable()).await,
+            }
+        }
+    }
+
+    async fn land(&mut self, mut held: Held, tried: Tried, settings: &Settings) {
+        match tried {
+            Tried::Delivered => {
+                self.line.passed();
+                self.roster.landed(held.feedback.task());
+                self.line.settle(vec![held.event]).await;
+            }
+            Tried::Refused(burial) => {
+                self.line.passed();
+                self.roster.landed(held.feedback.task());
+                self.bury(held.event, burial).await;
+            }
+            Tried::NotYet => {
+                self.line.passed();
+                self.not_yet(held, settings).await;
+            }
+            Tried::Failed | Tried::Parked | Tried::Stopped => {
+                held.not_before = None;
+                self.roster.back(held);
+            }
+        }
+    }
+
+    async fn not_yet(&mut self, mut held: Held, settings: &Settings) {
+        let now = Instant::now();
+        let since = *held.missing_since.get_or_insert(now);
+        held.misses = held.misses.saturating_add(1);
+        if now - since >= settings.feedback_wait_max {
+            let reason = format!(
+                "the API has no task {} even {:?} after this feedback was first sent: was the task logged, and to this account?",
+                held.feedback.task(),
+                settings.feedback_wait_max
+            );
+            let burial = Burial {
+                reason,
+                status: Some(404),
+                excerpt: None,
+                attempts: held.attempts,
+            };
+            self.roster.landed(held.feedback.task());
+            return self.bury(held.event, burial).await;
+        }
+        let wait = health::patient(&settings.backoff, held.misses, fastrand::u64(..));
+        held.not_before = Some((now + wait).min(since + settings.feedback_wait_max));
+        self.roster.back(held);
+    }
+
+    async fn bury(&self, event: Leased, burial: Burial) {
+        self.line
+            .spool()
+            .bury(self.line.lane(), vec![(event, burial)])
+            .await;
+    }
+
+    async fn release_all(&mut self) {
+        let rest = self.roster.clear();
+        self.line
+            .release(rest.into_iter().map(|held| held.event).collect())
+            .await;
+    }
+}
+
+fn unreadable() -> Burial {
+    Burial {
+        reason: "the record is not a feedback that this version can read: requeue it with the version that wrote it".into(),
+        status: None,
+        excerpt: None,
+        attempts: 0,
+    }
+}
+
+/// Resolves when there is feedback to lease.
+async fn ready(line: &Line, dry: bool) {
+    if dry {
+        line.view.changed().await;
+    }
+    while line.view.ready().events == 0 {
+        line.view.changed().await;
+    }
+}
+
+async fn sleep_until(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment.into()).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,173 @@
+//! One try to deliver one feedback. Reads the task first where the last try leaves a doubt.
+
+use super::line::{Knobs, Line, is_closed};
+use super::readback::{self, Read};
+use super::roster::Entry;
+use super::send::facts;
+use crate::feedback::Feedback;
+use crate::ids::{Seq, TaskId};
+use crate::spool::{Burial, Leased};
+use crate::verdict::{self, FeedbackVerdict};
+use std::time::Instant;
+
+/// A leased feedback and what is known about it.
+#[derive(Debug)]
+pub(super) struct Held {
+    pub(super) event: Leased,
+    pub(super) feedback: Feedback,
+    /// How often it was posted.
+    pub(super) attempts: u32,
+    /// What to do before it is posted again.
+    pub(super) doubt: Doubt,
+    /// When the API first said that it has no such task.
+    pub(super) missing_since: Option<Instant>,
+    /// How often it said so.
+    pub(super) misses: u32,
+    /// Not to be tried before this moment.
+    pub(super) not_before: Option<Instant>,
+}
+
+/// What the last try leaves open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Doubt {
+    /// Nothing: post it.
+    None,
+    /// The task was not there: look for it, because a post would be held for 31 s.
+    Missing,
+    /// The answer was lost: look whether the task bears it, because each post adds a row.
+    Counted,
+}
+
+/// What a try brought.
+#[derive(Debug)]
+pub(super) enum Tried {
+    /// The API has it.
+    Delivered,
+    /// It never will.
+    Refused(Burial),
+    /// The task is not there yet.
+    NotYet,
+    /// A passing fault; the lane knows of it.
+    Failed,
+    /// The lane waits for a person or for a key.
+    Parked,
+    /// Shutdown.
+    Stopped,
+}
+
+impl Held {
+    pub(super) fn new(event: Leased, feedback: Feedback) -> Self {
+        Self {
+            event,
+            feedback,
+            attempts: 0,
+            doubt: Doubt::None,
+            missing_since: None,
+            misses: 0,
+            not_before: None,
+        }
+    }
+
+    /// Tries once; after an answer that was lost with its connection, reads back and tries once more.
+    pub(super) async fn attempt(&mut self, line: &Line, knobs: &mut Knobs) -> Tried {
+        let settings = knobs.borrow_and_update().clone();
+        let Some(key) = settings.key_for(&line.lane().project) else {
+            return Tried::Parked;
+        };
+        let mut stale = false;
+        loop {
+            if line.stop().is_draining() {
+                return Tried::Stopped;
+            }
+            let began = Instant::now();
+            if self.doubt != Doubt::None {
+                let outcome = line
+                    .ask(|| settings.upstream.get_task(self.feedback.task(), key))
+                    .await;
+                let Some(outcome) = outcome else {
+                    return Tried::Stopped;
+                };
+                match readback::read(outcome) {
+                    Read::Stored(task)
+                        if self.doubt == Doubt::Counted && self.feedback.is_borne_by(&task) =>
+                    {
+                        line.count("delivered");
+                        return Tried::Delivered;
+                    }
+                    Read::Stored(_) | Read::NoRoute => {}
+                    Read::Missing => return Tried::NotYet,
+                    Read::Unknown { asked, reason } => {
+                        line.failing(began, asked, &reason, &settings);
+                        return Tried::Failed;
+                    }
+                }
+            }
+            let body = self.feedback.upstream_body();
+            let Some(outcome) = line
+                .ask_once(settings.upstream.post_feedback(self.feedback.task(), key, body))
+                .await
+            else {
+                return Tried::Stopped;
+            };
+            self.attempts = self.attempts.saturating_add(1);
+            let (status, excerpt) = facts(&outcome);
+            let verdict = verdict::of_feedback(&outcome);
+            line.count(name(&verdict));
+            self.doubt = Doubt::None;
+            match verdict {
+                FeedbackVerdict::Delivered => return Tried::Delivered,
+                FeedbackVerdict::NotYet => {
+                    self.doubt = Doubt::Missing;
+                    return Tried::NotYet;
+                }
+                FeedbackVerdict::ReadBack { reason } => {
+                    self.doubt = Doubt::Counted;
+                    if is_closed(&outcome) && !std::mem::replace(&mut stale, true) {
+                        continue;
+                    }
+                    line.failing(began, None, &reason, &settings);
+                    return Tried::Failed;
+                }
+                FeedbackVerdict::Refused { reason } => {
+                    return Tried::Refused(Burial {
+                        reason,
+                        status,
+                        excerpt,
+                        attempts: self.attempts,
+                    });
+                }
+                FeedbackVerdict::Park { reason } => {
+                    line.park(began, &reason, &settings);
+                    return Tried::Parked;
+                }
+                FeedbackVerdict::Retry { after, reason } => {
+                    line.failing(began, after, &reason, &settings);
+                    return Tried::Failed;
+                }
+            }
+        }
+    }
+}
+
+impl Entry for Held {
+    fn task(&self) -> &TaskId {
+        self.feedback.task()
+    }
+    fn seq(&self) -> Seq {
+        self.event.seq()
+    }
+    fn not_before(&self) -> Option<Instant> {
+        self.not_before
+    }
+}
+
+fn name(verdict: &FeedbackVerdict) -> &'static str {
+    match verdict {
+        FeedbackVerdict::Delivered => "delivered",
+        FeedbackVerdict::NotYet => "not_yet",
+        FeedbackVerdict::ReadBack { .. } => "read_back",
+        FeedbackVerdict::Refused { .. } => "refused",
+        FeedbackVerdict::Park { .. } => "park",
+        FeedbackVerdict::Retry { .. } => "retry",
+    }
+}

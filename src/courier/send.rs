@@ -1,0 +1,149 @@
+//! Sends a delivery's parts, one after the other, until something is accepted or nothing more can be done.
+
+use super::delivery::{Delivery, Sent, Then};
+use super::line::{Knobs, Line, Turn};
+use super::tokens;
+use crate::batch::{self, Limits};
+use crate::spool::Leased;
+use crate::verdict::{self, Answer, LogVerdict, Outcome};
+use std::borrow::Cow;
+use std::time::{Duration, Instant};
+
+/// Most bytes of an upstream's body that a dead letter keeps.
+const EXCERPT_BYTES: usize = 1024;
+
+/// How events are written into the request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Dress {
+    /// Byte for byte.
+    AsIs,
+    /// With null token counts ([`tokens::with_null_counts`]).
+    NullCounts,
+}
+
+/// How far a delivery came.
+#[derive(Debug)]
+pub(super) enum Progress {
+    /// The API accepted these; there may be more to send.
+    Accepted(Vec<Sent<Leased>>),
+    /// Every event has ended.
+    Done,
+    /// The lane waits for a person or for a key: what is left is to be released or kept, as the caller likes.
+    Parked,
+    /// Shutdown: what is left is to be released.
+    Stopped,
+}
+
+impl Line {
+    /// Sends until something is accepted. Waits out passing faults; buries and settles what ends on the way.
+    pub(super) async fn advance(
+        &self,
+        knobs: &mut Knobs,
+        delivery: &mut Delivery<Leased>,
+        dress: Dress,
+    ) -> Progress {
+        loop {
+            if delivery.is_done() {
+                return Progress::Done;
+            }
+            match self.turn(knobs).await {
+                Turn::Go => {}
+                Turn::Parked => return Progress::Parked,
+                Turn::Stopped => return Progress::Stopped,
+            }
+            if delivery.wants_company() {
+                let one = Limits {
+                    max_events: 1,
+                    max_bytes: usize::MAX,
+                    max_age: Duration::ZERO,
+                };
+                delivery.join(self.spool().lease(self.lane(), &one).await);
+            }
+            let settings = knobs.borrow_and_update().clone();
+            let Some(key) = settings.key_for(&self.lane().project) else {
+                return Progress::Parked;
+            };
+            let began = Instant::now();
+            let part: Vec<Cow<'_, [u8]>> = delivery.next_part().map(|event| dressed(event, dress)).collect();
+            let (events, bytes) = (part.len(), part.iter().map(|event| event.len()).sum());
+            let write = || batch::body(part.iter().map(Cow::as_ref));
+            let Some(outcome) = self
+                .ask(|| settings.upstream.post_log(&self.lane().project, key, write()))
+                .await
+            else {
+                return Progress::Stopped;
+            };
+            drop(part);
+
+            let (status, excerpt) = facts(&outcome);
+            let verdict = verdict::of_log(&outcome, events, delivery.note(status));
+            drop(outcome);
+            self.learn(&verdict, events, bytes, settings.batch.max_bytes);
+            let step = delivery.take(verdict, status, excerpt);
+            if !step.buried.is_empty() {
+                self.spool().bury(self.lane(), step.buried).await;
+            }
+            self.over_quota(step.over_quota.len());
+            self.settle(step.over_quota.into_iter().map(|sent| sent.event).collect())
+                .await;
+            match step.then {
+                Then::Go => {}
+                Then::Wait { asked, reason } => self.failing(began, asked, &reason, &settings),
+                Then::Park { reason } => {
+                    self.park(began, &reason, &settings);
+                    return Progress::Parked;
+                }
+            }
+            if !step.accepted.is_empty() {
+                return Progress::Accepted(step.accepted);
+            }
+        }
+    }
+
+    /// Counts the attempt, and remembers what a verdict says about the upstream beyond this batch.
+    fn learn(&self, verdict: &LogVerdict, events: usize, bytes: usize, most: usize) {
+        self.count(match verdict {
+            LogVerdict::Answered(_) => "answered",
+            LogVerdict::Bisect { .. } => "bisect",
+            LogVerdict::Split { .. } => "split",
+            LogVerdict::Park { .. } => "park",
+            LogVerdict::Retry { .. } => "retry",
+        });
+        match verdict {
+            LogVerdict::Answered(_) => {
+                self.passed();
+                self.size().passed(most);
+            }
+            LogVerdict::Split { .. } if events > 1 => self.size().refused(bytes),
+            _ => {}
+        }
+    }
+}
+
+fn dressed(event: &Leased, dress: Dress) -> Cow<'_, [u8]> {
+    match dress {
+        Dress::AsIs => Cow::Borrowed(event.record()),
+        Dress::NullCounts => {
+            tokens::with_null_counts(event.record()).map_or(Cow::Borrowed(event.record()), Cow::Owned)
+        }
+    }
+}
+
+/// The status, if there is one, and the beginning of the body of a reply that is no success (a 200's would be the
+/// batch itself, echoed).
+pub(super) fn facts(outcome: &Outcome) -> (Option<u16>, Option<String>) {
+    match outcome {
+        Outcome::Answered(Answer {
+            status: status @ 200..300,
+            ..
+        }) => (Some(*status), None),
+        Outcome::Answered(answer) => {
+            let head = &answer.body[..answer.body.len().min(EXCERPT_BYTES)];
+            (
+                Some(answer.status),
+                Some(String::from_utf8_lossy(head).into_owned()),
+            )
+        }
+        Outcome::Failed(_) => (None, None),
+    }
+}

@@ -1,0 +1,43 @@
+//! How a shutdown reaches the lanes: first nothing new is sent, then what is still in flight is given up.
+
+use tokio::sync::watch;
+
+/// How far the shutdown has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Phase {
+    /// No shutdown.
+    Running,
+    /// Nothing new is sent; what is in flight may finish.
+    Draining,
+    /// What is in flight is given up.
+    Aborting,
+}
+
+/// Tells a lane's tasks how far the shutdown has come. Once the sender is gone, all is given up.
+#[derive(Debug, Clone)]
+pub(super) struct Stop(watch::Receiver<Phase>);
+
+impl Stop {
+    pub(super) fn new(phase: watch::Receiver<Phase>) -> Self {
+        Self(phase)
+    }
+
+    pub(super) fn is_draining(&self) -> bool {
+        *self.0.borrow() >= Phase::Draining || self.0.has_changed().is_err()
+    }
+
+    /// Resolves once nothing new may be sent.
+    pub(super) async fn draining(&self) {
+        self.reached(Phase::Draining).await;
+    }
+
+    /// Resolves once attempts in flight are to be given up.
+    pub(super) async fn aborting(&self) {
+        self.reached(Phase::Aborting).await;
+    }
+
+    async fn reached(&self, phase: Phase) {
+        // An error means that the sender is gone, which is as good as the last phase.
+        let _ = self.0.clone().wait_for(|now| *now >= phase).await;
+    }
+}

@@ -1,0 +1,107 @@
+//! Starts a courier for every lane, and brings all of them to an end.
+
+use super::feedback_lane::FeedbackLane;
+use super::line::{Common, Line};
+use super::log_lane::LogLane;
+use super::stop::{Phase, Stop};
+use super::{CourierError, Settings};
+use crate::board::Board;
+use crate::ids::{Kind, Lane};
+use crate::metrics::Metrics;
+use crate::spool::{LaneView, Spool};
+use std::collections::BTreeSet;
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+/// Runs a courier for every lane, present and future, until `shutdown` resolves; then lets attempts in flight finish
+/// for up to `grace`, releases the rest, and returns.
+///
+/// # Errors
+/// If a courier ends by itself, which none should.
+pub async fn run(
+    spool: Spool,
+    mut settings: watch::Receiver<Arc<Settings>>,
+    board: Board,
+    metrics: Arc<Metrics>,
+    shutdown: impl Future<Output = ()> + Send,
+    grace: Duration,
+) -> Result<(), CourierError> {
+    let (phase, seen) = watch::channel(Phase::Running);
+    let mut lanes = spool.lanes();
+    let common = Common {
+        spool,
+        board,
+        metrics,
+        stop: Stop::new(seen),
+        no_read_back: Arc::new(AtomicBool::new(false)),
+    };
+    let mut couriers = Couriers {
+        common,
+        settings: settings.clone(),
+        known: BTreeSet::new(),
+        tasks: JoinSet::new(),
+    };
+    let mut reloads = true;
+    tokio::pin!(shutdown);
+    loop {
+        let views = lanes.borrow_and_update().clone();
+        couriers.start(&views);
+        tokio::select! {
+            biased;
+            () = &mut shutdown => break,
+            Some(ended) = couriers.tasks.join_next() => return ended?,
+            changed = lanes.changed() => changed.map_err(|_| CourierError::SpoolGone)?,
+            changed = settings.changed(), if reloads => {
+                reloads = changed.is_ok();
+                // It may be another upstream now.
+                couriers.common.no_read_back.store(false, Ordering::Relaxed);
+            }
+        }
+    }
+    phase.send_replace(Phase::Draining);
+    let mut end = Ok(());
+    let finished = tokio::time::timeout(grace, couriers.finish(&mut end)).await;
+    if finished.is_err() {
+        phase.send_replace(Phase::Aborting);
+        couriers.finish(&mut end).await;
+    }
+    end
+}
+
+struct Couriers {
+    common: Common,
+    settings: watch::Receiver<Arc<Settings>>,
+    known: BTreeSet<Lane>,
+    tasks: JoinSet<Result<(), CourierError>>,
+}
+
+impl Couriers {
+    /// Starts a courier for each lane that has none.
+    fn start(&mut self, views: &[LaneView]) {
+        for view in views {
+            if !self.known.insert(view.lane().clone()) {
+                continue;
+            }
+            let line = Arc::new(Line::new(self.common.clone(), view.clone()));
+            let knobs = self.settings.clone();
+            match view.lane().kind {
+                Kind::Log => self.tasks.spawn(LogLane::new(line, knobs).run()),
+                Kind::Feedback => self.tasks.spawn(FeedbackLane::new(line, knobs).run()),
+            };
+        }
+    }
+
+    /// Waits until all have ended; keeps the first fault.
+    async fn finish(&mut self, end: &mut Result<(), CourierError>) {
+        while let Some(ended) = self.tasks.join_next().await {
+            let ended = ended.unwrap_or_else(|panic| Err(panic.into()));
+            if end.is_ok() {
+                *end = ended;
+            }
+        }
+    }
+}

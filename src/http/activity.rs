@@ -1,0 +1,199 @@
+//! What a connection is doing, as seen from its bytes, and until when it may.
+//!
+//! hyper's own `header_read_timeout` starts as soon as it waits for a head, so it would close a keep-alive
+//! connection between two requests after 5 s; SDKs keep theirs for longer than that. Here the clock of a head
+//! starts with its first byte, and a connection at rest has a clock of its own.
+
+use super::Limits;
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Instant;
+
+/// How long a connection is read on after a reply that left part of a request unread: closing at once would
+/// make the kernel send a reset, which can overtake the reply.
+const LINGER: Duration = Duration::from_secs(2);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// Between requests.
+    Idle,
+    /// A head has begun.
+    Head,
+    /// A request is being answered; its body has a limit of its own.
+    Request,
+    /// The reply is out; what the client still sends is thrown away.
+    Linger,
+}
+
+#[derive(Debug)]
+struct State {
+    phase: Phase,
+    since: Instant,
+    /// Since when the client takes nothing of a reply.
+    stalled: Option<Instant>,
+    linger: bool,
+}
+
+/// Shared by the connection's socket, its service and its watcher, which all live in one task.
+#[derive(Debug)]
+pub(super) struct Activity(Mutex<State>);
+
+impl Activity {
+    pub(super) fn new() -> Arc<Self> {
+        Arc::new(Self(Mutex::new(State {
+            phase: Phase::Idle,
+            since: Instant::now(),
+            stalled: None,
+            linger: false,
+        })))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A request's head is complete.
+    pub(super) fn request_began(&self) {
+        self.state().phase = Phase::Request;
+    }
+
+    /// Its reply is ready.
+    ///
+    /// The start of a next head that came in one packet with this request is not seen; such a connection
+    /// counts as idle, which is bounded as well.
+    pub(super) fn request_ended(&self) {
+        let mut state = self.state();
+        state.phase = Phase::Idle;
+        state.since = Instant::now();
+    }
+
+    /// The request was answered without reading all of its body.
+    pub(super) fn linger(&self) {
+        self.state().linger = true;
+    }
+
+    /// When the connection has had its time, if what it does now has a limit.
+    pub(super) fn deadline(&self, limits: &Limits) -> Option<Instant> {
+        let state = self.state();
+        let phase = match state.phase {
+            Phase::Idle => Some(state.since + limits.idle),
+            Phase::Head => Some(state.since + limits.header),
+            Phase::Request => None,
+            Phase::Linger => Some(state.since + LINGER.min(limits.idle)),
+        };
+        let stalled = state.stalled.map(|since| since + limits.idle);
+        match (phase, stalled) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        }
+    }
+
+    fn bytes_came(&self) {
+        let mut state = self.state();
+        if state.phase == Phase::Idle {
+            state.phase = Phase::Head;
+            state.since = Instant::now();
+        }
+    }
+
+    fn wrote(&self, pending: bool) {
+        let mut state = self.state();
+        match (pending, state.stalled) {
+            (true, None) => state.stalled = Some(Instant::now()),
+            (false, Some(_)) => state.stalled = None,
+            _ => {}
+        }
+    }
+
+    /// Whether to read on after the last reply.
+    fn begin_linger(&self) -> bool {
+        let mut state = self.state();
+        if state.linger && state.phase != Phase::Linger {
+            state.phase = Phase::Linger;
+            state.since = Instant::now();
+        }
+        state.linger
+    }
+}
+
+/// A socket that notes in its [`Activity`] what passes through it.
+#[derive(Debug)]
+pub(super) struct Watched<S> {
+    inner: S,
+    activity: Arc<Activity>,
+    write_closed: bool,
+}
+
+impl<S> Watched<S> {
+    pub(super) fn new(inner: S, activity: Arc<Activity>) -> Self {
+        Self {
+            inner,
+            activity,
+            write_closed: false,
+        }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut self.inner).poll_read(cx, buf))?;
+        if buf.filled().len() > before {
+            self.activity.bytes_came();
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let wrote = Pin::new(&mut self.inner).poll_write(cx, buf);
+        self.activity.wrote(wrote.is_pending());
+        wrote
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let wrote = Pin::new(&mut self.inner).poll_write_vectored(cx, bufs);
+        self.activity.wrote(wrote.is_pending());
+        wrote
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.write_closed {
+            ready!(Pin::new(&mut self.inner).poll_shutdown(cx))?;
+            self.write_closed = true;
+        }
+        if !self.activity.begin_linger() {
+            return Poll::Ready(Ok(()));
+        }
+        let mut waste = [0; 8192];
+        loop {
+            let mut buf = ReadBuf::new(&mut waste);
+            match ready!(Pin::new(&mut self.inner).poll_read(cx, &mut buf)) {
+                Ok(()) if !buf.filled().is_empty() => {}
+                // The client is done, or gone: either way nothing is left to wait for.
+                _ => return Poll::Ready(Ok(())),
+            }
+        }
+    }
+}

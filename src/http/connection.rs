@@ -1,0 +1,118 @@
+//! One connection, from its first byte to its end.
+
+use super::activity::{Activity, Watched};
+use super::{Call, Handler, Limits, Stop, Transport};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use std::convert::Infallible;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, BufReader};
+use tokio::net::UnixStream;
+use tokio::time::{Instant, sleep_until, timeout};
+
+/// Longest request head, in bytes: room for generous headers, none for an attack on memory.
+const MAX_HEAD_BYTES: usize = 64 * 1024;
+
+/// A connection to the Unix socket: its first byte tells NDJSON from HTTP.
+pub(super) async fn unix<H: Handler>(stream: UnixStream, handler: Arc<H>, limits: Limits, mut stop: Stop) {
+    let mut stream = BufReader::new(stream);
+    let first = tokio::select! {
+        first = timeout(limits.idle, stream.fill_buf()) => first,
+        () = stop.requested() => return,
+    };
+    match first {
+        Ok(Ok([b'{', ..])) => handler.lines(stream, limits, stop).await,
+        Ok(Ok([_, ..])) => http(stream, Transport::Unix, handler, limits, stop).await,
+        // Closed, broken or silent.
+        _ => {}
+    }
+}
+
+/// A connection that speaks HTTP/1.1. Returns when it is closed, had its time, or was told to stop and has
+/// answered what was in progress.
+pub(super) async fn http<S, H>(stream: S, transport: Transport, handler: Arc<H>, limits: Limits, stop: Stop)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    H: Handler,
+{
+    let activity = Activity::new();
+    let service = {
+        let activity = activity.clone();
+        service_fn(move |request| {
+            let (handler, activity) = (handler.clone(), activity.clone());
+            activity.request_began();
+            async move {
+                let call = Call::new(request, transport, limits.body, activity.clone());
+                let reply = handler.handle(call).await;
+                activity.request_ended();
+                Ok::<_, Infallible>(reply)
+            }
+        })
+    };
+    let io = TokioIo::new(Watched::new(stream, activity.clone()));
+    let mut connection = pin!(
+        http1::Builder::new()
+            .timer(TokioTimer::new())
+            // Ours knows idle from half-sent; see `activity`.
+            .header_read_timeout(None)
+            // A client may close its sending half and wait for the reply.
+            .half_close(true)
+            // With it, hyper keeps replies back while anything of a next request is buffered, and loses the last reply
+            // of a connection that closes in between.
+            .pipeline_flush(false)
+            .max_header_size(MAX_HEAD_BYTES)
+            .serve_connection(io, service)
+    );
+    let mut watcher = pin!(watch(&activity, &limits));
+    let mut stop_requested = pin!(async {
+        let mut stop = stop;
+        stop.requested().await;
+    });
+    let mut stopping = false;
+    poll_fn(|cx| {
+        if !stopping && stop_requested.as_mut().poll(cx).is_ready() {
+            stopping = true;
+            connection.as_mut().graceful_shutdown();
+        }
+        if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
+            if let Err(error) = ended {
+                tracing::debug!(%error, "a connection ended early");
+            }
+            return Poll::Ready(());
+        }
+        // After the connection, because what that just did moves the deadline.
+        watcher.as_mut().poll(cx)
+    })
+    .await;
+}
+
+/// Resolves when the connection has outstayed the limit of what it is doing. Polled after each poll of the
+/// connection, so it sees every change of deadline; the timer itself is only moved when it must fire earlier.
+async fn watch(activity: &Activity, limits: &Limits) {
+    let mut timer = pin!(sleep_until(Instant::now() + limits.idle));
+    let mut fired = false;
+    poll_fn(|cx: &mut Context<'_>| {
+        loop {
+            let Some(deadline) = activity.deadline(limits) else {
+                return Poll::Pending;
+            };
+            if fired || deadline < timer.deadline() {
+                timer.as_mut().reset(deadline);
+                fired = false;
+            }
+            if timer.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            fired = true;
+            if Instant::now() >= deadline {
+                tracing::debug!("a connection had its time");
+                return Poll::Ready(());
+            }
+        }
+    })
+    .await;
+}

@@ -1,0 +1,257 @@
+//! The API's field table for log events (contract.md section 1), on its own two feet: the daemon has another
+//! implementation of the same table, and the two are held against each other by the tests.
+
+use super::scan::{self, Kind};
+use std::borrow::Cow;
+
+/// Largest document that the API's database takes, in bytes.
+const MAX_DOCUMENT_BYTES: usize = 16 * 1024 * 1024;
+
+/// Fields of a log event that the API knows.
+const KNOWN: [&str; 20] = [
+    "input",
+    "output",
+    "project_id",
+    "task_id",
+    "environment",
+    "client_created_at",
+    "created_at",
+    "last_update",
+    "session_id",
+    "user_id",
+    "version_id",
+    "step_id",
+    "test_id",
+    "raw_input_type_name",
+    "raw_output_type_name",
+    "flag",
+    "metadata",
+    "raw_input",
+    "raw_output",
+    "org_id",
+];
+
+/// Fields of a Task: under these names an unknown field of an event is dropped instead of copied to metadata.
+const TASK_FIELDS: [&str; 17] = [
+    "id",
+    "additional_input",
+    "additional_output",
+    "data",
+    "human_eval",
+    "last_eval",
+    "sentiment",
+    "language",
+    "notes",
+    "events",
+    "topics",
+    "is_last_task",
+    "task_position",
+    "org_id",
+    "evaluation_source",
+    "sentiment_score",
+    "sentiment_magnitude",
+];
+
+/// A log event as text, cut into its fields.
+pub(super) struct Event<'a> {
+    /// The event exactly as it arrived.
+    pub(super) raw: &'a str,
+    fields: Vec<(Cow<'a, str>, &'a str)>,
+}
+
+impl<'a> Event<'a> {
+    /// Takes the text of a JSON object that a parser has accepted.
+    pub(super) fn new(raw: &'a str) -> Self {
+        Self {
+            raw,
+            fields: scan::fields(raw),
+        }
+    }
+
+    /// A field's value as it stands. Of several with one name the last counts, as in the API.
+    pub(super) fn get(&self, name: &str) -> Option<&'a str> {
+        self.fields
+            .iter()
+            .rev()
+            .find(|(key, _)| key == name)
+            .map(|(_, value)| *value)
+    }
+
+    /// A field's text, where it is a string.
+    pub(super) fn text(&self, name: &str) -> Option<Cow<'a, str>> {
+        self.get(name)
+            .filter(|v| scan::kind(v) == Kind::Text)
+            .map(scan::text_of)
+    }
+
+    /// What makes the API answer 422 for the whole request: the field and the reason.
+    pub(super) fn shape_error(&self) -> Option<(&'static str, &'static str)> {
+        match self.get("input").map(scan::kind) {
+            Some(Kind::Text) => {}
+            Some(_) => return Some(("input", "Input should be a valid string")),
+            None => return Some(("input", "Field required")),
+        }
+        ["output", "project_id"].into_iter().find_map(|name| {
+            let kind = self.get(name).map(scan::kind);
+            (!matches!(kind, None | Some(Kind::Null | Kind::Text)))
+                .then_some((name, "Input should be a valid string"))
+        })
+    }
+
+    /// What makes the API refuse this event alone: the reason for its `error_in_log`.
+    pub(super) fn field_error(&self) -> Option<String> {
+        let wrong = |name: &str, want: &str| {
+            Some(format!(
+                "validation error for LogEvent: {name}: Input should be {want}"
+            ))
+        };
+        for (name, _) in self
+            .fields
+            .iter()
+            .filter(|(name, _)| KNOWN.contains(&name.as_ref()))
+        {
+            let Some(value) = self.get(name) else { continue };
+            let kind = scan::kind(value);
+            let found = match name.as_ref() {
+                "task_id" | "environment" if kind != Kind::Text => wrong(name, "a valid string"),
+                "client_created_at" if kind != Kind::Integer => wrong(name, "a valid integer"),
+                "created_at" | "last_update" if !matches!(kind, Kind::Integer | Kind::Null) => {
+                    wrong(name, "a valid integer")
+                }
+                "session_id"
+                | "user_id"
+                | "version_id"
+                | "step_id"
+                | "test_id"
+                | "raw_input_type_name"
+                | "raw_output_type_name"
+                    if !matches!(kind, Kind::Text | Kind::Null) =>
+                {
+                    wrong(name, "a valid string")
+                }
+                "flag" if !is_flag(value) => wrong(name, "'success' or 'failure'"),
+                "metadata" if !matches!(kind, Kind::Object | Kind::Null) => wrong(name, "a valid dictionary"),
+                "raw_input" if !is_raw(value, false) => {
+                    wrong(name, "a string, dictionary or list of one of them")
+                }
+                "raw_output" if !is_raw(value, true) => {
+                    wrong(name, "a string, dictionary or list of one of them")
+                }
+                _ => None,
+            };
+            if found.is_some() {
+                return found;
+            }
+        }
+        None
+    }
+
+    /// Why storing this event fails after the reply, which loses its whole batch (contract.md section 1).
+    pub(super) fn poison(&self, hazards_in_batch: bool) -> Option<&'static str> {
+        if self.raw.len() > MAX_DOCUMENT_BYTES {
+            return Some("a document over 16 MiB");
+        }
+        if hazards_in_batch {
+            let found = scan::hazards(self.raw);
+            if found.wide_integer {
+                return Some("an integer beyond signed 64 bits");
+            }
+            if found.nul_key {
+                return Some("a NUL character in a key");
+            }
+        }
+        let special = self.input_has_special_token();
+        if !special && !self.has_odd_messages() {
+            return None;
+        }
+        let counted = |name| self.metadata().iter().any(|(key, _)| key == name);
+        match counted("prompt_tokens") && counted("completion_tokens") {
+            true => None,
+            false if special => Some("<|endoftext|> in input"),
+            false => Some("a chat message in raw_input with a value that is not a string"),
+        }
+    }
+
+    fn input_has_special_token(&self) -> bool {
+        const TOKEN: &str = "<|endoftext|>";
+        self.get("input").is_some_and(|raw| {
+            raw.contains(TOKEN) || (raw.contains("\\u") && scan::text_of(raw).contains(TOKEN))
+        })
+    }
+
+    /// A list of objects is taken for chat messages, whatever their keys: so the API's tokenizer takes it.
+    fn has_odd_messages(&self) -> bool {
+        let Some(list) = self.get("raw_input").filter(|v| scan::kind(v) == Kind::List) else {
+            return false;
+        };
+        let odd = |message: &str| {
+            scan::fields(message)
+                .iter()
+                .any(|(_, v)| scan::kind(v) != Kind::Text)
+        };
+        scan::elements(list).into_iter().any(odd)
+    }
+
+    /// The metadata that the task gets: the event's own, then its unknown fields but those of a Task.
+    pub(super) fn metadata(&self) -> Vec<(Cow<'a, str>, &'a str)> {
+        let mut all = self.get("metadata").map(scan::fields).unwrap_or_default();
+        for (key, value) in &self.fields {
+            let known = KNOWN.contains(&key.as_ref()) || TASK_FIELDS.contains(&key.as_ref());
+            if !known && !all.iter().any(|(k, _)| k == key) {
+                all.push((key.clone(), value));
+            }
+        }
+        all
+    }
+}
+
+/// Whether a value is "success", "failure" or null.
+pub(super) fn is_flag(value: &str) -> bool {
+    match scan::kind(value) {
+        Kind::Null => true,
+        Kind::Text => matches!(scan::text_of(value).as_ref(), "success" | "failure"),
+        _ => false,
+    }
+}
+
+fn is_raw(value: &str, nulls: bool) -> bool {
+    match scan::kind(value) {
+        Kind::Null | Kind::Text | Kind::Object => true,
+        Kind::List => {
+            let mut kinds: Vec<Kind> = scan::elements(value).into_iter().map(scan::kind).collect();
+            if nulls {
+                kinds.retain(|kind| *kind != Kind::Null);
+            }
+            kinds.iter().all(|k| *k == Kind::Text) || kinds.iter().all(|k| *k == Kind::Object)
+        }
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unknown_fields_become_metadata_but_for_those_of_a_task() {
+        let raw = r#"{"input":"i","model":"m","notes":"n","metadata":{"a":1.0,"x":2},"x":3}"#;
+        let got = Event::new(raw).metadata();
+        let got: Vec<_> = got.iter().map(|(k, v)| (k.as_ref(), *v)).collect();
+        assert_eq!(got, [("a", "1.0"), ("x", "2"), ("model", "\"m\"")]);
+    }
+
+    #[test]
+    fn the_tokenizer_is_skipped_by_token_counts_of_any_kind_and_place() {
+        let poison = |extra: &str| {
+            Event::new(&format!(r#"{{"input":"\u003c|endoftext|>"{extra}}}"#))
+                .poison(false)
+                .is_some()
+        };
+        assert!(poison(""));
+        assert!(poison(r#","prompt_tokens":1"#));
+        assert!(!poison(r#","prompt_tokens":1,"completion_tokens":2"#));
+        assert!(!poison(
+            r#","metadata":{"prompt_tokens":null},"completion_tokens":null"#
+        ));
+    }
+}

@@ -1,0 +1,391 @@
+//! What the sandbox has stored, and what has happened to it.
+
+use super::check::Event;
+use super::scan;
+use bytes::Bytes;
+use serde::Serialize;
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Counts of all that happened since the start or the last reset.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct State {
+    /// API requests that were read, whatever became of them.
+    pub requests: u64,
+    /// Of these, those answered with a 4xx or 5xx.
+    pub failed_requests: u64,
+    /// Connections and requests that were reset because the API was switched down.
+    pub while_down: u64,
+    /// Tasks stored, each once.
+    pub stored: u64,
+    /// Events whose task was stored before: each is one more row in `logs`.
+    pub duplicates: u64,
+    /// Events answered with 200 that will be stored when `store_delay_ms` is over.
+    pub pending: u64,
+    /// Events answered with 200 and then silently lost.
+    pub lost: u64,
+    /// Batches of which that is true.
+    pub lost_batches: u64,
+    /// Events answered with `error_in_log` and not stored.
+    pub refused: u64,
+    /// Events answered with the quota error, but stored.
+    pub over_quota: u64,
+    /// Rows in `evals`.
+    pub evals: u64,
+    /// Feedback requests whose task was not there when they came.
+    pub early_evals: u64,
+    /// What arrived that the contract does not know, one sentence each; the first 1,000.
+    pub surprises: Vec<String>,
+    /// Stored, duplicate and feedback counts of each project.
+    pub projects: BTreeMap<String, ProjectState>,
+}
+
+/// Counts of one project.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct ProjectState {
+    /// Tasks stored.
+    pub stored: u64,
+    /// Events whose task was stored before.
+    pub duplicates: u64,
+    /// Rows in `evals`.
+    pub evals: u64,
+}
+
+impl State {
+    /// A count by its name, as `/sandbox/wait` uses it.
+    pub(super) fn count(&self, name: &str) -> Option<u64> {
+        Some(match name {
+            "requests" => self.requests,
+            "failed_requests" => self.failed_requests,
+            "while_down" => self.while_down,
+            "stored" => self.stored,
+            "duplicates" => self.duplicates,
+            "lost" => self.lost,
+            "lost_batches" => self.lost_batches,
+            "refused" => self.refused,
+            "over_quota" => self.over_quota,
+            "evals" => self.evals,
+            "early_evals" => self.early_evals,
+            "surprises" => self.surprises.len() as u64,
+            _ => return None,
+        })
+    }
+}
+
+/// A stored task, as tests see it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct TaskRow {
+    /// Its id; where the event had none, the one that the sandbox gave it.
+    pub task_id: String,
+    /// The project that it is stored in.
+    pub project_id: String,
+    /// The event exactly as it arrived. Empty with `keep_raw` off.
+    pub raw: String,
+    /// Place in the order of storage over all projects, from 0.
+    pub position: u64,
+    /// Its feedback, where it has any.
+    pub human_eval: Option<HumanEval>,
+}
+
+/// One call of `/flag` or `/human-eval` that was answered with 200.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct EvalRow {
+    /// The task.
+    pub task_id: String,
+    /// The task's project.
+    pub project_id: String,
+    /// "success" or "failure".
+    pub flag: String,
+    /// Who says so.
+    pub source: String,
+    /// Free text.
+    pub notes: Option<String>,
+}
+
+/// A row of the raw `logs` collection: every event that was stored, duplicates as well.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct LogRow {
+    /// The event's task.
+    pub task_id: String,
+    /// The project that it was sent to.
+    pub project_id: String,
+    /// The event exactly as it arrived.
+    pub raw: String,
+    /// Whether the task was stored before.
+    pub duplicate: bool,
+}
+
+/// What a task holds of its feedback.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct HumanEval {
+    /// "success" or "failure".
+    pub flag: String,
+    /// Who says so; absent where the flag came within the log event.
+    pub source: Option<String>,
+    /// Free text.
+    pub notes: Option<String>,
+}
+
+/// An event on its way into the store.
+#[derive(Debug)]
+pub(super) struct Incoming {
+    pub(super) task_id: Arc<str>,
+    pub(super) project: Arc<str>,
+    pub(super) raw: Bytes,
+    pub(super) flag: Option<Box<str>>,
+}
+
+/// A stored task.
+#[derive(Debug)]
+pub(super) struct Task {
+    pub(super) task_id: Arc<str>,
+    pub(super) project: Arc<str>,
+    pub(super) raw: Bytes,
+    /// When it was stored, in seconds since 1970.
+    pub(super) stored_s: i64,
+    pub(super) human_eval: Option<HumanEval>,
+    last_eval: Option<LastEval>,
+    /// What `POST /v2/tasks/{id}` put in place of the event's metadata: a JSON object.
+    pub(super) metadata: Option<String>,
+}
+
+#[derive(Debug)]
+struct Log {
+    task_id: Arc<str>,
+    project: Arc<str>,
+    raw: Bytes,
+    duplicate: bool,
+}
+
+/// The store: tasks by id and in order, the raw logs, the feedback, the counts.
+#[derive(Debug, Default)]
+pub(super) struct Store {
+    pub(super) state: State,
+    tasks: Vec<Task>,
+    by_id: HashMap<Arc<str>, usize>,
+    logs: Vec<Log>,
+    evals: Vec<EvalRow>,
+    /// Batches that wait for `store_delay_ms`, by when they are due.
+    pending: VecDeque<(Instant, Vec<Incoming>)>,
+    /// Logs counted against a project's quota.
+    quota_used: HashMap<String, u64>,
+}
+
+impl Store {
+    /// Stores a batch, now or at `due`. `now_s` in seconds since 1970.
+    pub(super) fn store(&mut self, batch: Vec<Incoming>, due: Option<Instant>, keep_raw: bool, now_s: i64) {
+        let Some(due) = due else {
+            return self.store_now(batch, keep_raw, now_s);
+        };
+        self.state.pending += batch.len() as u64;
+        let at = self.pending.partition_point(|(other, _)| *other <= due);
+        self.pending.insert(at, (due, batch));
+    }
+
+    /// Stores what is due. Tells when the next is.
+    pub(super) fn settle(&mut self, now: Instant, keep_raw: bool, now_s: i64) -> Option<Instant> {
+        while let Some((due, _)) = self.pending.front() {
+            if *due > now {
+                return Some(*due);
+            }
+            if let Some((_, batch)) = self.pending.pop_front() {
+                self.state.pending -= batch.len() as u64;
+                self.store_now(batch, keep_raw, now_s);
+            }
+        }
+        None
+    }
+
+    fn store_now(&mut self, batch: Vec<Incoming>, keep_raw: bool, now_s: i64) {
+        for event in batch {
+            let Incoming {
+                task_id,
+                project,
+                raw,
+                flag,
+            } = event;
+            let raw = if keep_raw { raw } else { Bytes::new() };
+            let duplicate = self.by_id.contains_key(&task_id);
+            let counts = project_counts(&mut self.state.projects, &project);
+            if duplicate {
+                counts.duplicates += 1;
+                self.state.duplicates += 1;
+            } else {
+                counts.stored += 1;
+                self.state.stored += 1;
+                self.by_id.insert(task_id.clone(), self.tasks.len());
+                let human_eval = flag.map(|f| HumanEval {
+                    flag: f.into(),
+                    source: None,
+                    notes: None,
+                });
+                let (task_id, project, raw) = (task_id.clone(), project.clone(), raw.clone());
+                self.tasks.push(Task {
+                    task_id,
+                    project,
+                    raw,
+                    stored_s: now_s,
+                    human_eval,
+                    last_eval: None,
+                    metadata: None,
+                });
+            }
+            if keep_raw {
+                self.logs.push(Log {
+                    task_id,
+                    project,
+                    raw,
+                    duplicate,
+                });
+            }
+        }
+    }
+
+    /// Counts one log against a project's quota of `limit`. True when it is over.
+    pub(super) fn over_quota(&mut self, project: &str, limit: u64) -> bool {
+        let used = self.quota_used.entry(project.into()).or_default();
+        *used += 1;
+        *used > limit
+    }
+
+    /// A task by its id.
+    pub(super) fn task(&self, id: &str) -> Option<&Task> {
+        self.by_id.get(id).and_then(|at| self.tasks.get(*at))
+    }
+
+    /// A task by its id, to change it.
+    pub(super) fn task_mut(&mut self, id: &str) -> Option<&mut Task> {
+        self.by_id.get(id).and_then(|at| self.tasks.get_mut(*at))
+    }
+
+    /// Adds a row to `evals` and sets it as the task's feedback: the last call wins, notes and all.
+    pub(super) fn evaluate(&mut self, row: EvalRow) {
+        let Some(at) = self.by_id.get(row.task_id.as_str()) else {
+            return;
+        };
+        if let Some(task) = self.tasks.get_mut(*at) {
+            let (flag, source, notes) = (row.flag.clone(), Some(row.source.clone()), row.notes.clone());
+            task.last_eval = Some(LastEval {
+                value: flag.clone(),
+                source: row.source.clone(),
+                notes: notes.clone(),
+            });
+            task.human_eval = Some(HumanEval { flag, source, notes });
+        }
+        self.state.evals += 1;
+        project_counts(&mut self.state.projects, &row.project_id).evals += 1;
+        self.evals.push(row);
+    }
+
+    /// The tasks in order of storage, of one project or all.
+    pub(super) fn task_rows(&self, project: Option<&str>) -> Vec<TaskRow> {
+        let all = self.tasks.iter().enumerate();
+        all.filter(|(_, task)| project.is_none_or(|p| *task.project == *p))
+            .map(|(at, task)| task.row(at))
+            .collect()
+    }
+
+    /// One task as a row.
+    pub(super) fn task_row(&self, id: &str) -> Option<TaskRow> {
+        let at = *self.by_id.get(id)?;
+        self.tasks.get(at).map(|task| task.row(at))
+    }
+
+    /// Feedback in order of arrival, of one task or all.
+    pub(super) fn eval_rows(&self, task: Option<&str>) -> Vec<EvalRow> {
+        self.evals
+            .iter()
+            .filter(|row| task.is_none_or(|t| row.task_id == t))
+            .cloned()
+            .collect()
+    }
+
+    /// The raw logs in order of storage, of one project or all.
+    pub(super) fn log_rows(&self, project: Option<&str>) -> Vec<LogRow> {
+        let all = self
+            .logs
+            .iter()
+            .filter(|log| project.is_none_or(|p| *log.project == *p));
+        all.map(|log| LogRow {
+            task_id: log.task_id.to_string(),
+            project_id: log.project.to_string(),
+            raw: text(&log.raw).into(),
+            duplicate: log.duplicate,
+        })
+        .collect()
+    }
+}
+
+impl Task {
+    fn row(&self, position: usize) -> TaskRow {
+        TaskRow {
+            task_id: self.task_id.to_string(),
+            project_id: self.project.to_string(),
+            raw: text(&self.raw).into(),
+            position: position as u64,
+            human_eval: self.human_eval.clone(),
+        }
+    }
+
+    /// The task as the API shows it: JSON text with the event's own values as they stand.
+    pub(super) fn view(&self) -> String {
+        let event = Event::new(text(&self.raw));
+        let own = |name| event.get(name).unwrap_or("null");
+        let created = event.get("client_created_at").and_then(|v| v.parse::<i64>().ok());
+        // The API puts now in the place of what is negative or more than 24 hours ahead.
+        let sane = |at: &i64| (0..=self.stored_s + 24 * 3600).contains(at);
+        let created = created.filter(sane).unwrap_or(self.stored_s);
+        let metadata = self.metadata.clone().unwrap_or_else(|| {
+            let pairs = event.metadata();
+            let pairs: Vec<_> = pairs
+                .iter()
+                .map(|(k, v)| format!("{}:{v}", super::reply::quote(k)))
+                .collect();
+            format!("{{{}}}", pairs.join(","))
+        });
+        let flag = self.human_eval.as_ref().map(|eval| eval.flag.as_str());
+        let notes = self.human_eval.as_ref().and_then(|eval| eval.notes.as_deref());
+        let json = |value: Result<String, serde_json::Error>| value.unwrap_or_else(|_| "null".into());
+        format!(
+            "{{\"id\":{},\"created_at\":{created},\"project_id\":{},\"session_id\":{},\"input\":{},\"output\":{},\
+             \"metadata\":{metadata},\"flag\":{},\"human_eval\":{},\"notes\":{},\
+             \"last_eval\":{}}}",
+            json(serde_json::to_string(&*self.task_id)),
+            json(serde_json::to_string(&*self.project)),
+            own("session_id"),
+            own("input"),
+            own("output"),
+            json(serde_json::to_string(&flag)),
+            json(serde_json::to_string(&self.human_eval)),
+            json(serde_json::to_string(&notes)),
+            json(serde_json::to_string(&self.last_eval)),
+        )
+    }
+}
+
+/// The newest evaluation of a task as the API shows it (read in its source). Unlike `human_eval`, a log's own flag
+/// leaves it alone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(super) struct LastEval {
+    value: String,
+    source: String,
+    notes: Option<String>,
+}
+
+fn project_counts<'a>(all: &'a mut BTreeMap<String, ProjectState>, id: &str) -> &'a mut ProjectState {
+    all.entry(id.into()).or_default()
+}
+
+/// The text of an event. What is stored was checked to be UTF-8.
+fn text(raw: &Bytes) -> &str {
+    std::str::from_utf8(raw).unwrap_or_default()
+}
+
+/// The flag inside a log event.
+pub(super) fn flag_of(event: &Event<'_>) -> Option<Box<str>> {
+    event
+        .get("flag")
+        .filter(|v| scan::kind(v) == scan::Kind::Text)
+        .map(|v| scan::text_of(v).into())
+}
