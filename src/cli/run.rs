@@ -1,6 +1,7 @@
 //! `phosphod run`.
 use super::{FAILED, bad_configuration, logging};
 use crate::config::{self, Sources};
+use crate::daemon;
 use std::process::ExitCode;
 
 /// Runs the daemon until it is told to stop.
@@ -30,16 +31,4 @@ pub(super) fn run(sources: Sources) -> ExitCode {
 fn failed(sentence: &str) -> ExitCode {
     eprintln!("phosphod: {sentence}");
     ExitCode::from(FAILED)
-}
-
-/// Stands in for `crate::daemon` on this branch: on merging, delete it and write `use crate::daemon;` above.
-mod daemon {
-    use crate::config::Settings;
-
-    pub(super) async fn run(
-        _settings: Settings,
-        _reload: impl Fn() -> Result<Settings, String> + Send + 'static,
-    ) -> Result<(), String> {
-        Err("the daemon itself is not part of this build".to_owned())
-    }
 }

@@ -331,6 +331,12 @@ pub const KEYS: &[Key] = {
             "Reads a task of each batch back, since the API answers before it stores.",
         ),
         key(
+            "delivery.confirm_patience",
+            time(MS, HOUR),
+            Text("3400 ms"),
+            "How long an accepted event may be missing before it counts as not stored.",
+        ),
+        key(
             "delivery.concurrency",
             count(1, 64, "requests"),
             Bare("1"),

@@ -125,6 +125,8 @@ pub struct DeliverySettings {
     pub backoff: Backoff,
     /// `delivery.confirm`. Default true.
     pub confirm: bool,
+    /// `delivery.confirm_patience`. Default 3.4 s.
+    pub confirm_patience: Duration,
     /// `delivery.concurrency`. Default 1.
     pub concurrency: usize,
     /// `feedback.wait_max`. Default 1 h.
@@ -165,7 +167,7 @@ impl Settings {
             batch: delivery.batch,
             backoff: delivery.backoff,
             confirm: delivery.confirm,
-            confirm_patience: courier::CONFIRM_PATIENCE,
+            confirm_patience: delivery.confirm_patience,
             concurrency: delivery.concurrency,
             feedback_wait_max: delivery.feedback_wait_max,
             feedback_concurrency: delivery.feedback_concurrency,
@@ -250,6 +252,7 @@ fn delivery(resolver: &mut Resolver) -> Option<DeliverySettings> {
         },
         backoff,
         confirm: resolver.flag("delivery.confirm").unwrap_or_default(),
+        confirm_patience: resolver.time("delivery.confirm_patience").unwrap_or_default(),
         concurrency: count(resolver, "delivery.concurrency"),
         feedback_wait_max: resolver.time("feedback.wait_max").unwrap_or_default(),
         feedback_concurrency: count(resolver, "feedback.concurrency"),

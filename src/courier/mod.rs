@@ -34,9 +34,6 @@ use crate::upstream::Upstream;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// Default of [`Settings::confirm_patience`]: 3.4 s, longer than the API was ever seen to take to store a batch.
-pub const CONFIRM_PATIENCE: Duration = Duration::from_millis(3400);
-
 /// Everything a courier is told by configuration; replaced whole on reload.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -47,7 +44,7 @@ pub struct Settings {
     /// `delivery.confirm`. Default true.
     pub confirm: bool,
     /// How long an accepted event may be missing before it counts as not stored. It is looked for five times, at
-    /// growing intervals. Not configurable, but tests shorten it. Default [`CONFIRM_PATIENCE`].
+    /// growing intervals (`delivery.confirm_patience`). Default 3.4 s, longer than the API was ever seen to take.
     pub confirm_patience: Duration,
     /// `delivery.concurrency`: log batches of one project in flight at once. Default 1, which keeps the order of acceptance.
     pub concurrency: usize,

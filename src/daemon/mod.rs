@@ -9,6 +9,7 @@ mod reload;
 
 use crate::admin::{self, Admin};
 use crate::board::Board;
+use crate::courier::CourierError;
 use crate::http::{self, Limits, Listener, Router};
 use crate::intake::{self, Intake};
 use crate::metrics::Metrics;
@@ -37,6 +38,9 @@ pub enum DaemonError {
     /// What systemd handed over could not be used.
     #[error("cannot use the sockets that systemd handed over: {0}; check phosphod.socket")]
     Inherited(std::io::Error),
+    /// Delivery ended unasked.
+    #[error(transparent)]
+    Courier(#[from] CourierError),
     /// Signals could not be listened for.
     #[error("cannot listen for signals: {0}")]
     Signals(std::io::Error),
@@ -190,8 +194,8 @@ impl std::fmt::Display for Names {
 
 /// The tasks that run for ever, in two groups that stop one after the other.
 struct Parts {
-    tasks: JoinSet<&'static str>,
-    couriers: JoinSet<&'static str>,
+    listeners: JoinSet<&'static str>,
+    couriers: JoinSet<Result<(), CourierError>>,
     stop_listening: watch::Sender<bool>,
     stop_delivering: watch::Sender<bool>,
     _owned: Option<OwnedSocket>,
@@ -224,16 +228,16 @@ impl Parts {
             drain: settings.grace,
             ..Limits::default()
         };
-        let mut tasks = JoinSet::new();
-        let listeners = [
+        let mut serving = JoinSet::new();
+        let named = [
             ("the TCP listener", sockets.tcp.map(Listener::Tcp)),
             ("the Unix listener", sockets.unix.map(Listener::Unix)),
         ];
-        for (name, listener) in listeners {
+        for (name, listener) in named {
             let Some(listener) = listener else { continue };
-            let serving = http::serve(listener, router.clone(), limits, stopped(listening.clone()));
-            tasks.spawn(async move {
-                serving.await;
+            let until_stopped = http::serve(listener, router.clone(), limits, stopped(listening.clone()));
+            serving.spawn(async move {
+                until_stopped.await;
                 name
             });
         }
@@ -246,14 +250,9 @@ impl Parts {
             settings.grace,
         );
         let mut couriers = JoinSet::new();
-        couriers.spawn(async move {
-            if let Err(fault) = delivery.await {
-                tracing::error!(%fault, "delivery");
-            }
-            "delivery"
-        });
+        couriers.spawn(delivery);
         Self {
-            tasks,
+            listeners: serving,
             couriers,
             stop_listening,
             stop_delivering,
@@ -263,18 +262,19 @@ impl Parts {
 
     /// Resolves when a part ends by itself, which none should.
     async fn ended(&mut self) -> DaemonError {
-        let ended = tokio::select! {
-            Some(ended) = self.tasks.join_next() => ended,
-            Some(ended) = self.couriers.join_next() => ended,
+        let failed = |part, why: &dyn std::fmt::Display| DaemonError::Part {
+            part,
+            why: format!(" ({why})"),
         };
-        match ended {
-            Ok(part) => DaemonError::Part {
-                part,
-                why: String::new(),
+        tokio::select! {
+            Some(ended) = self.listeners.join_next() => match ended {
+                Ok(part) => failed(part, &"nobody had asked it to"),
+                Err(fault) => failed("a listener", &fault),
             },
-            Err(fault) => DaemonError::Part {
-                part: "a task",
-                why: format!(" ({fault})"),
+            Some(ended) = self.couriers.join_next() => match ended {
+                Ok(Ok(())) => failed("delivery", &"nobody had asked it to"),
+                Ok(Err(fault)) => fault.into(),
+                Err(fault) => failed("delivery", &fault),
             },
         }
     }
@@ -282,9 +282,13 @@ impl Parts {
     /// Listeners first, so that nothing new comes; then the couriers. Both bound their own time.
     async fn stop(&mut self) {
         self.stop_listening.send_replace(true);
-        while self.tasks.join_next().await.is_some() {}
+        while self.listeners.join_next().await.is_some() {}
         self.stop_delivering.send_replace(true);
-        while self.couriers.join_next().await.is_some() {}
+        while let Some(ended) = self.couriers.join_next().await {
+            if let Ok(Err(fault)) = ended {
+                tracing::error!(%fault, "while stopping");
+            }
+        }
     }
 }
 

@@ -1,14 +1,69 @@
 //! The durable queue (design.md section 3). Callers hold a [`Spool`]; one thread owns sled.
-use crate::batch::{Limits, Ready};
+//!
+//! # Promises
+//! - [`Spool::append`] resolves after the entries were synced to disk, and not before.
+//! - What was appended ends exactly once: settled, buried, or still queued. A crash redelivers what was not yet
+//!   durably settled, and nothing else.
+//! - The ledger is written in the same batch as what it counts.
+//!
+//! # On disk
+//! ```text
+//! <path>/format          version of the layout; a newer one is refused
+//! <path>/lock            held by the one owner; its pid
+//! <path>/spool/gen-N/    generations: small sled folders, appended to and deleted whole
+//! <path>/dead/           dead letters, a sled folder
+//! ```
+//! Keys are in `key.rs`, values in `codec.rs` (envelope), `chunk.rs` (events), `meta.rs` (lanes, cursors, ledger)
+//! and `dead.rs`. The newest generation describes the whole spool; older ones only hold events.
+//!
+//! # Parts
+//! `owner` the thread's loop, `group` and `commit` one group commit, `read` leases, `lanes` and `queue` the state in
+//! memory, `generation` the row of folders, `recovery` opening, `durable` and `disk` the narrow seam to sled and the
+//! machine, `room` admission, `view` what is shown outside.
+
+mod chunk;
+mod codec;
+mod command;
+mod commit;
+mod dead;
+mod disk;
+mod durable;
+mod generation;
+mod group;
+mod key;
+mod lanes;
+mod lease;
+mod lock;
+mod meta;
+mod owner;
+mod queue;
+mod read;
+mod recovery;
+mod room;
+#[cfg(test)]
+mod tests;
+mod view;
+
+pub use lease::Leased;
+pub use view::LaneView;
+
+use crate::batch::Limits;
 use crate::ids::{Lane, Seq};
 use crate::ledger::Ledger;
+use command::Command;
+use disk::Disk;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, oneshot, watch};
+use view::{Shared, locked};
+
+/// Most commands that wait for the owning thread; callers wait beyond that.
+const MAX_WAITING_COMMANDS: usize = 1_024;
 
 /// How the spool is set up (`[spool]`, `[dead_letters]`).
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     /// Data folder; made with mode 0700 if absent.
     pub path: PathBuf,
@@ -25,9 +80,71 @@ pub struct Settings {
 /// Why the data folder could not be opened. The sentence names the remedy.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// To be made precise by the spool.
-    #[error("{0}")]
-    Other(String),
+    /// The folder cannot be made, entered or written.
+    #[error("the data folder {} cannot be used: {source}: mend its permissions, or set spool.path to another folder", path.display())]
+    Unusable {
+        /// `spool.path`.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// Something else has that name.
+    #[error("{} is not a folder: set spool.path to a folder", path.display())]
+    NotAFolder {
+        /// `spool.path`.
+        path: PathBuf,
+    },
+    /// Somebody else's folder.
+    #[error("the data folder {} belongs to user {owner} and this is user {ours}: change its owner, or set spool.path", path.display())]
+    OtherUser {
+        /// `spool.path`.
+        path: PathBuf,
+        /// Its owner's uid.
+        owner: u32,
+        /// Our effective uid.
+        ours: u32,
+    },
+    /// Others could plant files in it.
+    #[error("other users may write to the data folder {} (mode {mode:o}): run chmod 700 on it", path.display())]
+    OthersMayWrite {
+        /// `spool.path`.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// Another daemon has it.
+    #[error("the data folder {} is in use by another phosphod{}: stop it, or set spool.path to another folder",
+        path.display(), pid.map(|pid| format!(" (pid {pid})")).unwrap_or_default())]
+    InUse {
+        /// `spool.path`.
+        path: PathBuf,
+        /// The other's process id, if it could be read.
+        pid: Option<u32>,
+    },
+    /// Written by a newer phosphod. The folder was left untouched.
+    #[error("the data folder {} has format {found} and this version knows {known}: run the newer phosphod, or set spool.path", path.display())]
+    NewerFormat {
+        /// `spool.path`.
+        path: PathBuf,
+        /// What the folder says.
+        found: u32,
+        /// The newest that is known here.
+        known: u32,
+    },
+    /// The `format` file says nothing that was ever written there.
+    #[error("{}/format is not what phosphod writes there: set spool.path to a folder of phosphod's own", path.display())]
+    UnknownFormat {
+        /// `spool.path`.
+        path: PathBuf,
+    },
+    /// What is stored cannot be opened, or nothing can be stored.
+    #[error("the spool in {} cannot be opened: {reason}: see that the disk has room and works, or move the folder aside to start empty", path.display())]
+    Storage {
+        /// `spool.path`.
+        path: PathBuf,
+        /// What went wrong.
+        reason: String,
+    },
 }
 
 /// Why nothing was appended. Nothing of the call is on disk, or at least none of it was promised.
@@ -65,25 +182,6 @@ pub enum Entry {
     },
 }
 
-/// An event taken from its lane: an obligation that ends in [`Spool::settle`], [`Spool::release`] or [`Spool::bury`].
-#[must_use = "a leased event must be settled, released or buried"]
-#[derive(Debug)]
-pub struct Leased {
-    seq: Seq,
-    record: bytes::Bytes,
-}
-
-impl Leased {
-    /// Its place in the order of acceptance.
-    pub fn seq(&self) -> Seq {
-        self.seq
-    }
-    /// The record as it was appended.
-    pub fn record(&self) -> &bytes::Bytes {
-        &self.record
-    }
-}
-
 /// Why and when an event was given up.
 #[derive(Debug, Clone)]
 pub struct Burial {
@@ -112,82 +210,122 @@ pub struct DeadLetter {
     pub record: Vec<u8>,
 }
 
-/// One lane as others may see it. Cheap to clone.
+/// Handle of the spool. Cheap to clone. When the last one is dropped, the thread makes its final commit by itself;
+/// [`Spool::close`] waits for that.
 #[derive(Clone)]
-pub struct LaneView {
-    lane: Lane,
+pub struct Spool {
+    inner: Arc<Inner>,
 }
 
-impl LaneView {
-    /// Which lane.
-    pub fn lane(&self) -> &Lane {
-        &self.lane
-    }
-    /// What can be leased right now. For a feedback lane only what no earlier log of its project holds back.
-    pub fn ready(&self) -> Ready {
-        todo!()
-    }
-    /// Events of the lane that have not ended, leased ones included.
-    pub fn queued(&self) -> u64 {
-        todo!()
-    }
-    /// Resolves once [`LaneView::ready`] may have grown since it was last read. Never misses a change that
-    /// comes between reading and waiting.
-    pub async fn changed(&self) {
-        todo!()
-    }
+struct Inner {
+    commands: mpsc::Sender<Command>,
+    shared: Arc<Shared>,
+    thread: Mutex<Option<std::thread::JoinHandle<()>>>,
 }
-
-/// Handle of the spool. Cheap to clone.
-#[derive(Clone)]
-pub struct Spool {}
 
 impl Spool {
     /// Opens or makes the data folder, takes its lock, recovers, and starts the owning thread. Blocking.
-    pub fn open(_settings: Settings) -> Result<Spool, OpenError> {
-        todo!()
+    pub fn open(settings: Settings) -> Result<Spool, OpenError> {
+        Spool::open_on(settings, Disk::real())
     }
+
+    fn open_on(settings: Settings, disk: Disk) -> Result<Spool, OpenError> {
+        let (commands, receiver) = mpsc::channel(MAX_WAITING_COMMANDS);
+        let shared = Arc::new(Shared::new());
+        let owner = recovery::open(&settings, &disk, &shared, receiver, commands.downgrade())?;
+        let thread = std::thread::Builder::new()
+            .name("spool".into())
+            .spawn(|| owner.run())
+            .map_err(|source| OpenError::Unusable {
+                path: settings.path,
+                source,
+            })?;
+        Ok(Spool {
+            inner: Arc::new(Inner {
+                commands,
+                shared,
+                thread: Mutex::new(Some(thread)),
+            }),
+        })
+    }
+
     /// Puts the entries on disk, in this order, all or none. Resolves when they are synced: only then may a
     /// client be told so.
-    pub async fn append(&self, _entries: Vec<Entry>) -> Result<(), AppendError> {
-        todo!()
+    pub async fn append(&self, entries: Vec<Entry>) -> Result<(), AppendError> {
+        if entries.is_empty() {
+            return Ok(());
+        }
+        self.ask(|reply| Command::Append { entries, reply })
+            .await
+            .unwrap_or(Err(AppendError::Closed))
     }
+
     /// Takes the next events of a lane, in order, as many as one batch holds (`limits.cut`); empty if none is ready.
     /// Released events come first. A feedback is never given out while a log of its project that was
     /// accepted before it is queued or leased.
-    pub async fn lease(&self, _lane: &Lane, _limits: &Limits) -> Vec<Leased> {
-        todo!()
+    pub async fn lease(&self, lane: &Lane, limits: &Limits) -> Vec<Leased> {
+        let (lane, limits) = (lane.clone(), *limits);
+        self.ask(|reply| Command::Lease { lane, limits, reply })
+            .await
+            .unwrap_or_default()
     }
+
     /// Delivered: counts, and will not be given out again. Durable with the next group commit or within a few ms.
-    pub async fn settle(&self, _lane: &Lane, _events: Vec<Leased>) {
-        todo!()
+    pub async fn settle(&self, _lane: &Lane, events: Vec<Leased>) {
+        self.ask(|reply| Command::Settle { events, reply }).await;
     }
+
     /// Not delivered: back to the head of its lane.
-    pub async fn release(&self, _lane: &Lane, _events: Vec<Leased>) {
-        todo!()
+    pub async fn release(&self, _lane: &Lane, events: Vec<Leased>) {
+        self.ask(|reply| Command::Release { events, reply }).await;
     }
-    /// Given up: kept as a dead letter, on disk before it leaves the lane.
-    pub async fn bury(&self, _lane: &Lane, _events: Vec<(Leased, Burial)>) {
-        todo!()
+
+    /// Given up: kept as a dead letter, on disk before it leaves the lane. Resolves when it is.
+    pub async fn bury(&self, _lane: &Lane, events: Vec<(Leased, Burial)>) {
+        self.ask(|reply| Command::Bury { events, reply }).await;
     }
+
     /// Every lane that was ever used; changes when one is added.
     pub fn lanes(&self) -> watch::Receiver<Arc<Vec<LaneView>>> {
-        todo!()
+        self.inner.shared.lanes.subscribe()
     }
+
     /// The account as of the last commit.
     pub fn ledger(&self) -> Ledger {
-        todo!()
+        *locked(&self.inner.shared.ledger)
     }
+
+    /// Payload bytes of all events that have not ended, as of the last commit.
+    pub fn live_bytes(&self) -> u64 {
+        self.inner.shared.live_bytes.load(Ordering::Relaxed)
+    }
+
     /// Dead letters in order, from `after` on (exclusive), at most `limit`.
-    pub async fn dead_letters(&self, _after: Option<Seq>, _limit: usize) -> Vec<DeadLetter> {
-        todo!()
+    pub async fn dead_letters(&self, after: Option<Seq>, limit: usize) -> Vec<DeadLetter> {
+        self.ask(|reply| Command::DeadLetters { after, limit, reply })
+            .await
+            .unwrap_or_default()
     }
+
     /// `None` while the spool accepts; otherwise why it does not, in one sentence with the remedy.
     pub fn refusing(&self) -> Option<String> {
-        todo!()
+        locked(&self.inner.shared.refusing).clone()
     }
+
     /// Final group commit; the lock is given back. Later calls answer [`AppendError::Closed`].
     pub async fn close(&self) {
-        todo!()
+        self.ask(|reply| Command::Close { reply }).await;
+        let thread = locked(&self.inner.thread).take();
+        if let Some(thread) = thread {
+            // It has nothing left to do once the close is answered, so this is short.
+            let _ = tokio::task::spawn_blocking(|| thread.join()).await;
+        }
+    }
+
+    /// Sends a command and waits for its answer; `None` if the thread has ended.
+    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Option<T> {
+        let (reply, answer) = oneshot::channel();
+        self.inner.commands.send(command(reply)).await.ok()?;
+        answer.await.ok()
     }
 }

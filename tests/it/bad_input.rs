@@ -18,7 +18,17 @@ async fn an_unknown_route_lists_the_routes_and_a_wrong_method_names_the_right_on
     let pair = Pair::start().await;
     let reply = pair.post("/v2/logs/p", GOOD).await;
     assert_eq!(reply.status, 404);
-    says(&reply.detail(), &["/v2/log/{project_id}", "/v2/tasks/{task_id}/flag", "/log", "/feedback", "/status", "/metrics"]);
+    says(
+        &reply.detail(),
+        &[
+            "/v2/log/{project_id}",
+            "/v2/tasks/{task_id}/flag",
+            "/log",
+            "/feedback",
+            "/status",
+            "/metrics",
+        ],
+    );
 
     let reply = client::send(pair.client.get(pair.at("/v2/log/p"))).await;
     assert_eq!(reply.status, 405);
@@ -30,17 +40,35 @@ async fn an_unknown_route_lists_the_routes_and_a_wrong_method_names_the_right_on
 #[tokio::test]
 async fn a_wrong_content_type_is_refused_with_the_header_to_send() {
     let pair = Pair::start().await;
-    for kind in ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"] {
-        let request = pair.client.post(pair.at("/log")).header("content-type", kind).body(GOOD);
+    for kind in [
+        "text/plain",
+        "application/x-www-form-urlencoded",
+        "multipart/form-data; boundary=x",
+    ] {
+        let request = pair
+            .client
+            .post(pair.at("/log"))
+            .header("content-type", kind)
+            .body(GOOD);
         let reply = client::send(request).await;
         assert_eq!(reply.status, 415, "{kind}");
         says(&reply.detail(), &["Content-Type: application/json"]);
     }
     for kind in ["application/json; charset=utf-8", "application/vnd.api+json"] {
-        let request = pair.client.post(pair.at("/log")).header("content-type", kind).body(GOOD);
+        let request = pair
+            .client
+            .post(pair.at("/log"))
+            .header("content-type", kind)
+            .body(GOOD);
         assert_eq!(client::send(request).await.status, 200, "{kind}");
     }
-    assert_eq!(client::send(pair.client.post(pair.at("/log")).body(GOOD)).await.status, 200, "none");
+    assert_eq!(
+        client::send(pair.client.post(pair.at("/log")).body(GOOD))
+            .await
+            .status,
+        200,
+        "none"
+    );
     assert_eq!(pair.finish().await.accepted, 3);
 }
 
@@ -48,7 +76,10 @@ async fn a_wrong_content_type_is_refused_with_the_header_to_send() {
 async fn malformed_json_is_answered_with_its_place_and_what_was_expected() {
     let pair = Pair::start().await;
     for (body, parts) in [
-        ("{\"input\": \"x\",\n  \"output\" \"y\"}", &["line 2", "expected"][..]),
+        (
+            "{\"input\": \"x\",\n  \"output\" \"y\"}",
+            &["line 2", "expected"][..],
+        ),
         ("{\"batched_log_events\": [{\"input\": \"x\"}", &["EOF"]),
         ("", &["EOF"]),
     ] {
@@ -76,7 +107,10 @@ async fn invalid_utf8_is_refused_with_its_place() {
 #[tokio::test]
 async fn a_body_over_the_limit_names_limit_and_key_whether_announced_or_streamed() {
     let pair = Pair::start_with(|setup| {
-        setup.with("intake.max_body_bytes", "64 KiB").with("intake.max_event_bytes", "32 KiB").with("batch.max_bytes", "64 KiB")
+        setup
+            .with("intake.max_body_bytes", "64 KiB")
+            .with("intake.max_event_bytes", "32 KiB")
+            .with("batch.max_bytes", "64 KiB")
     })
     .await;
     let big = json!({"input": "x".repeat(70_000)}).to_string();
@@ -96,7 +130,12 @@ async fn a_body_over_the_limit_names_limit_and_key_whether_announced_or_streamed
     let reply = pair.post("/v2/log/p", batch(&[GOOD, &large])).await;
     assert_eq!(reply.status, 200);
     assert_eq!(reply.json()["logged_events"][0]["task_id"], "good");
-    says(reply.json()["logged_events"][1]["error_in_log"].as_str().expect("refused"), &["intake.max_event_bytes"]);
+    says(
+        reply.json()["logged_events"][1]["error_in_log"]
+            .as_str()
+            .expect("refused"),
+        &["intake.max_event_bytes"],
+    );
     let counts = pair.finish().await;
     assert_eq!((counts.delivered, counts.dead), (1, 1));
 }
@@ -148,15 +187,24 @@ async fn fields_of_the_wrong_type_are_told_at_their_index_and_kept_as_dead_lette
     ] {
         says(logged[index]["error_in_log"].as_str().expect("refused"), &[field]);
     }
-    assert_eq!((&logged[0]["task_id"], &logged[11]["task_id"]), (&json!("good-0"), &json!("good-11")));
+    assert_eq!(
+        (&logged[0]["task_id"], &logged[11]["task_id"]),
+        (&json!("good-0"), &json!("good-11"))
+    );
 
     let dead = pair.dead_letters().await;
     let records: Vec<String> = dead.iter().map(|letter| letter["record"].to_string()).collect();
     for event in &events[1..11] {
         let event: serde_json::Value = serde_json::from_str(event).expect("JSON");
-        assert!(records.contains(&event.to_string()), "{event} is kept; there are {records:?}");
+        assert!(
+            records.contains(&event.to_string()),
+            "{event} is kept; there are {records:?}"
+        );
     }
-    assert!(dead.iter().all(|letter| letter["reason"].as_str().is_some_and(|reason| reason.len() > 10)));
+    assert!(
+        dead.iter()
+            .all(|letter| letter["reason"].as_str().is_some_and(|reason| reason.len() > 10))
+    );
     let counts = pair.finish().await;
     assert_eq!((counts.accepted, counts.delivered, counts.dead), (12, 2, 10));
 }
@@ -164,10 +212,16 @@ async fn fields_of_the_wrong_type_are_told_at_their_index_and_kept_as_dead_lette
 #[tokio::test]
 async fn log_without_any_project_is_refused_with_the_keys_to_set() {
     let pair = Pair::start_with(|setup| setup.without("upstream.project_id")).await;
-    for (path, body) in [("/log", GOOD), ("/feedback", r#"{"task_id":"t","flag":"success"}"#)] {
+    for (path, body) in [
+        ("/log", GOOD),
+        ("/feedback", r#"{"task_id":"t","flag":"success"}"#),
+    ] {
         let reply = pair.post(path, body).await;
         assert_eq!(reply.status, 422, "{path}");
-        says(&reply.detail(), &["upstream.project_id", "PHOSPHO_PROJECT_ID", "project_id"]);
+        says(
+            &reply.detail(),
+            &["upstream.project_id", "PHOSPHO_PROJECT_ID", "project_id"],
+        );
     }
     let own = r#"{"input":"x","project_id":"own"}"#;
     assert_eq!(pair.post("/log", own).await.status, 200);
@@ -178,12 +232,28 @@ async fn log_without_any_project_is_refused_with_the_keys_to_set() {
 async fn feedback_without_a_task_or_with_a_bad_flag_says_why() {
     let pair = Pair::start().await;
     for (path, body, parts) in [
-        ("/v2/tasks/undefined/flag", r#"{"flag":"success"}"#, &["undefined"][..]),
-        ("/feedback", r#"{"task_id":"","flag":"success"}"#, &["task_id", "empty"]),
+        (
+            "/v2/tasks/undefined/flag",
+            r#"{"flag":"success"}"#,
+            &["undefined"][..],
+        ),
+        (
+            "/feedback",
+            r#"{"task_id":"","flag":"success"}"#,
+            &["task_id", "empty"],
+        ),
         ("/feedback", r#"{"flag":"success"}"#, &["task_id"]),
-        ("/feedback", r#"{"task_id":"t","flag":"bad"}"#, &["flag", "success", "failure"]),
+        (
+            "/feedback",
+            r#"{"task_id":"t","flag":"bad"}"#,
+            &["flag", "success", "failure"],
+        ),
         ("/feedback", r#"{"task_id":"t"}"#, &["flag"]),
-        ("/feedback", r#"{"task_id":"t","flag":"success","notes":7}"#, &["notes"]),
+        (
+            "/feedback",
+            r#"{"task_id":"t","flag":"success","notes":7}"#,
+            &["notes"],
+        ),
         ("/feedback", r#"[]"#, &["object"]),
     ] {
         let reply = pair.post(path, body).await;
@@ -204,26 +274,44 @@ async fn a_bad_line_gets_its_own_error_and_the_connection_goes_on() {
         ("not json at all", "expected"),
         ("{\"input\":7}", "input"),
         ("{\"input\":\"x\",\"kind\":\"other\"}", "kind"),
-        ("{\"kind\":\"feedback\",\"task_id\":\"undefined\",\"flag\":\"success\"}", "undefined"),
+        (
+            "{\"kind\":\"feedback\",\"task_id\":\"undefined\",\"flag\":\"success\"}",
+            "undefined",
+        ),
         (long.as_str(), "intake.max_event_bytes"),
     ] {
-        says(lines.ask(line).await["error"].as_str().expect("an error"), &[part]);
+        says(
+            lines.ask(line).await["error"].as_str().expect("an error"),
+            &[part],
+        );
     }
     lines.write(b"{\"input\":\"\xff\"}\n").await;
-    says(lines.answer().await["error"].as_str().expect("an error"), &["UTF-8"]);
-    assert_eq!(lines.ask(&GOOD.replace("good", "after")).await["task_id"], "after");
+    says(
+        lines.answer().await["error"].as_str().expect("an error"),
+        &["UTF-8"],
+    );
+    assert_eq!(
+        lines.ask(&GOOD.replace("good", "after")).await["task_id"],
+        "after"
+    );
     pair.upstream.stored(2).await;
     assert_eq!(pair.finish().await.delivered, 2);
 }
 
 #[tokio::test]
 async fn a_full_spool_is_503_with_retry_after_and_what_was_taken_is_delivered() {
-    let pair = Pair::start_with(|setup| setup.with("spool.max_bytes", "256 KiB")).await;
-    pair.upstream.switch(json!({"down": true}));
-    let event = |n: usize| json!({"input": "x".repeat(10_000), "task_id": format!("t{n}")}).to_string();
+    let pair = Pair::start_with(|setup| {
+        setup
+            .with("spool.max_bytes", "1 MiB")
+            .with("intake.max_body_bytes", "256 KiB")
+            .with("intake.max_event_bytes", "128 KiB")
+    })
+    .await;
+    pair.upstream.switch(json!({"down": true})).await;
+    let event = |n: usize| json!({"input": "x".repeat(40_000), "task_id": format!("t{n}")}).to_string();
     let mut taken = 0;
     let refused = loop {
-        assert!(taken < 100, "256 KiB do not hold a hundred events of 10 KB");
+        assert!(taken < 100, "1 MiB does not hold a hundred events of 40 KB");
         let reply = pair.post("/log", event(taken)).await;
         if reply.status != 200 {
             break reply;
@@ -231,14 +319,24 @@ async fn a_full_spool_is_503_with_retry_after_and_what_was_taken_is_delivered() 
         taken += 1;
     };
     assert_eq!(refused.status, 503);
-    assert!(refused.headers["retry-after"].to_str().expect("text").parse::<u32>().is_ok());
+    assert!(
+        refused.headers["retry-after"]
+            .to_str()
+            .expect("text")
+            .parse::<u32>()
+            .is_ok()
+    );
     says(&refused.detail(), &["spool.max_bytes"]);
     assert!(taken >= 20, "only {taken} fitted");
 
-    pair.upstream.switch(json!({"down": false}));
+    pair.upstream.switch(json!({"down": false})).await;
     pair.upstream.stored(taken as u64).await;
     pair.daemon.drained().await;
-    assert_eq!(pair.post("/log", event(taken)).await.status, 200, "there is room again");
+    assert_eq!(
+        pair.post("/log", event(taken)).await.status,
+        200,
+        "there is room again"
+    );
     assert_eq!(pair.finish().await.delivered, taken as u64 + 1);
 }
 
@@ -246,21 +344,41 @@ async fn a_full_spool_is_503_with_retry_after_and_what_was_taken_is_delivered() 
 async fn brackets_without_end_neither_crash_nor_fill_memory() {
     let pair = Pair::start().await;
     let brackets = "[".repeat(100_000);
-    assert_eq!(pair.post("/log", format!("{{\"input\":\"x\",\"deep\":{brackets}")).await.status, 422);
-    let closed = format!("{{\"input\":\"x\",\"task_id\":\"deep\",\"deep\":{brackets}{}}}", "]".repeat(100_000));
+    assert_eq!(
+        pair.post("/log", format!("{{\"input\":\"x\",\"deep\":{brackets}"))
+            .await
+            .status,
+        422
+    );
+    let closed = format!(
+        "{{\"input\":\"x\",\"task_id\":\"deep\",\"deep\":{brackets}{}}}",
+        "]".repeat(100_000)
+    );
     let reply = pair.post("/v2/log/p", batch(&[GOOD, &closed])).await;
     assert_eq!(reply.status, 200);
     pair.upstream.stored(1).await;
     let counts = pair.finish().await;
-    assert_eq!((counts.delivered, counts.dead), (1, 1), "what the API can never take is a dead letter, alone");
+    assert_eq!(
+        (counts.delivered, counts.dead),
+        (1, 1),
+        "what the API can never take is a dead letter, alone"
+    );
 }
 
 #[tokio::test]
 async fn a_web_page_and_a_foreign_host_are_refused() {
     let pair = Pair::start().await;
-    let request = pair.client.post(pair.at("/log")).header("origin", "https://evil.example").body(GOOD);
+    let request = pair
+        .client
+        .post(pair.at("/log"))
+        .header("origin", "https://evil.example")
+        .body(GOOD);
     assert_eq!(client::send(request).await.status, 403);
-    let request = pair.client.post(pair.at("/log")).header("host", "evil.example").body(GOOD);
+    let request = pair
+        .client
+        .post(pair.at("/log"))
+        .header("host", "evil.example")
+        .body(GOOD);
     assert_eq!(client::send(request).await.status, 403);
     assert_eq!(pair.finish().await.accepted, 0);
 }

@@ -31,9 +31,23 @@ async fn each_acknowledgement_follows_an_fdatasync_of_its_own() {
     let trace = folder.path().join("trace");
     let original = setup.command();
     let mut command = Command::new("strace");
-    command.args(["-f", "-y", "-qq", "-s", "64", "-e", "trace=pwrite64,fdatasync,write,writev,sendto", "-o"]).arg(&trace);
+    command
+        .args([
+            "-f",
+            "-y",
+            "-qq",
+            "-s",
+            "64",
+            "-e",
+            "trace=pwrite64,fdatasync,write,writev,sendto",
+            "-o",
+        ])
+        .arg(&trace);
     command.arg(original.get_program()).args(original.get_args());
-    command.env_clear().env("PATH", "/usr/bin:/bin").stderr(std::process::Stdio::piped());
+    command
+        .env_clear()
+        .env("PATH", "/usr/bin:/bin")
+        .stderr(std::process::Stdio::piped());
     let daemon = Daemon::spawn(command).accepting().await;
 
     // One after the other, so that no group commit serves two of them.
@@ -54,7 +68,10 @@ async fn each_acknowledgement_follows_an_fdatasync_of_its_own() {
             Call::Write => (written, safe) = (true, false),
             Call::Sync => safe = written,
             Call::Acknowledged => {
-                assert!(safe, "call {place} is a 200 for what was not written and synced since the last one: {calls:?}");
+                assert!(
+                    safe,
+                    "call {place} is a 200 for what was not written and synced since the last one: {calls:?}"
+                );
                 (written, safe) = (false, false);
             }
         }
@@ -66,7 +83,9 @@ fn calls(trace: &str) -> Vec<Call> {
     let mut begun = std::collections::HashSet::new();
     let mut calls = Vec::new();
     for line in trace.lines() {
-        let Some((thread, rest)) = line.split_once(' ') else { continue };
+        let Some((thread, rest)) = line.split_once(' ') else {
+            continue;
+        };
         let rest = rest.trim_start();
         if rest.starts_with("pwrite64(") && rest.contains("/gen-") && rest.contains("/db>") {
             calls.push(Call::Write);

@@ -25,7 +25,12 @@ async fn a_port_in_use_is_named() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = taken.local_addr().expect("bound").to_string();
     let at = folder();
-    refuses(&Setup::new(at.path(), NOWHERE).with("intake.http", &address), 1, &[&address, "in use", "intake.http"]).await;
+    refuses(
+        &Setup::new(at.path(), NOWHERE).with("intake.http", &address),
+        1,
+        &[&address, "in use", "intake.http"],
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -33,7 +38,12 @@ async fn a_socket_in_use_is_named_and_a_stale_one_is_replaced() {
     let at = folder();
     let path = at.path().join("s.sock");
     let taken = std::os::unix::net::UnixListener::bind(&path).expect("bind");
-    refuses(&Setup::new(at.path(), NOWHERE), 1, &["s.sock", "in use", "intake.unix"]).await;
+    refuses(
+        &Setup::new(at.path(), NOWHERE),
+        1,
+        &["s.sock", "in use", "intake.unix"],
+    )
+    .await;
     drop(taken);
     let daemon = Setup::new(at.path(), NOWHERE).start().await;
     assert_eq!(daemon.unix, path);
@@ -54,7 +64,10 @@ async fn a_data_folder_that_is_a_file_or_open_to_others_is_refused() {
     let setup = Setup::new(at.path(), NOWHERE);
     std::fs::write(&setup.data, "not a folder").expect("write");
     refuses(&setup, 1, &["spool.path"]).await;
-    assert_eq!(std::fs::read_to_string(&setup.data).expect("untouched"), "not a folder");
+    assert_eq!(
+        std::fs::read_to_string(&setup.data).expect("untouched"),
+        "not a folder"
+    );
 
     std::fs::remove_file(&setup.data).expect("remove");
     std::fs::create_dir(&setup.data).expect("a folder");
@@ -65,7 +78,10 @@ async fn a_data_folder_that_is_a_file_or_open_to_others_is_refused() {
 #[tokio::test]
 async fn a_data_folder_of_another_user_or_not_writable_is_refused() {
     if !rustix::process::getuid().is_root() {
-        skip("a_data_folder_of_another_user_or_not_writable_is_refused", "only root can make a folder of another user");
+        skip(
+            "a_data_folder_of_another_user_or_not_writable_is_refused",
+            "only root can make a folder of another user",
+        );
         return;
     }
     let at = folder();
@@ -74,15 +90,26 @@ async fn a_data_folder_of_another_user_or_not_writable_is_refused() {
     std::os::unix::fs::chown(&setup.data, Some(65534), Some(65534)).expect("chown");
     std::fs::set_permissions(&setup.data, std::fs::Permissions::from_mode(0o700)).expect("chmod");
     refuses(&setup, 1, &["another user", "spool.path"]).await;
-    assert_eq!(std::fs::read_dir(&setup.data).expect("readable").count(), 0, "nothing was made in it");
+    assert_eq!(
+        std::fs::read_dir(&setup.data).expect("readable").count(),
+        0,
+        "nothing was made in it"
+    );
 
     // As a plain user, in a folder that only root may write to.
     std::fs::set_permissions(at.path(), std::fs::Permissions::from_mode(0o755)).expect("chmod");
     let inner = at.path().join("closed");
     std::fs::create_dir(&inner).expect("a folder");
-    let setup = Setup { data: inner.join("data"), ..setup }.with("intake.unix", "");
+    let setup = Setup {
+        data: inner.join("data"),
+        ..setup
+    }
+    .with("intake.unix", "");
     let said = as_nobody(&setup).await;
-    assert!(said.contains("spool.path") && said.contains("ermission"), "{said}");
+    assert!(
+        said.contains("spool.path") && said.contains("ermission"),
+        "{said}"
+    );
 }
 
 /// Starts the daemon as user nobody, from a copy of the binary that nobody may execute; gives what it said.
@@ -94,9 +121,22 @@ async fn as_nobody(setup: &Setup) -> String {
     std::fs::copy(env!("CARGO_BIN_EXE_phosphod"), &binary).expect("a copy");
     let original = setup.command();
     let mut command = Command::new(&binary);
-    command.args(original.get_args()).env_clear().current_dir("/").uid(65534).gid(65534);
-    let output = tokio::task::spawn_blocking(move || command.output()).await.expect("waits").expect("runs");
-    assert_eq!(output.status.code(), Some(1), "{}", String::from_utf8_lossy(&output.stderr));
+    command
+        .args(original.get_args())
+        .env_clear()
+        .current_dir("/")
+        .uid(65534)
+        .gid(65534);
+    let output = tokio::task::spawn_blocking(move || command.output())
+        .await
+        .expect("waits")
+        .expect("runs");
+    assert_eq!(
+        output.status.code(),
+        Some(1),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
@@ -108,14 +148,22 @@ async fn mistakes_in_the_configuration_end_with_78_before_anything_is_opened() {
         ("intake.unix", &long, &["intake.unix", "bytes"]),
         ("batch.max_evnts", "7", &["batch.max_evnts", "batch.max_events"]),
         ("retry.min", "soon", &["retry.min"]),
-        ("upstream.api_key_file", "/nonexistent/key", &["upstream.api_key_file", "/nonexistent/key"]),
+        (
+            "upstream.api_key_file",
+            "/nonexistent/key",
+            &["upstream.api_key_file", "/nonexistent/key"],
+        ),
     ];
     for (key, value, parts) in cases {
-        let setup = Setup::new(at.path(), NOWHERE).without("upstream.api_key").with(key, value);
+        let setup = Setup::new(at.path(), NOWHERE)
+            .without("upstream.api_key")
+            .with(key, value);
         refuses(&setup, 78, parts).await;
         assert!(!setup.data.exists(), "{key}: nothing was made");
     }
-    let all = Setup::new(at.path(), NOWHERE).with("retry.min", "soon").with("batch.max_events", "none");
+    let all = Setup::new(at.path(), NOWHERE)
+        .with("retry.min", "soon")
+        .with("batch.max_events", "none");
     refuses(&all, 78, &["retry.min", "batch.max_events"]).await;
     malformed_file(at.path()).await;
 }

@@ -130,10 +130,11 @@ impl Daemon {
             })
         };
         let waiting = self.lines.wait_for(|lines| found(lines).is_some());
-        match tokio::time::timeout(PATIENCE, waiting).await {
-            Ok(Ok(lines)) => found(&lines).expect("just seen"),
-            _ => panic!("no log line {message:?} among:\n{}", self.said().join("\n")),
-        }
+        let seen = match tokio::time::timeout(PATIENCE, waiting).await {
+            Ok(Ok(lines)) => found(&lines),
+            _ => None,
+        };
+        seen.unwrap_or_else(|| panic!("no log line {message:?} among:\n{}", self.said().join("\n")))
     }
 
     /// Everything that it wrote to standard error so far.

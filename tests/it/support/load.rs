@@ -31,10 +31,15 @@ impl Load {
                 while !stop.load(Ordering::Relaxed) {
                     let ids: Vec<String> = (next..next + 3).map(|k| format!("{prefix}-{n}-{k}")).collect();
                     next += 3;
-                    let events: Vec<_> =
-                        ids.iter().map(|id| json!({"input": "under load", "output": id, "task_id": id})).collect();
+                    let events: Vec<_> = ids
+                        .iter()
+                        .map(|id| json!({"input": "under load", "output": id, "task_id": id}))
+                        .collect();
                     let body = json!({"batched_log_events": events}).to_string();
-                    let request = client.post(&url).header("content-type", "application/json").body(body);
+                    let request = client
+                        .post(&url)
+                        .header("content-type", "application/json")
+                        .body(body);
                     // The daemon may die at any moment; what it did not acknowledge is not counted.
                     let Ok(reply) = request.send().await else { break };
                     if reply.status() == 200 && reply.bytes().await.is_ok() {

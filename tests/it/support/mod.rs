@@ -49,7 +49,13 @@ impl Pair {
         let upstream = upstream::Upstream::start().await;
         let setup = adjust(daemon::Setup::new(folder.path(), &upstream.url()));
         let daemon = setup.start().await;
-        Self { upstream, daemon, setup, client: reqwest::Client::new(), folder }
+        Self {
+            upstream,
+            daemon,
+            setup,
+            client: reqwest::Client::new(),
+            folder,
+        }
     }
 
     /// Starts both.

@@ -10,21 +10,23 @@ pub(crate) struct Upstream(Sandbox);
 impl Upstream {
     /// Starts one on a free port. Feedback for an unknown task is answered at once, not after 31 s.
     pub(crate) async fn start() -> Self {
-        let listen = ([127, 0, 0, 1], 0).into();
-        let sandbox = sandbox::start(sandbox::Settings { listen, ..Default::default() }).await.expect("a free port");
-        let this = Self(sandbox);
-        this.switch(serde_json::json!({"eval_wait_ms": 0}));
+        let this = Self(
+            sandbox::start(sandbox::Settings::default())
+                .await
+                .expect("a free port"),
+        );
+        this.switch(serde_json::json!({"eval_wait_ms": 0})).await;
         this
     }
 
     /// `http://127.0.0.1:PORT`
     pub(crate) fn url(&self) -> String {
-        format!("http://{}", self.0.addr())
+        self.0.base_url()
     }
 
     /// Turns switches; see the sandbox for their names.
-    pub(crate) fn switch(&self, change: Value) {
-        self.0.switch(&change).expect("a switch that it knows");
+    pub(crate) async fn switch(&self, change: Value) {
+        self.0.switch(change).await.expect("a switch that it knows");
     }
 
     /// Counts so far.
@@ -44,7 +46,9 @@ impl Upstream {
 
     /// Its stored JSON.
     pub(crate) fn event(&self, task_id: &str) -> Value {
-        let row = self.task(task_id).unwrap_or_else(|| panic!("no task {task_id} at the sandbox"));
+        let row = self
+            .task(task_id)
+            .unwrap_or_else(|| panic!("no task {task_id} at the sandbox"));
         serde_json::from_str(&row.raw).expect("what is stored is JSON")
     }
 
@@ -65,17 +69,19 @@ impl Upstream {
 
     /// Waits until a count of the state reaches a value.
     pub(crate) async fn reached(&self, what: &str, goal: u64, count: impl Fn(&State) -> u64) {
-        let waiting = self.0.wait_until(|state| count(state) >= goal);
-        if tokio::time::timeout(PATIENCE * 3, waiting).await.is_err() {
-            panic!("the sandbox has {} of {goal} {what}: {:?}", count(&self.state()), self.state());
+        if let Err(state) = self.0.wait_for(PATIENCE, |state| count(state) >= goal).await {
+            panic!("the sandbox has {} of {goal} {what}: {state:?}", count(&state));
         }
     }
 
     /// Ends it; nothing may have surprised it.
     pub(crate) async fn finish(self) -> State {
-        let state = self.0.state();
-        assert!(state.surprises.is_empty(), "the sandbox met what the contract does not know: {:?}", state.surprises);
-        self.0.stop().await;
+        let state = self.0.shutdown().await;
+        assert!(
+            state.surprises.is_empty(),
+            "the sandbox met what the contract does not know: {:?}",
+            state.surprises
+        );
         state
     }
 }

@@ -1,0 +1,44 @@
+//! All that callers may ask of the owning thread. A later backend is another loop over these.
+use super::lease::Leased;
+use super::{AppendError, Burial, DeadLetter, Entry};
+use crate::batch::Limits;
+use crate::ids::{Lane, Seq};
+use tokio::sync::oneshot;
+
+/// Where an append is answered.
+pub(super) type AppendReply = oneshot::Sender<Result<(), AppendError>>;
+
+/// One request. Commands are answered in the order of the channel, appends and burials with their commit.
+pub(super) enum Command {
+    Append {
+        entries: Vec<Entry>,
+        reply: AppendReply,
+    },
+    Lease {
+        lane: Lane,
+        limits: Limits,
+        reply: oneshot::Sender<Vec<Leased>>,
+    },
+    Settle {
+        events: Vec<Leased>,
+        reply: oneshot::Sender<()>,
+    },
+    Release {
+        events: Vec<Leased>,
+        reply: oneshot::Sender<()>,
+    },
+    Bury {
+        events: Vec<(Leased, Burial)>,
+        reply: oneshot::Sender<()>,
+    },
+    DeadLetters {
+        after: Option<Seq>,
+        limit: usize,
+        reply: oneshot::Sender<Vec<DeadLetter>>,
+    },
+    /// Leases were abandoned.
+    Tidy,
+    Close {
+        reply: oneshot::Sender<()>,
+    },
+}

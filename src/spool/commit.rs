@@ -1,0 +1,133 @@
+//! The commit: dead letters first, then everything else in one batch, then the answers. And what happens
+//! when it fails.
+use super::AppendError;
+use super::Entry;
+use super::durable::{StorageError, Writes};
+use super::generation::GENERATION_BYTES;
+use super::group::{Group, Plan};
+use super::key;
+use super::meta::Head;
+use super::owner::{Failure, Owner};
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+/// Pause between attempts to get failed storage going again.
+const RETRY_PAUSE: Duration = Duration::from_millis(500);
+
+impl Owner {
+    /// Makes a group durable together with what was settled and buried since, and answers it.
+    pub(super) fn commit(&mut self, mut group: Group) {
+        let now = Instant::now();
+        if let Some(failure) = self.failure.as_ref().filter(|failure| now < failure.retry_at) {
+            let answer = Err(AppendError::Storage(failure.sentence.clone()));
+            return group.answer(&answer);
+        }
+        let answer = match self.try_commit(group.take_entries(), now) {
+            Ok(()) => {
+                if self.failure.take().is_some() {
+                    tracing::info!("storage works again: accepting");
+                }
+                Ok(())
+            }
+            Err(error) => Err(AppendError::Storage(self.fail(error, now))),
+        };
+        group.answer(&answer);
+    }
+
+    fn try_commit(&mut self, entries: Vec<Entry>, now: Instant) -> Result<(), StorageError> {
+        let now_ms = (self.disk.now_ms)();
+        let plan = Plan::new(entries, &mut self.lanes, self.head.next_seq, now_ms);
+        // Even if the commit fails: what it may have left on disk must not meet another event of the same number.
+        self.head.next_seq = plan.next_seq;
+        let mut touched = self.hold_funerals(&plan)?;
+
+        let snapshot = self.generations.newest().is_none() || self.head.written >= GENERATION_BYTES;
+        let generation = match self.generations.newest() {
+            Some(newest) if !snapshot => newest,
+            _ => self.generations.next(),
+        };
+        let mut writes = Writes::default();
+        let additions = plan.write(&mut writes, &self.lanes, now_ms);
+        let chunk_bytes = writes.bytes();
+        self.lanes.write(&mut writes, generation, &additions, snapshot);
+        let payload: u64 = additions.iter().map(|addition| addition.extent.bytes).sum();
+        let so_far = if snapshot { 0 } else { self.head.written };
+        let head = Head {
+            accepted: self.head.accepted + plan.accepted,
+            dead: self.head.dead + plan.refused.len() as u64,
+            written: so_far + payload.max(chunk_bytes) + writes.bytes() - chunk_bytes,
+            ..self.head
+        };
+        writes.set(key::HEAD.to_vec(), &head.encode());
+        if snapshot {
+            self.generations.begin(writes)?;
+        } else {
+            self.generations.commit(writes)?;
+        }
+
+        self.head = head;
+        self.dirty_since = None;
+        self.lanes.committed(generation, &additions, now);
+        touched.extend(additions.iter().map(|addition| addition.lane));
+        self.publish_account();
+        self.publish_lanes(touched);
+        self.remove_settled_generations();
+        Ok(())
+    }
+
+    /// Puts the dead letters of refused and buried events on disk; only then do the buried ones leave their lanes.
+    /// Gives the lanes that changed.
+    fn hold_funerals(&mut self, plan: &Plan) -> Result<BTreeSet<u32>, StorageError> {
+        let mut touched = BTreeSet::new();
+        if plan.refused.is_empty() && self.funerals.is_empty() {
+            return Ok(touched);
+        }
+        let buried = self
+            .funerals
+            .iter()
+            .flat_map(|funeral| funeral.letters.iter().map(|(_, letter)| letter));
+        let letters: Vec<_> = plan.refused.iter().chain(buried).cloned().collect();
+        self.bury_letters(&letters).map_err(StorageError)?;
+        for funeral in std::mem::take(&mut self.funerals) {
+            for (lane, letter) in &funeral.letters {
+                if self.lanes.settle(*lane, letter.seq.0) {
+                    self.head.dead += 1;
+                    touched.insert(*lane);
+                }
+            }
+            self.mark_dirty();
+            let _ = funeral.reply.send(());
+        }
+        Ok(touched)
+    }
+
+    /// Deletes generations in which, as is now durable, nothing is live.
+    pub(super) fn remove_settled_generations(&mut self) {
+        let newest = self.generations.newest();
+        let present = self.generations.present().iter().copied();
+        let settled: Vec<u64> = present
+            .filter(|&id| Some(id) != newest && self.lanes.live_in(id) == 0)
+            .collect();
+        for id in settled {
+            if let Err(error) = self.generations.remove(id) {
+                tracing::warn!(generation = id, %error, "a settled generation could not be deleted: it is tried again");
+            }
+        }
+    }
+
+    /// Stops trusting what is open. The next attempt starts a new generation. Gives the sentence for callers.
+    fn fail(&mut self, error: StorageError, now: Instant) -> String {
+        self.generations.close();
+        let sentence = format!(
+            "the spool could not be written: {error}: look at the disk under spool.path; it is tried again by itself"
+        );
+        if self.failure.is_none() {
+            tracing::error!(%error, "storage failed: nothing is accepted until it works again");
+        }
+        self.failure = Some(Failure {
+            sentence: sentence.clone(),
+            retry_at: now + RETRY_PAUSE,
+        });
+        sentence
+    }
+}

@@ -1,0 +1,43 @@
+//! What the spool asks of the machine, in one narrow place, so that tests can make each answer fail.
+use std::fs::File;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+type Sync = dyn Fn(&File) -> io::Result<()> + Send + std::marker::Sync;
+type FreeBytes = dyn Fn(&Path) -> io::Result<u64> + Send + std::marker::Sync;
+type NowMs = dyn Fn() -> u64 + Send + std::marker::Sync;
+
+/// The machine as the spool sees it.
+#[derive(Clone)]
+pub(super) struct Disk {
+    /// Makes a file's data durable. Nothing is acknowledged before this has returned.
+    pub(super) sync_data: Arc<Sync>,
+    /// Bytes that an unprivileged process may still write to the file system of a folder.
+    pub(super) free_bytes: Arc<FreeBytes>,
+    /// Wall clock, milliseconds since 1970. Only recorded, never used for order.
+    pub(super) now_ms: Arc<NowMs>,
+}
+
+impl Disk {
+    /// The real one.
+    pub(super) fn real() -> Disk {
+        Disk {
+            sync_data: Arc::new(File::sync_data),
+            free_bytes: Arc::new(|path| {
+                let stat = rustix::fs::statvfs(path)?;
+                Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+            }),
+            now_ms: Arc::new(|| {
+                let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+                u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+            }),
+        }
+    }
+}
+
+/// Makes what a folder lists durable: the names of files just made or removed in it.
+pub(super) fn sync_folder(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
+}

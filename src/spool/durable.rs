@@ -1,0 +1,175 @@
+//! One sled folder, opened so that a panic is caught, and written so that a commit is on disk when it returns.
+use super::disk::{Disk, sync_folder};
+use super::key::{self, MAX_VALUE_BYTES};
+use std::fs::{self, File};
+use std::os::unix::fs::PermissionsExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+
+/// Segment size of every sled folder. Goes together with [`MAX_VALUE_BYTES`].
+pub(super) const SEGMENT_BYTES: usize = 2 * 1024 * 1024;
+/// Page cache of one open sled folder.
+const CACHE_BYTES: u64 = 4 * 1024 * 1024;
+
+/// What went wrong below, in one clause. Never holds event content.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct StorageError(pub(super) String);
+
+impl From<sled::Error> for StorageError {
+    fn from(error: sled::Error) -> Self {
+        StorageError(error.to_string())
+    }
+}
+
+impl From<std::io::Error> for StorageError {
+    fn from(error: std::io::Error) -> Self {
+        StorageError(error.to_string())
+    }
+}
+
+/// Writes that become durable together, or not at all.
+#[derive(Default)]
+pub(super) struct Writes {
+    batch: sled::Batch,
+    bytes: u64,
+}
+
+impl Writes {
+    /// Sets a key. The value must not be longer than [`MAX_VALUE_BYTES`].
+    pub(super) fn set(&mut self, key: Vec<u8>, value: &[u8]) {
+        debug_assert!(value.len() <= MAX_VALUE_BYTES);
+        self.bytes += (key.len() + value.len()) as u64;
+        self.batch.insert(key, value);
+    }
+
+    /// Removes a key.
+    pub(super) fn remove(&mut self, key: Vec<u8>) {
+        self.bytes += key.len() as u64;
+        self.batch.remove(key);
+    }
+
+    /// Lays a value of any length over as many keys as it needs.
+    pub(super) fn set_fragments(&mut self, sealed: &[u8], key: impl Fn(u16) -> Vec<u8>) {
+        for (number, fragment) in key::fragments(sealed) {
+            self.set(key(number), fragment);
+        }
+    }
+
+    /// Key and value bytes so far.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+}
+
+/// An open sled folder.
+pub(super) struct Database {
+    db: sled::Db,
+    /// Our own handle to sled's file: sled's flush alone does not survive a power cut (design.md section 3).
+    file: File,
+    path: PathBuf,
+    disk: Disk,
+}
+
+impl Database {
+    /// Opens or makes the folder. A panic of sled on damaged files becomes an error.
+    pub(super) fn open(path: &Path, disk: &Disk) -> Result<Database, StorageError> {
+        let config = sled::Config::new()
+            .path(path)
+            .mode(sled::Mode::LowSpace)
+            .cache_capacity(CACHE_BYTES)
+            .segment_size(SEGMENT_BYTES)
+            .use_compression(false)
+            .flush_every_ms(None);
+        let db = guarded(|| config.open())?;
+        let file = File::open(path.join("db"))?;
+        make_private(path)?;
+        Ok(Database {
+            db,
+            file,
+            path: path.to_owned(),
+            disk: disk.clone(),
+        })
+    }
+
+    /// Applies the writes and returns once they would survive a power cut. After an error it is unknown
+    /// whether they would: close the folder and trust it again only after reopening.
+    pub(super) fn commit(&self, writes: Writes) -> Result<(), StorageError> {
+        guarded(|| {
+            self.db.apply_batch(writes.batch)?;
+            self.db.flush()
+        })?;
+        (self.disk.sync_data)(&self.file)?;
+        Ok(())
+    }
+
+    /// Makes the folder itself durable: its files' names and its own name in its parent. Needed once, after
+    /// the first commit and before the first acknowledgement.
+    pub(super) fn sync_names(&self) -> Result<(), StorageError> {
+        make_private(&self.path)?;
+        for entry in fs::read_dir(&self.path)? {
+            let path = entry?.path();
+            File::open(&path)?.sync_all()?;
+        }
+        sync_folder(&self.path)?;
+        if let Some(parent) = self.path.parent() {
+            sync_folder(parent)?;
+        }
+        Ok(())
+    }
+
+    /// The value of a key.
+    pub(super) fn get(&self, key: &[u8]) -> Result<Option<sled::IVec>, StorageError> {
+        Ok(self.db.get(key)?)
+    }
+
+    /// All keys with a prefix, in order, with their values.
+    pub(super) fn scan(
+        &self,
+        prefix: &[u8],
+    ) -> impl Iterator<Item = Result<(sled::IVec, sled::IVec), StorageError>> + use<> {
+        self.db.scan_prefix(prefix).map(|kv| Ok(kv?))
+    }
+
+    /// The last key that is not above `key`.
+    pub(super) fn floor(&self, key: &[u8]) -> Result<Option<sled::IVec>, StorageError> {
+        Ok(self.db.range(..=key).next_back().transpose()?.map(|(key, _)| key))
+    }
+
+    /// The first key that is not below `key`.
+    pub(super) fn ceiling(&self, key: &[u8]) -> Result<Option<sled::IVec>, StorageError> {
+        Ok(self.db.range(key..).next().transpose()?.map(|(key, _)| key))
+    }
+
+    /// Joins the fragments whose keys start with `prefix`.
+    pub(super) fn joined(&self, prefix: &[u8]) -> Result<Vec<u8>, StorageError> {
+        let mut joined = Vec::new();
+        for kv in self.scan(prefix) {
+            joined.extend_from_slice(&kv?.1);
+        }
+        Ok(joined)
+    }
+}
+
+/// Runs what may panic inside sled.
+fn guarded<T>(work: impl FnOnce() -> sled::Result<T>) -> Result<T, StorageError> {
+    match catch_unwind(AssertUnwindSafe(work)) {
+        Ok(done) => Ok(done?),
+        Err(_) => Err(StorageError("sled gave up on damaged files".into())),
+    }
+}
+
+/// Folder 0700, files 0600, whatever the umask was.
+fn make_private(folder: &Path) -> std::io::Result<()> {
+    fs::set_permissions(folder, fs::Permissions::from_mode(0o700))?;
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let mode = if entry.file_type()?.is_dir() { 0o700 } else { 0o600 };
+        match fs::set_permissions(entry.path(), fs::Permissions::from_mode(mode)) {
+            // sled removes old snapshots by itself.
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,159 @@
+//! The row of generations on disk, of which the newest takes all writes and a few are open.
+//!
+//! Making one: folder, sled files, first batch with the whole snapshot, sync of the data, then of the files' names, the
+//! folder and its parent. Only then does anything count on it. One that was not finished has no head, or nothing
+//! that was ever acknowledged, and is removed. Deleting one: only after a commit is durable that says that
+//! nothing in it is live, so that a half-deleted one is never needed again.
+use super::disk::{Disk, sync_folder};
+use super::durable::{Database, StorageError, Writes};
+use std::collections::{BTreeSet, VecDeque};
+use std::fs;
+use std::path::PathBuf;
+
+/// Payload and bookkeeping bytes after which the newest generation is sealed.
+pub(super) const GENERATION_BYTES: u64 = 64 * 1024 * 1024;
+/// Most open generations beside the newest: those that slow lanes read from.
+const MAX_OLDER_OPEN: usize = 4;
+
+/// All generations of a data folder.
+pub(super) struct Generations {
+    folder: PathBuf,
+    disk: Disk,
+    /// On disk, as far as we know.
+    present: BTreeSet<u64>,
+    /// Where writes go. `None` after a failure, until the next one is begun.
+    newest: Option<(u64, Database)>,
+    /// Least recently read first.
+    older: VecDeque<(u64, Database)>,
+    next: u64,
+}
+
+impl Generations {
+    /// Lists what is in `folder`, which exists. Opens nothing.
+    pub(super) fn list(folder: PathBuf, disk: &Disk) -> Result<Generations, StorageError> {
+        let mut present = BTreeSet::new();
+        for entry in fs::read_dir(&folder)? {
+            if let Some(id) = entry?.file_name().to_str().and_then(parse_name) {
+                present.insert(id);
+            }
+        }
+        let next = present.last().map_or(1, |last| last + 1);
+        Ok(Generations {
+            folder,
+            disk: disk.clone(),
+            present,
+            newest: None,
+            older: VecDeque::new(),
+            next,
+        })
+    }
+
+    /// Numbers of all generations on disk.
+    pub(super) fn present(&self) -> &BTreeSet<u64> {
+        &self.present
+    }
+
+    /// Number of the generation that takes writes.
+    pub(super) fn newest(&self) -> Option<u64> {
+        self.newest.as_ref().map(|(id, _)| *id)
+    }
+
+    /// The number that [`Generations::begin`] will use.
+    pub(super) fn next(&self) -> u64 {
+        self.next
+    }
+
+    /// Lets an existing generation take the writes.
+    pub(super) fn resume(&mut self, id: u64, db: Database) {
+        self.newest = Some((id, db));
+    }
+
+    /// Opens a generation without keeping it.
+    pub(super) fn open(&self, id: u64) -> Result<Database, StorageError> {
+        Database::open(&self.path(id), &self.disk)
+    }
+
+    /// Begins a generation with its first batch, which must hold the whole snapshot. The one before is sealed.
+    pub(super) fn begin(&mut self, first: Writes) -> Result<(), StorageError> {
+        let id = self.next;
+        self.next += 1;
+        self.present.insert(id);
+        let made = self.open(id).and_then(|db| {
+            db.commit(first)?;
+            db.sync_names()?;
+            Ok(db)
+        });
+        match made {
+            Ok(db) => {
+                if let Some(sealed) = self.newest.replace((id, db)) {
+                    self.keep_open(sealed);
+                }
+                Ok(())
+            }
+            Err(error) => {
+                // Nothing in it was acknowledged. What cannot be removed now is removed with the dead ones.
+                let _ = self.remove(id);
+                Err(error)
+            }
+        }
+    }
+
+    /// Writes to the newest generation.
+    pub(super) fn commit(&mut self, writes: Writes) -> Result<(), StorageError> {
+        match &self.newest {
+            Some((_, db)) => db.commit(writes),
+            None => Err(StorageError("no generation is open".into())),
+        }
+    }
+
+    /// Closes everything after a failure. Writing goes on in a new generation, so that what the failed commit may have
+    /// left in the old one is never read.
+    pub(super) fn close(&mut self) {
+        self.newest = None;
+        self.older.clear();
+    }
+
+    /// A generation to read from.
+    pub(super) fn read(&mut self, id: u64) -> Result<&Database, StorageError> {
+        let none_open = || StorageError("no generation is open".into());
+        if self.newest() == Some(id) {
+            return self.newest.as_ref().map(|(_, db)| db).ok_or_else(none_open);
+        }
+        let opened = match self.older.iter().position(|(older, _)| *older == id) {
+            Some(at) => self.older.remove(at),
+            None => None,
+        };
+        let opened = match opened {
+            Some(opened) => opened,
+            None => (id, self.open(id)?),
+        };
+        self.keep_open(opened);
+        self.older.back().map(|(_, db)| db).ok_or_else(none_open)
+    }
+
+    fn keep_open(&mut self, opened: (u64, Database)) {
+        self.older.push_back(opened);
+        while self.older.len() > MAX_OLDER_OPEN {
+            self.older.pop_front();
+        }
+    }
+
+    /// Deletes a generation in which nothing is live, as a durable commit says.
+    pub(super) fn remove(&mut self, id: u64) -> Result<(), StorageError> {
+        self.older.retain(|(older, _)| *older != id);
+        match fs::remove_dir_all(self.path(id)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
+            _ => {}
+        }
+        self.present.remove(&id);
+        Ok(sync_folder(&self.folder)?)
+    }
+
+    fn path(&self, id: u64) -> PathBuf {
+        self.folder.join(format!("gen-{id:08}"))
+    }
+}
+
+fn parse_name(name: &str) -> Option<u64> {
+    name.strip_prefix("gen-")?.parse().ok()
+}

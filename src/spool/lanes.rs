@@ -1,0 +1,259 @@
+//! All lanes of the spool in memory, their numbers on disk, and which of them changed since the last commit.
+use super::durable::Writes;
+use super::key;
+use super::meta::{Extent, encode_lane};
+use super::queue::LaneQueue;
+use super::view::LaneView;
+use crate::ids::{Kind, Lane};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::time::Instant;
+
+/// One lane as the owning thread knows it.
+pub(super) struct LaneState {
+    pub(super) lane: Lane,
+    pub(super) queue: LaneQueue,
+    pub(super) view: LaneView,
+    /// The other kind of the same project.
+    peer: Option<u32>,
+}
+
+/// What one commit adds to a lane.
+pub(super) struct Addition {
+    pub(super) lane: u32,
+    pub(super) extent: Extent,
+}
+
+/// All lanes. A lane's number is its place in the list.
+#[derive(Default)]
+pub(super) struct Lanes {
+    list: Vec<LaneState>,
+    numbers: HashMap<Lane, u32>,
+    /// Lanes whose cursor changed since the last commit.
+    cursors: BTreeSet<u32>,
+    /// Extents that changed since the last commit.
+    extents: BTreeSet<(u32, u64)>,
+    /// Lanes whose name is not durable yet.
+    unnamed: BTreeSet<u32>,
+    /// Live events by generation.
+    live: BTreeMap<u64, u64>,
+    live_bytes: u64,
+    /// Lanes that could not be read, and when they are tried again.
+    unreadable: BTreeMap<u32, Instant>,
+}
+
+impl Lanes {
+    /// Adds a lane found on disk. Lanes must come in the order of their numbers.
+    pub(super) fn recover(&mut self, lane: Lane, queue: LaneQueue) {
+        for (&generation, extent) in queue.extents() {
+            *self.live.entry(generation).or_default() += extent.live();
+        }
+        self.live_bytes += queue.live_bytes();
+        self.push(lane, queue);
+    }
+
+    fn push(&mut self, lane: Lane, queue: LaneQueue) -> u32 {
+        let number = self.list.len() as u32;
+        let other = match lane.kind {
+            Kind::Log => Kind::Feedback,
+            Kind::Feedback => Kind::Log,
+        };
+        let peer = self.number(&Lane {
+            project: lane.project.clone(),
+            kind: other,
+        });
+        if let Some(peer) = peer.and_then(|peer| self.get_mut(peer)) {
+            peer.peer = Some(number);
+        }
+        self.numbers.insert(lane.clone(), number);
+        let view = LaneView::new(lane.clone());
+        self.list.push(LaneState {
+            lane,
+            queue,
+            view,
+            peer,
+        });
+        number
+    }
+
+    /// Number of a lane; a new one if it was never used.
+    pub(super) fn number_or_new(&mut self, lane: &Lane) -> u32 {
+        if let Some(number) = self.number(lane) {
+            return number;
+        }
+        let number = self.push(lane.clone(), LaneQueue::default());
+        self.unnamed.insert(number);
+        number
+    }
+
+    /// Number of a lane that was used before.
+    pub(super) fn number(&self, lane: &Lane) -> Option<u32> {
+        self.numbers.get(lane).copied()
+    }
+
+    pub(super) fn get(&self, number: u32) -> Option<&LaneState> {
+        self.list.get(number as usize)
+    }
+
+    pub(super) fn get_mut(&mut self, number: u32) -> Option<&mut LaneState> {
+        self.list.get_mut(number as usize)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &LaneState> {
+        self.list.iter()
+    }
+
+    /// How many lanes there are.
+    pub(super) fn len(&self) -> usize {
+        self.list.len()
+    }
+
+    /// Events that have not ended, in all lanes.
+    pub(super) fn live(&self) -> u64 {
+        self.live.values().sum()
+    }
+
+    /// Their payload bytes.
+    pub(super) fn live_bytes(&self) -> u64 {
+        self.live_bytes
+    }
+
+    /// Live events of a generation.
+    pub(super) fn live_in(&self, generation: u64) -> u64 {
+        self.live.get(&generation).copied().unwrap_or(0)
+    }
+
+    /// Ends a leased event; whether it was leased.
+    pub(super) fn settle(&mut self, number: u32, seq: u64) -> bool {
+        let Some(queue) = self.get_mut(number).map(|state| &mut state.queue) else {
+            return false;
+        };
+        let before = queue.live_bytes();
+        let Some(generation) = queue.settle(seq) else {
+            return false;
+        };
+        let ended_bytes = before - queue.live_bytes();
+        self.live_bytes -= ended_bytes;
+        if let Some(live) = self.live.get_mut(&generation) {
+            *live -= 1;
+            if *live == 0 {
+                self.live.remove(&generation);
+            }
+        }
+        self.cursors.insert(number);
+        self.extents.insert((number, generation));
+        true
+    }
+
+    /// Sequences below this may be given out: for feedback those before the first log of the project that has not
+    /// ended.
+    pub(super) fn gate(&self, number: u32) -> u64 {
+        self.get(number)
+            .filter(|state| state.lane.kind == Kind::Feedback)
+            .and_then(|state| self.get(state.peer?)?.queue.first_unsettled())
+            .unwrap_or(u64::MAX)
+    }
+
+    /// Nothing is read from the lane until this moment.
+    pub(super) fn set_unreadable(&mut self, number: u32, until: Instant) {
+        self.unreadable.insert(number, until);
+    }
+
+    /// Whether the lane could not be read and is not yet to be tried again.
+    pub(super) fn is_unreadable(&self, number: u32) -> bool {
+        self.unreadable.contains_key(&number)
+    }
+
+    /// When a lane is next to be tried again.
+    pub(super) fn next_readable(&self) -> Option<Instant> {
+        self.unreadable.values().min().copied()
+    }
+
+    /// Lanes that are to be tried again now.
+    pub(super) fn readable_again(&mut self, now: Instant) -> Vec<u32> {
+        self.unreadable
+            .extract_if(.., |_, until| *until <= now)
+            .map(|(number, _)| number)
+            .collect()
+    }
+
+    /// Shows a lane's figures, and those of the feedback lane that it may hold back.
+    pub(super) fn publish(&self, number: u32) {
+        let Some(state) = self.get(number) else { return };
+        let ready = match self.is_unreadable(number) {
+            false => state.queue.ready(self.gate(number)),
+            true => Default::default(),
+        };
+        state.view.publish(ready, state.queue.live());
+        if state.lane.kind == Kind::Log
+            && let Some(peer) = state.peer
+        {
+            self.publish(peer);
+        }
+    }
+
+    /// Writes what the next commit must say about lanes: everything at the start of a generation, else what changed.
+    pub(super) fn write(&self, writes: &mut Writes, generation: u64, additions: &[Addition], snapshot: bool) {
+        if snapshot {
+            self.write_all(writes);
+        } else {
+            self.write_changed(writes);
+        }
+        for addition in additions {
+            let Some(state) = self.get(addition.lane) else {
+                continue;
+            };
+            let extent = state.queue.extent_with(generation, &addition.extent);
+            writes.set(key::extent(addition.lane, generation), &extent.encode());
+            if state.queue.unread().is_none() {
+                let cursor = state.queue.cursor(Some(addition.extent.first));
+                writes.set(key::cursor(addition.lane), &cursor.encode());
+            }
+        }
+    }
+
+    fn write_all(&self, writes: &mut Writes) {
+        for (number, state) in (0u32..).zip(&self.list) {
+            writes.set(key::lane(number), &encode_lane(&state.lane));
+            writes.set(key::cursor(number), &state.queue.cursor(None).encode());
+            for (&generation, extent) in state.queue.extents() {
+                writes.set(key::extent(number, generation), &extent.encode());
+            }
+        }
+    }
+
+    fn write_changed(&self, writes: &mut Writes) {
+        for &number in &self.unnamed {
+            if let Some(state) = self.get(number) {
+                writes.set(key::lane(number), &encode_lane(&state.lane));
+            }
+        }
+        for &number in &self.cursors {
+            if let Some(state) = self.get(number) {
+                writes.set(key::cursor(number), &state.queue.cursor(None).encode());
+            }
+        }
+        for &(number, generation) in &self.extents {
+            match self
+                .get(number)
+                .and_then(|state| state.queue.extents().get(&generation))
+            {
+                Some(extent) => writes.set(key::extent(number, generation), &extent.encode()),
+                None => writes.remove(key::extent(number, generation)),
+            }
+        }
+    }
+
+    /// What [`Lanes::write`] wrote is durable.
+    pub(super) fn committed(&mut self, generation: u64, additions: &[Addition], now: Instant) {
+        self.cursors.clear();
+        self.extents.clear();
+        self.unnamed.clear();
+        for addition in additions {
+            *self.live.entry(generation).or_default() += addition.extent.events;
+            self.live_bytes += addition.extent.bytes;
+            if let Some(state) = self.get_mut(addition.lane) {
+                state.queue.append(generation, &addition.extent, now);
+            }
+        }
+    }
+}

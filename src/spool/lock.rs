@@ -1,0 +1,147 @@
+//! The data folder: whose it is, who holds it, and which format it has.
+use super::OpenError;
+use super::disk::sync_folder;
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{ErrorKind, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::Path;
+
+/// Version of the folder's layout. An older one is migrated, a newer one refused.
+pub(super) const FORMAT: u32 = 1;
+/// What the `format` file says before the number.
+const FORMAT_PREFIX: &str = "phosphod data folder, format ";
+
+/// Held as long as the folder is ours; the operating system gives it back when the process ends.
+#[derive(Debug)]
+pub(super) struct FolderLock {
+    _file: File,
+}
+
+/// Makes the folder if it is absent, checks that it is ours alone, takes its lock and checks its format.
+/// A folder that is refused is left as it was found.
+pub(super) fn take(folder: &Path) -> Result<FolderLock, OpenError> {
+    let absent = !folder.exists();
+    if absent {
+        make_folder(folder).map_err(|source| unusable(folder, source))?;
+    }
+    check_owner(folder)?;
+    check_format(folder)?;
+    let lock = lock(folder)?;
+    // Again, now that nobody else can change it.
+    if !check_format(folder)? {
+        write_format(folder).map_err(|source| unusable(folder, source))?;
+    }
+    Ok(lock)
+}
+
+/// Makes a folder that only we may enter, and its parents as the umask says.
+pub(super) fn make_folder(folder: &Path) -> std::io::Result<()> {
+    if let Some(parent) = folder.parent().filter(|p| !p.as_os_str().is_empty()) {
+        fs::create_dir_all(parent)?;
+    }
+    match DirBuilder::new().mode(0o700).create(folder) {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists && folder.is_dir() => Ok(()),
+        made => made,
+    }
+}
+
+fn unusable(folder: &Path, source: std::io::Error) -> OpenError {
+    OpenError::Unusable {
+        path: folder.to_owned(),
+        source,
+    }
+}
+
+fn check_owner(folder: &Path) -> Result<(), OpenError> {
+    let meta = fs::metadata(folder).map_err(|source| unusable(folder, source))?;
+    let path = folder.to_owned();
+    if !meta.is_dir() {
+        return Err(OpenError::NotAFolder { path });
+    }
+    let ours = rustix::process::geteuid().as_raw();
+    if meta.uid() != ours {
+        return Err(OpenError::OtherUser {
+            path,
+            owner: meta.uid(),
+            ours,
+        });
+    }
+    if meta.mode() & 0o022 != 0 {
+        return Err(OpenError::OthersMayWrite {
+            path,
+            mode: meta.mode() & 0o7777,
+        });
+    }
+    Ok(())
+}
+
+/// Whether the folder has a format file; an error if this version cannot use it.
+fn check_format(folder: &Path) -> Result<bool, OpenError> {
+    let text = match fs::read_to_string(folder.join("format")) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(unusable(folder, error)),
+        Ok(text) => text,
+    };
+    let found = text
+        .trim_end()
+        .strip_prefix(FORMAT_PREFIX)
+        .and_then(|n| n.parse::<u32>().ok());
+    match found {
+        Some(FORMAT) => Ok(true),
+        Some(found) if found > FORMAT => Err(OpenError::NewerFormat {
+            path: folder.to_owned(),
+            found,
+            known: FORMAT,
+        }),
+        _ => Err(OpenError::UnknownFormat {
+            path: folder.to_owned(),
+        }),
+    }
+}
+
+fn write_format(folder: &Path) -> std::io::Result<()> {
+    let draft = folder.join("format.new");
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&draft)?;
+    writeln!(file, "{FORMAT_PREFIX}{FORMAT}")?;
+    file.sync_all()?;
+    fs::rename(&draft, folder.join("format"))?;
+    sync_folder(folder)?;
+    match folder.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => sync_folder(parent),
+        _ => Ok(()),
+    }
+}
+
+fn lock(folder: &Path) -> Result<FolderLock, OpenError> {
+    let refused = |source| unusable(folder, source);
+    let mut file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(folder.join("lock"))
+        .map_err(refused)?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            let mut pid = String::new();
+            // Only for the sentence: an unreadable pid changes nothing about the refusal.
+            let _ = file.read_to_string(&mut pid);
+            let pid = pid.trim().parse().ok();
+            return Err(OpenError::InUse {
+                path: folder.to_owned(),
+                pid,
+            });
+        }
+        Err(TryLockError::Error(source)) => return Err(refused(source)),
+    }
+    file.set_len(0).map_err(refused)?;
+    writeln!(file, "{}", std::process::id()).map_err(refused)?;
+    Ok(FolderLock { _file: file })
+}

@@ -1,0 +1,258 @@
+//! What a generation says about the whole spool: head, lanes, cursors, extents. Pure.
+//!
+//! A snapshot of all of it goes into the first batch of each generation, and whatever changed into every later
+//! batch, so that the newest generation alone is enough to start from.
+use super::chunk::{kind_code, kind_of};
+use super::codec::{CodecError, Fields, put_bytes, put_varint, seal, unseal};
+use crate::ids::{Lane, ProjectId};
+use std::collections::BTreeSet;
+
+/// Counts that belong to the spool as a whole.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Head {
+    /// The next sequence to be given out.
+    pub(super) next_seq: u64,
+    /// Ledger, without `queued`, which the extents give.
+    pub(super) accepted: u64,
+    pub(super) delivered: u64,
+    pub(super) dead: u64,
+    pub(super) dropped: u64,
+    /// Bytes written to this generation so far.
+    pub(super) written: u64,
+}
+
+/// How far a lane has come.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Cursor {
+    /// The lane's first event that was never leased, or one after its last. Everything below has been settled,
+    /// except `open`.
+    pub(super) next: u64,
+    /// Events below `next` that have not ended.
+    pub(super) open: BTreeSet<u64>,
+}
+
+/// What one lane has in one generation.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Extent {
+    /// Its first event there.
+    pub(super) first: u64,
+    /// Its last event there.
+    pub(super) last: u64,
+    /// Events there, ended ones included.
+    pub(super) events: u64,
+    /// Their payload bytes.
+    pub(super) bytes: u64,
+    /// Events that have ended.
+    pub(super) ended: u64,
+    /// Their payload bytes.
+    pub(super) ended_bytes: u64,
+}
+
+impl Extent {
+    /// Events that have not ended.
+    pub(super) fn live(&self) -> u64 {
+        self.events - self.ended
+    }
+
+    /// Payload bytes of the events that have not ended.
+    pub(super) fn live_bytes(&self) -> u64 {
+        self.bytes - self.ended_bytes
+    }
+
+    /// This extent with later events added.
+    pub(super) fn extended(self, by: &Extent) -> Extent {
+        let first = if self.events == 0 { by.first } else { self.first };
+        Extent {
+            first,
+            last: by.last,
+            events: self.events + by.events,
+            bytes: self.bytes + by.bytes,
+            ..self
+        }
+    }
+}
+
+impl Head {
+    pub(super) fn encode(&self) -> Vec<u8> {
+        seal_numbers(&[
+            self.next_seq,
+            self.accepted,
+            self.delivered,
+            self.dead,
+            self.dropped,
+            self.written,
+        ])
+    }
+
+    pub(super) fn decode(sealed: &[u8]) -> Result<Head, CodecError> {
+        let [next_seq, accepted, delivered, dead, dropped, written] = unseal_numbers(sealed)?;
+        Ok(Head {
+            next_seq,
+            accepted,
+            delivered,
+            dead,
+            dropped,
+            written,
+        })
+    }
+}
+
+impl Extent {
+    pub(super) fn encode(&self) -> Vec<u8> {
+        seal_numbers(&[
+            self.first,
+            self.last,
+            self.events,
+            self.bytes,
+            self.ended,
+            self.ended_bytes,
+        ])
+    }
+
+    pub(super) fn decode(sealed: &[u8]) -> Result<Extent, CodecError> {
+        let [first, last, events, bytes, ended, ended_bytes] = unseal_numbers(sealed)?;
+        if first > last || ended > events || ended_bytes > bytes {
+            return Err(CodecError::Malformed("extent"));
+        }
+        Ok(Extent {
+            first,
+            last,
+            events,
+            bytes,
+            ended,
+            ended_bytes,
+        })
+    }
+}
+
+impl Cursor {
+    /// `next`, then runs of consecutive open events, each as the gap before it and its length less one.
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let mut head = Vec::new();
+        put_varint(&mut head, self.next);
+        let mut body = Vec::new();
+        let mut open = self.open.iter().copied().peekable();
+        let mut after = 0;
+        while let Some(start) = open.next() {
+            let mut end = start + 1;
+            while open.next_if_eq(&end).is_some() {
+                end += 1;
+            }
+            put_varint(&mut body, start - after);
+            put_varint(&mut body, end - start - 1);
+            after = end;
+        }
+        seal(&head, &body)
+    }
+
+    pub(super) fn decode(sealed: &[u8]) -> Result<Cursor, CodecError> {
+        let (head, body) = unseal(sealed)?;
+        let malformed = CodecError::Malformed("cursor");
+        let next = Fields(head).varint().ok_or(malformed)?;
+        let mut open = BTreeSet::new();
+        let mut fields = Fields(&body);
+        let mut after = 0u64;
+        while !fields.0.is_empty() {
+            let gap = fields.varint().ok_or(malformed)?;
+            let more = fields.varint().ok_or(malformed)?;
+            let start = after.checked_add(gap).ok_or(malformed)?;
+            let end = start
+                .checked_add(more)
+                .and_then(|e| e.checked_add(1))
+                .ok_or(malformed)?;
+            if end > next {
+                return Err(malformed);
+            }
+            open.extend(start..end);
+            after = end;
+        }
+        Ok(Cursor { next, open })
+    }
+}
+
+/// Writes the name of a lane.
+pub(super) fn encode_lane(lane: &Lane) -> Vec<u8> {
+    let mut head = vec![kind_code(lane.kind)];
+    put_bytes(&mut head, lane.project.as_str().as_bytes());
+    seal(&head, &[])
+}
+
+/// Reads the name of a lane.
+pub(super) fn decode_lane(sealed: &[u8]) -> Result<Lane, CodecError> {
+    let (head, _) = unseal(sealed)?;
+    let mut fields = Fields(head);
+    let lane = fields.u8().and_then(kind_of).and_then(|kind| {
+        let project = ProjectId::new(fields.text()?).ok()?;
+        Some(Lane { project, kind })
+    });
+    lane.ok_or(CodecError::Malformed("lane"))
+}
+
+fn seal_numbers(numbers: &[u64]) -> Vec<u8> {
+    let mut head = Vec::new();
+    for &number in numbers {
+        put_varint(&mut head, number);
+    }
+    seal(&head, &[])
+}
+
+fn unseal_numbers<const N: usize>(sealed: &[u8]) -> Result<[u64; N], CodecError> {
+    let (head, _) = unseal(sealed)?;
+    let mut fields = Fields(head);
+    let mut numbers = [0; N];
+    for number in &mut numbers {
+        *number = fields.varint().ok_or(CodecError::Malformed("numbers"))?;
+    }
+    Ok(numbers)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::Kind;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_cursor_comes_back_as_it_was(open in prop::collection::btree_set(1..2_000u64, 0..300)) {
+            let cursor = Cursor { next: 2_000, open };
+            prop_assert_eq!(Cursor::decode(&cursor.encode()), Ok(cursor));
+        }
+
+        #[test]
+        fn garbage_in_the_envelope_is_an_error_or_a_value_and_never_a_panic(head: Vec<u8>, body: Vec<u8>) {
+            let sealed = seal(&head, &body);
+            let _ = (Head::decode(&sealed), Extent::decode(&sealed), decode_lane(&sealed));
+            if let Ok(cursor) = Cursor::decode(&seal(&[0xff, 0x0f], &body)) {
+                prop_assert!(cursor.open.iter().all(|&seq| seq < cursor.next));
+            }
+        }
+    }
+
+    #[test]
+    fn heads_extents_and_lanes_come_back_as_they_were() {
+        let head = Head {
+            next_seq: u64::MAX,
+            accepted: 5,
+            delivered: 3,
+            dead: 1,
+            dropped: 0,
+            written: 1 << 40,
+        };
+        assert_eq!(Head::decode(&head.encode()), Ok(head));
+        let extent = Extent {
+            first: 1,
+            last: 9,
+            events: 5,
+            bytes: 500,
+            ended: 2,
+            ended_bytes: 200,
+        };
+        assert_eq!(Extent::decode(&extent.encode()), Ok(extent));
+        let lane = Lane {
+            project: ProjectId::new("prøject/1").unwrap(),
+            kind: Kind::Feedback,
+        };
+        assert_eq!(decode_lane(&encode_lane(&lane)), Ok(lane));
+    }
+}

@@ -1,0 +1,342 @@
+//! The thread that owns sled: takes commands, groups what waits, commits.
+use super::command::Command;
+use super::dead::DeadLetters;
+use super::disk::Disk;
+use super::generation::Generations;
+use super::group::{Funeral, Group, queued_bytes};
+use super::lanes::Lanes;
+use super::lease::{Abandoned, Leased};
+use super::lock::FolderLock;
+use super::meta::Head;
+use super::read::ChunkCache;
+use super::room::{FREE_CHECK_EVERY, Room};
+use super::view::{Shared, locked};
+use super::{AppendError, Burial, DeadLetter, Entry};
+use crate::ids::Seq;
+use crate::ledger::Ledger;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc::Receiver;
+use tokio::sync::mpsc::error::TryRecvError;
+use tokio::sync::oneshot;
+
+/// Longest that a settling waits for an append to ride along with.
+pub(super) const SETTLE_WITHIN: Duration = Duration::from_millis(5);
+/// How often dead letters are looked through for those over their age.
+const DEAD_CHECK_EVERY: Duration = Duration::from_secs(60);
+/// Most commands that are handled before a commit, so that an append does not wait behind many leases.
+const MAX_GROUP_COMMANDS: usize = 1_024;
+
+/// Storage does not work at the moment.
+pub(super) struct Failure {
+    pub(super) sentence: String,
+    pub(super) retry_at: Instant,
+}
+
+/// All that the thread owns. Nothing here is shared but through [`Shared`].
+pub(super) struct Owner {
+    pub(super) commands: Receiver<Command>,
+    /// Only for its timer.
+    pub(super) runtime: tokio::runtime::Runtime,
+    pub(super) disk: Disk,
+    pub(super) shared: Arc<Shared>,
+    pub(super) abandoned: Arc<Abandoned>,
+    pub(super) generations: Generations,
+    pub(super) dead: DeadLetters,
+    pub(super) lanes: Lanes,
+    pub(super) head: Head,
+    pub(super) room: Room,
+    pub(super) cache: ChunkCache,
+    pub(super) funerals: Vec<Funeral>,
+    pub(super) failure: Option<Failure>,
+    /// When something changed that no commit has written yet.
+    pub(super) dirty_since: Option<Instant>,
+    pub(super) dead_check_at: Instant,
+    /// Why a lane could last not be read, so that it is logged once.
+    pub(super) unread_reason: Option<String>,
+    /// Lanes that are shown to others.
+    pub(super) shown: usize,
+    pub(super) lock: FolderLock,
+}
+
+enum Next {
+    Command(Command),
+    TimeOut,
+    Closed,
+}
+
+impl Owner {
+    /// Works until the spool is closed or every handle is gone. The last thing that is given back is the lock.
+    pub(super) fn run(mut self) {
+        let mut farewell = None;
+        while farewell.is_none() {
+            let mut group = Group::default();
+            match self.next() {
+                Next::Command(command) => farewell = self.handle(command, &mut group),
+                Next::TimeOut => {}
+                Next::Closed => break,
+            }
+            let mut handled = 1;
+            while farewell.is_none() && !group.is_full() && handled < MAX_GROUP_COMMANDS {
+                match self.commands.try_recv() {
+                    Ok(command) => farewell = self.handle(command, &mut group),
+                    Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
+                }
+                handled += 1;
+            }
+            self.after_commands(group);
+        }
+        self.finish(farewell);
+    }
+
+    /// Waits for a command, or until something is due.
+    fn next(&mut self) -> Next {
+        let command = match self.due() {
+            None => self.commands.blocking_recv(),
+            Some(due) => {
+                let commands = &mut self.commands;
+                let waited = self
+                    .runtime
+                    .block_on(async { tokio::time::timeout_at(due.into(), commands.recv()).await });
+                match waited {
+                    Ok(command) => command,
+                    Err(_) => return Next::TimeOut,
+                }
+            }
+        };
+        command.map_or(Next::Closed, Next::Command)
+    }
+
+    /// When the thread must look again without being asked.
+    fn due(&self) -> Option<Instant> {
+        let commit = match &self.failure {
+            Some(failure) => Some(failure.retry_at),
+            None => self.dirty_since.map(|since| since + SETTLE_WITHIN),
+        };
+        let room = self.room.full().map(|_| Instant::now() + FREE_CHECK_EVERY);
+        let unreadable = self.lanes.next_readable();
+        [commit, room, unreadable, Some(self.dead_check_at)]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// Does what a command asks. Gives the reply to a close.
+    fn handle(&mut self, command: Command, group: &mut Group) -> Option<oneshot::Sender<()>> {
+        match command {
+            Command::Append { entries, reply } => self.take_append(entries, reply, group),
+            Command::Lease { lane, limits, reply } => {
+                // Leases of a caller that has gone away are released as they are dropped.
+                let _ = reply.send(self.lease(&lane, &limits, Instant::now()));
+            }
+            Command::Settle { events, reply } => {
+                self.settle(events);
+                let _ = reply.send(());
+            }
+            Command::Release { events, reply } => {
+                self.release(
+                    events
+                        .into_iter()
+                        .map(Leased::end)
+                        .map(|(lane, seq, _)| (lane, seq)),
+                );
+                let _ = reply.send(());
+            }
+            Command::Bury { events, reply } => self.take_funeral(events, reply),
+            Command::DeadLetters { after, limit, reply } => {
+                let _ = reply.send(self.dead_letters(after, limit));
+            }
+            Command::Tidy => {}
+            Command::Close { reply } => return Some(reply),
+        }
+        self.release_abandoned();
+        None
+    }
+
+    fn take_append(
+        &mut self,
+        entries: Vec<Entry>,
+        reply: oneshot::Sender<Result<(), AppendError>>,
+        group: &mut Group,
+    ) {
+        let live = self.lanes.live_bytes() + group.bytes;
+        match self.room.admit(live, queued_bytes(&entries), Instant::now()) {
+            Ok(()) => group.add(entries, reply),
+            Err(sentence) => {
+                let _ = reply.send(Err(AppendError::Full(sentence)));
+            }
+        }
+    }
+
+    fn settle(&mut self, events: Vec<Leased>) {
+        let mut touched = BTreeSet::new();
+        for (lane, seq, _) in events.into_iter().map(Leased::end) {
+            if self.lanes.settle(lane, seq) {
+                self.head.delivered += 1;
+                touched.insert(lane);
+            }
+        }
+        if !touched.is_empty() {
+            self.mark_dirty();
+        }
+        self.publish_lanes(touched);
+    }
+
+    fn release(&mut self, events: impl Iterator<Item = (u32, u64)>) {
+        let now = Instant::now();
+        let mut touched = BTreeSet::new();
+        for (lane, seq) in events {
+            if let Some(state) = self.lanes.get_mut(lane) {
+                state.queue.release(seq, now);
+                touched.insert(lane);
+            }
+        }
+        self.publish_lanes(touched);
+    }
+
+    fn release_abandoned(&mut self) {
+        let abandoned = self.abandoned.take();
+        if !abandoned.is_empty() {
+            self.release(abandoned.into_iter());
+        }
+    }
+
+    fn take_funeral(&mut self, events: Vec<(Leased, Burial)>, reply: oneshot::Sender<()>) {
+        let buried_at_ms = (self.disk.now_ms)();
+        let letters = events.into_iter().filter_map(|(leased, burial)| {
+            let (number, seq, record) = leased.end();
+            let lane = self.lanes.get(number)?.lane.clone();
+            let record = record.to_vec();
+            Some((
+                number,
+                DeadLetter {
+                    seq: Seq(seq),
+                    lane,
+                    buried_at_ms,
+                    burial,
+                    record,
+                },
+            ))
+        });
+        let letters = letters.collect();
+        self.funerals.push(Funeral { letters, reply });
+        self.mark_dirty();
+    }
+
+    fn dead_letters(&mut self, after: Option<Seq>, limit: usize) -> Vec<DeadLetter> {
+        self.dead.list(after, limit).unwrap_or_else(|error| {
+            tracing::error!(%error, "the dead letters cannot be read");
+            Vec::new()
+        })
+    }
+
+    pub(super) fn mark_dirty(&mut self) {
+        self.dirty_since.get_or_insert_with(Instant::now);
+    }
+
+    /// Commits if somebody waits for it or it is due, then looks at what time alone changes.
+    fn after_commands(&mut self, group: Group) {
+        let now = Instant::now();
+        let settle_due = self.dirty_since.is_some_and(|since| now >= since + SETTLE_WITHIN);
+        let retry_due = self
+            .failure
+            .as_ref()
+            .is_some_and(|failure| now >= failure.retry_at);
+        if !group.is_empty() || settle_due || retry_due || !self.funerals.is_empty() {
+            self.commit(group);
+        }
+        for lane in self.lanes.readable_again(now) {
+            self.lanes.publish(lane);
+        }
+        if now >= self.dead_check_at {
+            self.dead_check_at = now + DEAD_CHECK_EVERY;
+            if let Err(reason) = self.bury_letters(&[]) {
+                tracing::error!(reason, "old dead letters could not be dropped");
+            }
+        }
+        self.room.recheck(self.lanes.live_bytes(), now);
+        self.publish_refusal();
+    }
+
+    /// Puts letters on disk; whether it worked.
+    pub(super) fn bury_letters(&mut self, letters: &[DeadLetter]) -> Result<(), String> {
+        match self.dead.bury(letters) {
+            Ok(0) => Ok(()),
+            Ok(evicted) => {
+                tracing::warn!(
+                    evicted,
+                    "dropped the oldest dead letters to stay within dead_letters.max_bytes and max_age"
+                );
+                Ok(())
+            }
+            Err(error) => Err(format!("the dead letters could not be written: {error}")),
+        }
+    }
+
+    pub(super) fn publish_lanes(&self, lanes: impl IntoIterator<Item = u32>) {
+        for lane in lanes {
+            self.lanes.publish(lane);
+        }
+    }
+
+    /// Shows the account as of a commit, and lanes that are new.
+    pub(super) fn publish_account(&mut self) {
+        *locked(&self.shared.ledger) = Ledger {
+            accepted: self.head.accepted,
+            delivered: self.head.delivered,
+            dead: self.head.dead,
+            dropped: self.head.dropped,
+            queued: self.lanes.live(),
+        };
+        self.shared
+            .live_bytes
+            .store(self.lanes.live_bytes(), Ordering::Relaxed);
+        if self.shown < self.lanes.len() {
+            self.shown = self.lanes.len();
+            let views = self.lanes.iter().map(|state| state.view.clone()).collect();
+            self.shared.lanes.send_replace(Arc::new(views));
+        }
+    }
+
+    fn publish_refusal(&self) {
+        let failed = self.failure.as_ref().map(|failure| &failure.sentence);
+        let refusal = failed.or(self.room.full());
+        let mut shown = locked(&self.shared.refusing);
+        if shown.as_ref() != refusal {
+            *shown = refusal.cloned();
+        }
+    }
+
+    /// Final commit; everything is closed and the lock given back before the farewell is answered.
+    fn finish(mut self, farewell: Option<oneshot::Sender<()>>) {
+        self.commands.close();
+        while let Ok(command) = self.commands.try_recv() {
+            match command {
+                Command::Append { reply, .. } => {
+                    let _ = reply.send(Err(AppendError::Closed));
+                }
+                Command::Lease { .. } | Command::Close { .. } => {}
+                ending => {
+                    self.handle(ending, &mut Group::default());
+                }
+            }
+        }
+        if self.dirty_since.is_some() || !self.funerals.is_empty() {
+            self.commit(Group::default());
+        }
+        let Owner {
+            generations,
+            dead,
+            lock,
+            ..
+        } = self;
+        drop(generations);
+        drop(dead);
+        drop(lock);
+        if let Some(farewell) = farewell {
+            let _ = farewell.send(());
+        }
+    }
+}

@@ -1,0 +1,275 @@
+//! One lane in memory: what is queued, leased and released, and where reading stands. Pure: time is an argument,
+//! and nothing here grows with the backlog.
+use super::meta::{Cursor, Extent};
+use crate::batch::Ready;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Instant;
+
+/// Most events of a lane that may be leased or released at once: bounds memory and the cursor's size on disk.
+pub(super) const MAX_OPEN: usize = 8_192;
+/// Most arrival times that are told apart; later ones count as the last.
+const MAX_ARRIVALS: usize = 64;
+
+/// A lane's state.
+#[derive(Debug, Default)]
+pub(super) struct LaneQueue {
+    /// What has not ended, by generation. An extent of which all has ended is not kept.
+    extents: BTreeMap<u64, Extent>,
+    /// Leased events and their payload bytes.
+    leased: BTreeMap<u64, u32>,
+    /// Events that were leased once and are to be given out again.
+    released: BTreeSet<u64>,
+    /// The first event that was never leased.
+    unread: Option<u64>,
+    /// One after the last event.
+    end: u64,
+    live: u64,
+    live_bytes: u64,
+    leased_bytes: u64,
+    /// Last sequence of an append, and when it came.
+    arrivals: VecDeque<(u64, Instant)>,
+    released_since: Option<Instant>,
+}
+
+impl LaneQueue {
+    /// A lane as the newest generation describes it. What is open was leased by a process that is gone.
+    pub(super) fn recovered(cursor: Cursor, extents: BTreeMap<u64, Extent>, now: Instant) -> LaneQueue {
+        let mut queue = LaneQueue {
+            released: cursor.open,
+            end: cursor.next,
+            ..LaneQueue::default()
+        };
+        queue.live = extents.values().map(Extent::live).sum();
+        queue.live_bytes = extents.values().map(Extent::live_bytes).sum();
+        if let Some(last) = extents.values().map(|x| x.last).max() {
+            queue.end = queue.end.max(last + 1);
+            queue.arrivals.push_back((last, now));
+        }
+        queue.unread = extents
+            .values()
+            .find(|x| x.last >= cursor.next)
+            .map(|x| x.first.max(cursor.next));
+        queue.released_since = (!queue.released.is_empty()).then_some(now);
+        queue.extents = extents;
+        queue
+    }
+
+    /// Adds events that are durable in `generation`, behind all others.
+    pub(super) fn append(&mut self, generation: u64, added: &Extent, now: Instant) {
+        let extent = self.extents.entry(generation).or_default();
+        *extent = extent.extended(added);
+        self.unread.get_or_insert(added.first);
+        self.end = added.last + 1;
+        self.live += added.events;
+        self.live_bytes += added.bytes;
+        let full = self.arrivals.len() >= MAX_ARRIVALS;
+        match self.arrivals.back_mut() {
+            Some(last) if full => last.0 = added.last,
+            _ => self.arrivals.push_back((added.last, now)),
+        }
+    }
+
+    /// The extent in `generation` as it will be with `added`.
+    pub(super) fn extent_with(&self, generation: u64, added: &Extent) -> Extent {
+        self.extents
+            .get(&generation)
+            .copied()
+            .unwrap_or_default()
+            .extended(added)
+    }
+
+    /// What is to be written about the lane, given the first event that is being added to it.
+    pub(super) fn cursor(&self, adding: Option<u64>) -> Cursor {
+        let open = self.leased.keys().chain(&self.released).copied().collect();
+        Cursor {
+            next: self.unread.or(adding).unwrap_or(self.end),
+            open,
+        }
+    }
+
+    /// Generations in which the lane has something that has not ended.
+    pub(super) fn extents(&self) -> &BTreeMap<u64, Extent> {
+        &self.extents
+    }
+
+    /// Where an event that has not ended lies: its generation and the lane's last event there.
+    pub(super) fn place(&self, seq: u64) -> Option<(u64, u64)> {
+        let (&generation, extent) = self.extents.iter().find(|(_, x)| seq <= x.last)?;
+        (seq >= extent.first).then_some((generation, extent.last))
+    }
+
+    /// The lane's first event in any generation after this one.
+    pub(super) fn first_after(&self, generation: u64) -> Option<u64> {
+        self.extents.range(generation + 1..).next().map(|(_, x)| x.first)
+    }
+
+    /// The first event that has not ended: what holds back later feedback.
+    pub(super) fn first_unsettled(&self) -> Option<u64> {
+        let leased = self.leased.keys().next();
+        let released = self.released.first();
+        [leased, released, self.unread.as_ref()]
+            .into_iter()
+            .flatten()
+            .min()
+            .copied()
+    }
+
+    /// Events that wait to be given out again, in order.
+    pub(super) fn released(&self) -> impl Iterator<Item = u64> {
+        self.released.iter().copied()
+    }
+
+    /// The first event that was never leased.
+    pub(super) fn unread(&self) -> Option<u64> {
+        self.unread
+    }
+
+    /// How many more events may be taken from the unread ones.
+    pub(super) fn room(&self) -> usize {
+        MAX_OPEN.saturating_sub(self.leased.len() + self.released.len())
+    }
+
+    /// Gives events out. `unread` is the first event that was then never leased.
+    pub(super) fn lease(&mut self, events: impl Iterator<Item = (u64, u32)>, unread: Option<u64>) {
+        for (seq, bytes) in events {
+            self.released.remove(&seq);
+            if self.leased.insert(seq, bytes).is_none() {
+                self.leased_bytes += u64::from(bytes);
+            }
+        }
+        self.unread = unread;
+        let next = self.unread.unwrap_or(self.end);
+        while self.arrivals.front().is_some_and(|&(last, _)| last < next) {
+            self.arrivals.pop_front();
+        }
+        if self.released.is_empty() {
+            self.released_since = None;
+        }
+    }
+
+    /// Takes a leased event back.
+    pub(super) fn release(&mut self, seq: u64, now: Instant) {
+        if let Some(bytes) = self.leased.remove(&seq) {
+            self.leased_bytes -= u64::from(bytes);
+            self.released.insert(seq);
+            self.released_since.get_or_insert(now);
+        }
+    }
+
+    /// Ends a leased event and gives its generation; `None` if it was not leased.
+    pub(super) fn settle(&mut self, seq: u64) -> Option<u64> {
+        let bytes = u64::from(self.leased.remove(&seq)?);
+        self.leased_bytes -= bytes;
+        let (generation, _) = self.place(seq)?;
+        self.live -= 1;
+        self.live_bytes -= bytes;
+        let extent = self.extents.get_mut(&generation)?;
+        extent.ended += 1;
+        extent.ended_bytes += bytes;
+        if extent.live() == 0 {
+            self.extents.remove(&generation);
+        }
+        Some(generation)
+    }
+
+    /// Events that have not ended.
+    pub(super) fn live(&self) -> u64 {
+        self.live
+    }
+
+    /// Payload bytes of the events that have not ended.
+    pub(super) fn live_bytes(&self) -> u64 {
+        self.live_bytes
+    }
+
+    /// What can be leased if only events below `gate` may go. Exact if the gate is behind everything, otherwise an
+    /// upper bound that is zero exactly if there is nothing.
+    pub(super) fn ready(&self, gate: u64) -> Ready {
+        let queued = self.live - self.leased.len() as u64;
+        let bytes = self.live_bytes - self.leased_bytes;
+        let events = if gate >= self.end {
+            queued
+        } else {
+            let released = self.released.range(..gate).count() as u64;
+            let unread = self.unread.map_or(0, |first| gate.saturating_sub(first));
+            queued.min(released + unread)
+        };
+        if events == 0 {
+            return Ready::default();
+        }
+        let arrived = self.arrivals.front().map(|&(_, at)| at);
+        let oldest = [arrived, self.released_since].into_iter().flatten().min();
+        Ready {
+            events,
+            bytes,
+            oldest,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn added(first: u64, last: u64, bytes: u64) -> Extent {
+        Extent {
+            first,
+            last,
+            events: last - first + 1,
+            bytes,
+            ..Extent::default()
+        }
+    }
+
+    #[test]
+    fn the_cursor_names_what_is_open_and_recovers_to_the_same_state() {
+        let now = Instant::now();
+        let mut queue = LaneQueue::default();
+        queue.append(1, &added(1, 3, 30), now);
+        queue.append(2, &added(7, 8, 20), now);
+        queue.lease([(1, 10), (2, 10), (3, 10)].into_iter(), Some(7));
+        queue.settle(2);
+        queue.release(3, now);
+        let cursor = queue.cursor(None);
+        assert_eq!(
+            cursor,
+            Cursor {
+                next: 7,
+                open: [1, 3].into()
+            }
+        );
+        assert_eq!(
+            (queue.ready(u64::MAX).events, queue.ready(u64::MAX).bytes),
+            (3, 30)
+        );
+
+        let again = LaneQueue::recovered(cursor, queue.extents().clone(), now);
+        assert_eq!(
+            (again.live(), again.live_bytes(), again.unread()),
+            (4, 40, Some(7))
+        );
+        assert_eq!(again.released().collect::<Vec<_>>(), [1, 3]);
+        assert_eq!(again.first_unsettled(), Some(1));
+    }
+
+    #[test]
+    fn a_gate_hides_what_stands_behind_it() {
+        let now = Instant::now();
+        let mut queue = LaneQueue::default();
+        queue.append(1, &added(10, 12, 3), now);
+        assert_eq!(queue.ready(10), Ready::default());
+        assert_eq!(queue.ready(12).events, 2);
+        assert_eq!(queue.ready(u64::MAX).events, 3);
+    }
+
+    #[test]
+    fn an_extent_leaves_with_its_last_event() {
+        let mut queue = LaneQueue::default();
+        queue.append(4, &added(1, 1, 5), Instant::now());
+        queue.lease([(1, 5)].into_iter(), None);
+        assert_eq!(queue.settle(1), Some(4));
+        assert!(queue.extents().is_empty());
+        assert_eq!(queue.settle(1), None);
+        assert_eq!((queue.live(), queue.cursor(None).next), (0, 2));
+    }
+}

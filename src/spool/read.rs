@@ -1,0 +1,221 @@
+//! Leasing: finding a lane's next events on disk.
+use super::chunk::{self, Chunk};
+use super::durable::StorageError;
+use super::key;
+use super::lease::Leased;
+use super::owner::Owner;
+use crate::batch::Limits;
+use crate::ids::Lane;
+use bytes::Bytes;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Most chunks, and most of their bytes, that are kept for the next lease.
+const CACHE_CHUNKS: usize = 32;
+const CACHE_BYTES: usize = 4 * 1024 * 1024;
+/// Pause before a lane that could not be read is read again.
+const REREAD_PAUSE: Duration = Duration::from_secs(1);
+
+/// Chunks read last, latest at the back.
+#[derive(Default)]
+pub(super) struct ChunkCache {
+    chunks: VecDeque<Arc<Chunk>>,
+    bytes: usize,
+}
+
+impl ChunkCache {
+    fn get(&self, lane: u32, seq: u64) -> Option<Arc<Chunk>> {
+        let holds =
+            |chunk: &&Arc<Chunk>| chunk.label.lane == lane && (chunk.label.first..chunk.end()).contains(&seq);
+        self.chunks.iter().rev().find(holds).cloned()
+    }
+
+    fn put(&mut self, chunk: Arc<Chunk>) {
+        self.bytes += chunk.bytes();
+        self.chunks.push_back(chunk);
+        while self.chunks.len() > CACHE_CHUNKS || self.bytes > CACHE_BYTES {
+            let Some(oldest) = self.chunks.pop_front() else {
+                break;
+            };
+            self.bytes -= oldest.bytes();
+        }
+    }
+}
+
+/// Events on their way into a lease.
+struct Found {
+    events: Vec<(u64, Bytes)>,
+    bytes: usize,
+    /// How many of them were released before.
+    released: usize,
+    /// The first unread event after them.
+    unread: Option<u64>,
+}
+
+impl Found {
+    fn is_enough(&self, limits: &Limits) -> bool {
+        self.events.len() >= limits.max_events || self.bytes >= limits.max_bytes
+    }
+
+    fn add(&mut self, seq: u64, event: Bytes) {
+        self.bytes += event.len();
+        self.events.push((seq, event));
+    }
+}
+
+impl Owner {
+    /// Takes the next events of a lane; empty if there are none, or if they cannot be read at the moment.
+    pub(super) fn lease(&mut self, lane: &Lane, limits: &Limits, now: Instant) -> Vec<Leased> {
+        let Some(number) = self.lanes.number(lane) else {
+            return Vec::new();
+        };
+        if self.lanes.is_unreadable(number) {
+            return Vec::new();
+        }
+        let mut found = match self.find(number, limits) {
+            Ok(found) => found,
+            Err(error) => {
+                self.set_unreadable(number, now, &error);
+                return Vec::new();
+            }
+        };
+        let n = limits
+            .cut(found.events.iter().map(|(_, event)| event.len()))
+            .min(found.events.len());
+        if let Some(&(seq, _)) = found.events.get(n.max(found.released)) {
+            found.unread = Some(seq);
+        }
+        found.events.truncate(n);
+        if let Some(state) = self.lanes.get_mut(number) {
+            let taken = found.events.iter().map(|(seq, event)| (*seq, event.len() as u32));
+            state.queue.lease(taken, found.unread);
+        }
+        self.lanes.publish(number);
+        let home = &self.abandoned;
+        found
+            .events
+            .into_iter()
+            .map(|(seq, event)| Leased::new(number, seq, event, home))
+            .collect()
+    }
+
+    /// Reads as many events as a batch may hold: released ones first, which are the older ones, then unread ones.
+    fn find(&mut self, number: u32, limits: &Limits) -> Result<Found, StorageError> {
+        let gate = self.lanes.gate(number);
+        let Some(queue) = self.lanes.get(number).map(|state| &state.queue) else {
+            return Err(StorageError("the lane is unknown".into()));
+        };
+        let released: Vec<u64> = queue
+            .released()
+            .take_while(|&seq| seq < gate)
+            .take(limits.max_events)
+            .collect();
+        let mut room = queue.room();
+        let mut found = Found {
+            events: Vec::new(),
+            bytes: 0,
+            released: 0,
+            unread: queue.unread(),
+        };
+        for seq in released {
+            if found.is_enough(limits) {
+                return Ok(found);
+            }
+            let chunk = match self.chunk(number, seq) {
+                Ok((chunk, _)) => chunk,
+                // What was found goes first; the damage is met again by the next lease.
+                Err(_) if !found.events.is_empty() => return Ok(found),
+                Err(error) => return Err(error),
+            };
+            found.add(seq, event_of(&chunk, seq)?);
+            found.released += 1;
+        }
+        while let Some(first) = found.unread.filter(|&seq| seq < gate && room > 0)
+            && !found.is_enough(limits)
+        {
+            let (chunk, generation) = match self.chunk(number, first) {
+                Ok(read) => read,
+                Err(_) if !found.events.is_empty() => return Ok(found),
+                Err(error) => return Err(error),
+            };
+            let mut seq = first;
+            while seq < chunk.end() && seq < gate && room > 0 && !found.is_enough(limits) {
+                found.add(seq, event_of(&chunk, seq)?);
+                seq += 1;
+                room -= 1;
+            }
+            found.unread = if seq < chunk.end() {
+                Some(seq)
+            } else {
+                self.following(number, generation, seq)?
+            };
+        }
+        Ok(found)
+    }
+
+    /// The chunk that holds an event, and its generation.
+    fn chunk(&mut self, number: u32, seq: u64) -> Result<(Arc<Chunk>, u64), StorageError> {
+        let place = self.lanes.get(number).and_then(|state| state.queue.place(seq));
+        let (generation, _) = place.ok_or_else(|| damaged(seq, "no generation holds it"))?;
+        if let Some(chunk) = self.cache.get(number, seq) {
+            return Ok((chunk, generation));
+        }
+        let db = self.generations.read(generation)?;
+        let last = db.floor(&key::event(number, seq, u16::MAX))?;
+        let (lane, first, _) = last
+            .and_then(|key| key::parse_event(&key))
+            .ok_or_else(|| damaged(seq, "it is missing"))?;
+        let prefix = key::event(lane, first, 0);
+        let chunk = chunk::decode(&db.joined(&prefix[..prefix.len() - 2])?)
+            .map_err(|error| damaged(seq, &error.to_string()))?;
+        if lane != number || chunk.label.lane != lane || chunk.label.first != first {
+            return Err(damaged(seq, "another chunk stands in its place"));
+        }
+        let chunk = Arc::new(chunk);
+        self.cache.put(Arc::clone(&chunk));
+        Ok((chunk, generation))
+    }
+
+    /// The lane's first event from `from` on, which is not below the end of a chunk in `generation`.
+    fn following(&mut self, number: u32, generation: u64, from: u64) -> Result<Option<u64>, StorageError> {
+        let Some(queue) = self.lanes.get(number).map(|state| &state.queue) else {
+            return Ok(None);
+        };
+        let last = queue.extents().get(&generation).map_or(0, |extent| extent.last);
+        if from > last {
+            return Ok(queue.first_after(generation));
+        }
+        let next = self
+            .generations
+            .read(generation)?
+            .ceiling(&key::event(number, from, 0))?;
+        match next.and_then(|key| key::parse_event(&key)) {
+            Some((lane, first, _)) if lane == number && first <= last => Ok(Some(first)),
+            _ => Err(damaged(from, "the chunk after it is missing")),
+        }
+    }
+
+    fn set_unreadable(&mut self, number: u32, now: Instant, error: &StorageError) {
+        let sentence = error.to_string();
+        if self.unread_reason.as_ref() != Some(&sentence)
+            && let Some(state) = self.lanes.get(number)
+        {
+            tracing::error!(lane = %state.lane, error = sentence, "a lane cannot be read: it is tried again");
+        }
+        // Once for each place, not once a try.
+        self.unread_reason = Some(sentence);
+        self.lanes.set_unreadable(number, now + REREAD_PAUSE);
+        self.lanes.publish(number);
+    }
+}
+
+fn event_of(chunk: &Chunk, seq: u64) -> Result<Bytes, StorageError> {
+    chunk
+        .event(seq)
+        .ok_or_else(|| damaged(seq, "its chunk ends before it"))
+}
+
+fn damaged(seq: u64, what: &str) -> StorageError {
+    StorageError(format!("event {seq} cannot be read: {what}"))
+}

@@ -1,0 +1,176 @@
+//! Opening: from a data folder to an [`Owner`] that is ready to run. Reads only the newest generation, so that
+//! the time does not depend on the backlog.
+use super::command::Command;
+use super::dead::DeadLetters;
+use super::disk::{Disk, sync_folder};
+use super::durable::{Database, StorageError, Writes};
+use super::generation::Generations;
+use super::lanes::Lanes;
+use super::lease::Abandoned;
+use super::meta::{Cursor, Extent, Head, decode_lane};
+use super::owner::Owner;
+use super::queue::LaneQueue;
+use super::read::ChunkCache;
+use super::room::Room;
+use super::view::Shared;
+use super::{OpenError, Settings, key, lock};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+use tokio::sync::mpsc::{Receiver, WeakSender};
+
+/// Opens or makes the data folder. Blocking.
+pub(super) fn open(
+    settings: &Settings,
+    disk: &Disk,
+    shared: &Arc<Shared>,
+    commands: Receiver<Command>,
+    wake: WeakSender<Command>,
+) -> Result<Owner, OpenError> {
+    let lock = lock::take(&settings.path)?;
+    let damaged = |error: StorageError| OpenError::Storage {
+        path: settings.path.clone(),
+        reason: error.to_string(),
+    };
+    let folder = settings.path.join("spool");
+    let dead = settings.path.join("dead");
+    for made in [&folder, &dead] {
+        lock::make_folder(made).map_err(|error| damaged(error.into()))?;
+    }
+    sync_folder(&settings.path).map_err(|error| damaged(error.into()))?;
+    let dead =
+        DeadLetters::open(dead, disk, settings.dead_max_bytes, settings.dead_max_age).map_err(damaged)?;
+    let mut generations = Generations::list(folder, disk).map_err(damaged)?;
+    let now = Instant::now();
+    let (head, lanes) = recover(&mut generations, now).map_err(damaged)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .map_err(|error| damaged(error.into()))?;
+    let mut owner = Owner {
+        commands,
+        runtime,
+        disk: disk.clone(),
+        shared: Arc::clone(shared),
+        abandoned: Arc::new(Abandoned::new(wake)),
+        generations,
+        dead,
+        lanes,
+        head,
+        room: Room::new(settings, disk),
+        cache: ChunkCache::default(),
+        funerals: Vec::new(),
+        failure: None,
+        dirty_since: None,
+        dead_check_at: now,
+        unread_reason: None,
+        shown: 0,
+        lock,
+    };
+    owner.remove_settled_generations();
+    owner.publish_account();
+    owner.publish_lanes(0..owner.lanes.len() as u32);
+    tracing::info!(
+        path = %settings.path.display(),
+        queued = owner.lanes.live(),
+        bytes = owner.lanes.live_bytes(),
+        lanes = owner.lanes.len(),
+        generations = owner.generations.present().len(),
+        "the spool is open"
+    );
+    Ok(owner)
+}
+
+/// Finds the newest generation that was finished, and reads from it how everything stood.
+fn recover(generations: &mut Generations, now: Instant) -> Result<(Head, Lanes), StorageError> {
+    let present: Vec<u64> = generations.present().iter().rev().copied().collect();
+    for id in present {
+        let db = generations.open(id)?;
+        let Some(stored) = db.get(&key::HEAD)? else {
+            refuse_if_it_has_events(&db, id)?;
+            drop(db);
+            generations.remove(id)?;
+            continue;
+        };
+        let head = Head::decode(&stored).map_err(|error| unreadable("head", error))?;
+        let lanes = read_lanes(&db, now)?;
+        check_generations(&lanes, generations)?;
+        // What was read may not be durable yet, if the process was killed before its sync.
+        let mut writes = Writes::default();
+        writes.set(key::HEAD.to_vec(), &head.encode());
+        db.commit(writes)?;
+        db.sync_names()?;
+        generations.resume(id, db);
+        return Ok((head, lanes));
+    }
+    let head = Head {
+        next_seq: 1,
+        ..Head::default()
+    };
+    let mut writes = Writes::default();
+    writes.set(key::HEAD.to_vec(), &head.encode());
+    generations.begin(writes)?;
+    Ok((head, Lanes::default()))
+}
+
+/// A generation without a head was never finished and holds nothing; anything else is damage.
+fn refuse_if_it_has_events(db: &Database, id: u64) -> Result<(), StorageError> {
+    match db.ceiling(&[])? {
+        None => Ok(()),
+        Some(_) => Err(StorageError(format!("generation {id} has lost its head"))),
+    }
+}
+
+fn unreadable(what: &str, error: super::codec::CodecError) -> StorageError {
+    StorageError(format!(
+        "a {what} in the newest generation cannot be read: {error}"
+    ))
+}
+
+fn read_lanes(db: &Database, now: Instant) -> Result<Lanes, StorageError> {
+    let mut extents: BTreeMap<u32, BTreeMap<u64, Extent>> = BTreeMap::new();
+    for kv in db.scan(&key::EXTENTS) {
+        let (key, value) = kv?;
+        let mut fields = super::codec::Fields(&key[key::EXTENTS.len()..]);
+        let (Some(lane), Some(generation)) = (fields.u32(), fields.u64()) else {
+            return Err(StorageError(
+                "a key in the newest generation makes no sense".into(),
+            ));
+        };
+        let extent = Extent::decode(&value).map_err(|error| unreadable("extent", error))?;
+        extents.entry(lane).or_default().insert(generation, extent);
+    }
+    let mut lanes = Lanes::default();
+    for (number, kv) in (0u32..).zip(db.scan(&key::LANES)) {
+        let (key, value) = kv?;
+        if key != key::lane(number) {
+            return Err(StorageError(format!("the name of lane {number} is missing")));
+        }
+        let lane = decode_lane(&value).map_err(|error| unreadable("lane name", error))?;
+        let cursor = match db.get(&key::cursor(number))? {
+            None => Cursor::default(),
+            Some(stored) => Cursor::decode(&stored).map_err(|error| unreadable("cursor", error))?,
+        };
+        let extents = extents.remove(&number).unwrap_or_default();
+        lanes.recover(lane, LaneQueue::recovered(cursor, extents, now));
+    }
+    Ok(lanes)
+}
+
+/// What has not ended must lie in a generation that is there.
+fn check_generations(lanes: &Lanes, generations: &Generations) -> Result<(), StorageError> {
+    for state in lanes.iter() {
+        let missing = state
+            .queue
+            .extents()
+            .keys()
+            .find(|id| !generations.present().contains(id));
+        if let Some(id) = missing {
+            return Err(StorageError(format!(
+                "generation {id} is missing, and lane {} has events there",
+                state.lane
+            )));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,269 @@
+//! What is on disk when, and what comes back after a crash.
+use super::*;
+use std::io;
+use std::sync::atomic::AtomicBool;
+use std::sync::mpsc;
+
+/// A disk whose sync can be made to fail or to wait for the test.
+fn failing_disk() -> (Disk, Arc<AtomicBool>) {
+    let failing = Arc::new(AtomicBool::new(false));
+    let flag = Arc::clone(&failing);
+    let sync_data = move |file: &std::fs::File| match flag.load(Ordering::SeqCst) {
+        true => Err(io::Error::other("injected")),
+        false => file.sync_data(),
+    };
+    (
+        Disk {
+            sync_data: Arc::new(sync_data),
+            ..Disk::real()
+        },
+        failing,
+    )
+}
+
+#[tokio::test]
+async fn an_append_is_answered_only_after_the_sync_returned() {
+    let folder = tempfile::tempdir().unwrap();
+    let (asked, syncs) = mpsc::channel();
+    let (grant, granted) = mpsc::channel::<()>();
+    let granted = Mutex::new(granted);
+    let held = Arc::new(AtomicBool::new(false));
+    let hold = Arc::clone(&held);
+    let sync_data = move |file: &std::fs::File| {
+        if hold.load(Ordering::SeqCst) {
+            asked.send(()).unwrap();
+            locked(&granted).recv().unwrap();
+        }
+        file.sync_data()
+    };
+    let disk = Disk {
+        sync_data: Arc::new(sync_data),
+        ..Disk::real()
+    };
+    let spool = Spool::open_on(settings(folder.path()), disk).unwrap();
+    held.store(true, Ordering::SeqCst);
+    let append = spool.append(vec![queued(&logs("p"), "a")]);
+    tokio::pin!(append);
+    let pending = |answered: bool| assert!(answered, "answered before the sync returned");
+    tokio::select! {
+        biased;
+        _ = &mut append => pending(false),
+        synced = tokio::task::spawn_blocking(move || syncs.recv()) => synced.unwrap().unwrap(),
+    }
+    tokio::select! {
+        biased;
+        _ = &mut append => pending(false),
+        () = std::future::ready(()) => {}
+    }
+    assert_eq!(spool.ledger().accepted, 0);
+    held.store(false, Ordering::SeqCst);
+    grant.send(()).unwrap();
+    append.await.unwrap();
+    assert_eq!(spool.ledger().accepted, 1);
+}
+
+#[tokio::test]
+async fn a_failed_sync_acknowledges_nothing_and_the_spool_mends_itself() {
+    let folder = tempfile::tempdir().unwrap();
+    let (disk, failing) = failing_disk();
+    let (spool, lane) = (Spool::open_on(settings(folder.path()), disk).unwrap(), logs("p"));
+    spool
+        .append(vec![queued(&lane, "before"), queued(&lane, "too")])
+        .await
+        .unwrap();
+    let leased = spool.lease(&lane, &limits(1)).await;
+    failing.store(true, Ordering::SeqCst);
+    let refused = spool
+        .append(vec![queued(&lane, "lost"), queued(&logs("new"), "lost")])
+        .await;
+    assert!(matches!(refused, Err(AppendError::Storage(_))), "{refused:?}");
+    assert_eq!(spool.ledger().queued, 2);
+    failing.store(false, Ordering::SeqCst);
+    while spool.append(vec![queued(&lane, "after")]).await.is_err() {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(spool.refusing(), None);
+    spool.settle(&lane, leased).await;
+    let rest = spool.lease(&lane, &limits(9)).await;
+    assert_eq!(texts(&rest), ["too", "after"]);
+    assert!(spool.lease(&logs("new"), &limits(9)).await.is_empty());
+    commit(&spool).await;
+    spool.close().await;
+    let spool = open(folder.path());
+    assert_eq!(texts(&spool.lease(&lane, &limits(9)).await), ["too", "after"]);
+    assert!(spool.ledger().balances());
+}
+
+#[tokio::test]
+async fn after_a_kill_only_what_was_not_durably_settled_is_given_out_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let (spool, lane) = (open(folder.path()), logs("p"));
+    spool
+        .append((1..=20).map(|n| queued(&lane, n.to_string())).collect())
+        .await
+        .unwrap();
+    let mut leased = spool.lease(&lane, &limits(12)).await;
+    let settled: Vec<_> = leased
+        .extract_if(.., |l| [2, 3, 7, 11].contains(&l.seq().0))
+        .collect();
+    spool.settle(&lane, settled).await;
+    commit(&spool).await;
+    let copy = killed(folder.path());
+    let again = open(copy.path());
+    let left = seqs(&again.lease(&lane, &limits(99)).await);
+    assert_eq!(
+        left,
+        (1..=20)
+            .filter(|seq| ![2, 3, 7, 11].contains(seq))
+            .collect::<Vec<_>>()
+    );
+    assert_eq!(again.ledger(), spool.ledger());
+}
+
+#[tokio::test]
+async fn a_settling_becomes_durable_without_an_append() {
+    let folder = tempfile::tempdir().unwrap();
+    let (spool, lane) = (open(folder.path()), logs("p"));
+    spool.append(vec![queued(&lane, "a")]).await.unwrap();
+    let leased = spool.lease(&lane, &limits(1)).await;
+    spool.settle(&lane, leased).await;
+    while spool.ledger().delivered == 0 {
+        tokio::task::yield_now().await;
+    }
+    let copy = killed(folder.path());
+    assert_eq!(
+        open(copy.path()).ledger(),
+        Ledger {
+            accepted: 1,
+            delivered: 1,
+            ..Ledger::default()
+        }
+    );
+}
+
+#[tokio::test]
+async fn a_buried_event_is_a_dead_letter_and_counts_as_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let (spool, lane) = (open(folder.path()), logs("p"));
+    spool
+        .append(vec![queued(&lane, "good"), queued(&lane, "bad")])
+        .await
+        .unwrap();
+    spool
+        .append(vec![Entry::Refused {
+            lane: lane.clone(),
+            record: b"{".to_vec(),
+            reason: "cut".into(),
+        }])
+        .await
+        .unwrap();
+    assert_eq!(
+        spool.ledger(),
+        Ledger {
+            accepted: 3,
+            dead: 1,
+            queued: 2,
+            ..Ledger::default()
+        }
+    );
+    let mut leased = spool.lease(&lane, &limits(9)).await;
+    let bad = leased.pop().unwrap();
+    spool.bury(&lane, vec![(bad, burial("never stored"))]).await;
+    spool.settle(&lane, leased).await;
+    commit(&spool).await;
+    spool.close().await;
+
+    let spool = open(folder.path());
+    assert_eq!(
+        spool.ledger(),
+        Ledger {
+            accepted: 4,
+            delivered: 1,
+            dead: 2,
+            queued: 1,
+            dropped: 0
+        }
+    );
+    let letters = spool.dead_letters(None, 10).await;
+    let told: Vec<_> = letters
+        .iter()
+        .map(|l| (l.seq.0, l.burial.reason.as_str(), l.record.as_slice()))
+        .collect();
+    assert_eq!(told, [(2, "never stored", b"bad".as_slice()), (3, "cut", b"{")]);
+    assert_eq!(spool.dead_letters(Some(Seq(2)), 10).await.len(), 1);
+    assert!(spool.lease(&lane, &limits(9)).await.is_empty());
+}
+
+#[tokio::test]
+async fn large_and_small_events_come_back_and_never_become_blobs() {
+    let folder = tempfile::tempdir().unwrap();
+    let (spool, lane) = (open(folder.path()), logs("p"));
+    let mut random = fastrand::Rng::with_seed(3);
+    let mut sent = Vec::new();
+    // Incompressible bytes are the worst case: each chunk is as long on disk as in memory.
+    for len in [3 << 20, 16 << 20, 0]
+        .into_iter()
+        .chain((0..1_200).map(|n| [100, 1_000, 30_000, 70_000][n % 4]))
+    {
+        sent.push((0..len).map(|_| random.u8(..)).collect::<Vec<u8>>());
+    }
+    for group in sent.chunks(150) {
+        spool
+            .append(group.iter().map(|record| queued(&lane, record.clone())).collect())
+            .await
+            .unwrap();
+    }
+    spool.close().await;
+    assert_eq!(blobs(folder.path()), Vec::<PathBuf>::new());
+    let spool = open(folder.path());
+    let mut sent = sent.into_iter();
+    loop {
+        let leased = spool.lease(&lane, &limits(100)).await;
+        if leased.is_empty() {
+            break;
+        }
+        for event in &leased {
+            assert!(
+                sent.next().as_deref() == Some(event.record()),
+                "event {} changed",
+                event.seq()
+            );
+        }
+        spool.settle(&lane, leased).await;
+    }
+    assert_eq!(sent.next(), None);
+    assert_eq!(blobs(folder.path()), Vec::<PathBuf>::new());
+}
+
+#[tokio::test]
+async fn a_backlog_over_several_generations_comes_back_once_and_in_order_and_the_disk_comes_back_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let (spool, lane) = (open(folder.path()), logs("p"));
+    let generations = || std::fs::read_dir(folder.path().join("spool")).unwrap().count();
+    let filler = "x".repeat(1_500);
+    for start in (1..=100_000).step_by(2_000) {
+        let entries = (start..start + 2_000).map(|n| queued(&lane, format!("{n} {filler}")));
+        spool.append(entries.collect()).await.unwrap();
+    }
+    assert!(generations() >= 3, "{}", generations());
+    spool.close().await;
+    let spool = open(folder.path());
+    assert_eq!(view(&spool, &lane).ready().events, 100_000);
+    let mut next = 1;
+    loop {
+        let leased = spool.lease(&lane, &limits(500)).await;
+        if leased.is_empty() {
+            break;
+        }
+        for event in &leased {
+            assert_eq!(event.seq(), Seq(next));
+            assert!(event.record().starts_with(format!("{next} ").as_bytes()));
+            next += 1;
+        }
+        spool.settle(&lane, leased).await;
+    }
+    assert_eq!(next, 100_001);
+    assert_eq!(spool.live_bytes(), 0);
+    commit(&spool).await;
+    assert_eq!(generations(), 1);
+}

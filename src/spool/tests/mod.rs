@@ -1,0 +1,119 @@
+//! The spool through its handle, grouped by promise.
+mod bounds;
+mod durability;
+mod model;
+mod order;
+
+use super::*;
+use crate::ids::{Kind, ProjectId};
+use std::path::Path;
+use tempfile::TempDir;
+
+fn settings(path: &Path) -> Settings {
+    Settings {
+        path: path.to_owned(),
+        max_bytes: 10 << 30,
+        min_free_bytes: 0,
+        dead_max_bytes: 1 << 30,
+        dead_max_age: Duration::from_secs(86_400),
+    }
+}
+
+fn open(path: &Path) -> Spool {
+    Spool::open(settings(path)).unwrap()
+}
+
+fn limits(max_events: usize) -> Limits {
+    Limits {
+        max_events,
+        max_bytes: 64 << 20,
+        max_age: Duration::from_millis(1),
+    }
+}
+
+fn lane(project: &str, kind: Kind) -> Lane {
+    Lane {
+        project: ProjectId::new(project).unwrap(),
+        kind,
+    }
+}
+
+fn logs(project: &str) -> Lane {
+    lane(project, Kind::Log)
+}
+
+fn feedback(project: &str) -> Lane {
+    lane(project, Kind::Feedback)
+}
+
+fn queued(lane: &Lane, record: impl Into<Vec<u8>>) -> Entry {
+    Entry::Queued {
+        lane: lane.clone(),
+        record: record.into(),
+    }
+}
+
+fn burial(reason: &str) -> Burial {
+    Burial {
+        reason: reason.into(),
+        status: Some(422),
+        excerpt: None,
+        attempts: 1,
+    }
+}
+
+fn seqs(leased: &[Leased]) -> Vec<u64> {
+    leased.iter().map(|l| l.seq().0).collect()
+}
+
+fn texts(leased: &[Leased]) -> Vec<String> {
+    leased
+        .iter()
+        .map(|l| String::from_utf8(l.record().to_vec()).unwrap())
+        .collect()
+}
+
+fn view(spool: &Spool, lane: &Lane) -> LaneView {
+    let lanes = spool.lanes().borrow().clone();
+    lanes.iter().find(|view| view.lane() == lane).cloned().unwrap()
+}
+
+/// Waits until everything that was settled is durable: an append commits along with it.
+async fn commit(spool: &Spool) {
+    spool.append(vec![queued(&logs("commit"), "x")]).await.unwrap();
+    assert!(spool.ledger().balances(), "{:?}", spool.ledger());
+}
+
+/// What a kill -9 would leave: the files as they are now, opened by somebody else.
+fn killed(path: &Path) -> TempDir {
+    let copy = tempfile::tempdir().unwrap();
+    copy_folder(path, copy.path());
+    copy
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            std::fs::create_dir_all(&target).unwrap();
+            copy_folder(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+/// Every file anywhere under a `blobs` folder.
+fn blobs(path: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(path).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(blobs(&path));
+        } else if path.parent().unwrap().ends_with("blobs") {
+            found.push(path);
+        }
+    }
+    found
+}

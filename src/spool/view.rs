@@ -1,0 +1,120 @@
+//! What callers see without asking the owning thread: lanes, ledger, whether the spool accepts.
+use crate::batch::Ready;
+use crate::ids::Lane;
+use crate::ledger::Ledger;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::watch;
+
+/// Locks; a holder that panicked cannot have left plain values half-written.
+pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Written by the owning thread, read by everybody.
+pub(super) struct Shared {
+    pub(super) ledger: Mutex<Ledger>,
+    pub(super) live_bytes: AtomicU64,
+    pub(super) refusing: Mutex<Option<String>>,
+    pub(super) lanes: watch::Sender<Arc<Vec<LaneView>>>,
+}
+
+impl Shared {
+    pub(super) fn new() -> Shared {
+        Shared {
+            ledger: Mutex::default(),
+            live_bytes: AtomicU64::new(0),
+            refusing: Mutex::default(),
+            lanes: watch::Sender::new(Arc::new(Vec::new())),
+        }
+    }
+}
+
+#[derive(Default)]
+struct State {
+    ready: Ready,
+    queued: u64,
+    /// Goes up each time that `ready` may have grown.
+    grown: u64,
+}
+
+/// One lane as others may see it. Cheap to clone.
+pub struct LaneView {
+    shared: Arc<LaneShared>,
+    /// `State::grown` when this view was last read.
+    seen: AtomicU64,
+}
+
+struct LaneShared {
+    lane: Lane,
+    state: watch::Sender<State>,
+}
+
+impl Clone for LaneView {
+    fn clone(&self) -> Self {
+        let seen = AtomicU64::new(self.seen.load(Ordering::Relaxed));
+        LaneView {
+            shared: Arc::clone(&self.shared),
+            seen,
+        }
+    }
+}
+
+impl std::fmt::Debug for LaneView {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LaneView")
+            .field("lane", &self.shared.lane)
+            .finish_non_exhaustive()
+    }
+}
+
+impl LaneView {
+    pub(super) fn new(lane: Lane) -> LaneView {
+        let shared = Arc::new(LaneShared {
+            lane,
+            state: watch::Sender::new(State::default()),
+        });
+        LaneView {
+            shared,
+            seen: AtomicU64::new(0),
+        }
+    }
+
+    /// Which lane.
+    pub fn lane(&self) -> &Lane {
+        &self.shared.lane
+    }
+
+    /// What can be leased right now. For a feedback lane only what no earlier log of its project holds back: while
+    /// some of it is held back, the figures are upper bounds, and zero exactly if nothing can be leased.
+    pub fn ready(&self) -> Ready {
+        let state = self.shared.state.borrow();
+        self.seen.store(state.grown, Ordering::Relaxed);
+        state.ready
+    }
+
+    /// Events of the lane that have not ended, leased ones included.
+    pub fn queued(&self) -> u64 {
+        self.shared.state.borrow().queued
+    }
+
+    /// Resolves once [`LaneView::ready`] may have grown since it was last read through this view (a clone counts
+    /// for itself). Never misses a change that comes between reading and waiting.
+    pub async fn changed(&self) {
+        let seen = self.seen.load(Ordering::Relaxed);
+        let mut state = self.shared.state.subscribe();
+        // Cannot fail: this view keeps the sender alive.
+        let _ = state.wait_for(|state| state.grown > seen).await;
+    }
+
+    /// Shows new figures; wakes who waits if there is more than before.
+    pub(super) fn publish(&self, ready: Ready, queued: u64) {
+        self.shared.state.send_if_modified(|state| {
+            let grown = ready.events > state.ready.events || ready.bytes > state.ready.bytes;
+            state.ready = ready;
+            state.queued = queued;
+            state.grown += u64::from(grown);
+            grown
+        });
+    }
+}
