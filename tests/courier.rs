@@ -1,19 +1,22 @@
 //! Couriers between a real spool and the sandbox, in one process.
 
+#![allow(clippy::expect_used)]
+
 use phosphod::backoff::Backoff;
 use phosphod::batch::Limits;
 use phosphod::board::{Board, LaneState};
 use phosphod::courier;
 use phosphod::feedback::Feedback;
 use phosphod::ids::{Kind, Lane, ProjectId};
-use phosphod::metrics::Metrics;
+use phosphod::metrics::{AttemptLabels, Metrics};
 use phosphod::sandbox::{self, Sandbox, State};
 use phosphod::secret::Secret;
 use phosphod::spool::{self, DeadLetter, Entry, Spool};
 use phosphod::upstream::{self, Upstream};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::io::Write;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
@@ -234,6 +237,25 @@ async fn events_are_delivered_once_and_in_order() {
 }
 
 #[tokio::test]
+async fn several_batches_in_flight_lose_nothing_through_faults() {
+    let bench = Bench::with(|settings| {
+        settings.concurrency = 4;
+        settings.batch.max_events = 10;
+    })
+    .await;
+    let fault = json!({"status": 503, "times": 20});
+    bench.switch(fault).await;
+    for start in (0..1000).step_by(250) {
+        bench.log("p", events(start..start + 250)).await;
+    }
+    assert_eq!(bench.drained().await.delivered, 1000);
+    let mut stored = bench.stored("p");
+    stored.sort_unstable();
+    assert_eq!(stored, tasks(0..1000));
+    assert_eq!(bench.finish().await.duplicates, 0);
+}
+
+#[tokio::test]
 async fn an_outage_delays_events_and_changes_nothing_else() {
     let bench = Bench::new().await;
     bench.switch(json!({"refuse": true})).await;
@@ -248,6 +270,44 @@ async fn an_outage_delays_events_and_changes_nothing_else() {
     assert_eq!(bench.stored("p"), tasks(0..1200));
     assert_eq!(bench.board.get(&lane("p", Kind::Log)), LaneState::Flowing);
     assert_eq!(bench.finish().await.duplicates, 0);
+}
+
+/// What is logged in this process, as text.
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().expect("not poisoned").extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn an_outage_is_one_line_at_its_start_and_one_at_its_end() {
+    let lines = Lines::default();
+    let writer = lines.clone();
+    // For the whole process: a subscriber of one thread misses lines that other threads were the first to pass.
+    tracing_subscriber::fmt()
+        .with_ansi(false)
+        .with_writer(move || writer.clone())
+        .init();
+    let bench = Bench::new().await;
+    bench.switch(json!({"status": 503, "times": 8})).await;
+    bench.log("told", events(0..10)).await;
+    bench.drained().await;
+    assert_eq!(bench.finish().await.failed_requests, 8);
+    let text = String::from_utf8(lines.0.lock().expect("not poisoned").clone()).expect("UTF-8");
+    let about: Vec<&str> = text.lines().filter(|line| line.contains("told/log")).collect();
+    assert_eq!(about.len(), 2, "{text}");
+    assert!(
+        about[0].contains("delivery is failing") && about[0].contains("503"),
+        "{text}"
+    );
+    assert!(about[1].contains("works again after"), "{text}");
 }
 
 #[tokio::test]
@@ -585,8 +645,13 @@ async fn feedback_whose_answer_was_lost_counts_once() {
             bench.feedback("p", &task(n), "success").await;
         }
         assert_eq!(bench.drained().await.delivered, 10, "{fault}");
-        let state = bench.finish().await;
-        assert_eq!((state.evals, state.failed_requests), (5, 3), "{fault}");
+        let read_back = bench.metrics.delivery_attempts.get_or_create(&AttemptLabels {
+            kind: "feedback",
+            verdict: "read_back",
+        });
+        assert_eq!(read_back.get(), 3, "{fault}: three answers were lost");
+        drop(read_back);
+        assert_eq!(bench.finish().await.evals, 5, "{fault}");
     }
 }
 

@@ -1,11 +1,13 @@
 //! One try to deliver one feedback. Reads the task first where the last try leaves a doubt.
 
+use super::Settings;
 use super::line::{Knobs, Line, is_closed};
 use super::readback::{self, Read};
 use super::roster::Entry;
 use super::send::facts;
 use crate::feedback::Feedback;
 use crate::ids::{Seq, TaskId};
+use crate::secret::Secret;
 use crate::spool::{Burial, Leased};
 use crate::verdict::{self, FeedbackVerdict};
 use std::time::Instant;
@@ -79,74 +81,99 @@ impl Held {
             if line.stop().is_draining() {
                 return Tried::Stopped;
             }
-            let began = Instant::now();
-            if self.doubt != Doubt::None {
-                let outcome = line
-                    .ask(|| settings.upstream.get_task(self.feedback.task(), key))
-                    .await;
-                let Some(outcome) = outcome else {
-                    return Tried::Stopped;
-                };
-                match readback::read(outcome) {
-                    Read::Stored(task)
-                        if self.doubt == Doubt::Counted && self.feedback.is_borne_by(&task) =>
-                    {
-                        line.count("delivered");
-                        return Tried::Delivered;
-                    }
-                    Read::Stored(_) | Read::NoRoute => {}
-                    Read::Missing => return Tried::NotYet,
-                    Read::Unknown { asked, reason } => {
-                        line.failing(began, asked, &reason, &settings);
-                        return Tried::Failed;
-                    }
-                }
+            if let Some(tried) = self.clear_doubt(line, &settings, key).await {
+                return tried;
             }
-            let body = self.feedback.upstream_body();
-            let Some(outcome) = line
-                .ask_once(settings.upstream.post_feedback(self.feedback.task(), key, body))
-                .await
-            else {
-                return Tried::Stopped;
-            };
-            self.attempts = self.attempts.saturating_add(1);
-            let (status, excerpt) = facts(&outcome);
-            let verdict = verdict::of_feedback(&outcome);
-            line.count(name(&verdict));
-            self.doubt = Doubt::None;
-            match verdict {
-                FeedbackVerdict::Delivered => return Tried::Delivered,
-                FeedbackVerdict::NotYet => {
-                    self.doubt = Doubt::Missing;
-                    return Tried::NotYet;
-                }
-                FeedbackVerdict::ReadBack { reason } => {
-                    self.doubt = Doubt::Counted;
-                    if is_closed(&outcome) && !std::mem::replace(&mut stale, true) {
-                        continue;
-                    }
+            match self.post(line, &settings, key).await {
+                Posted::Tried(tried) => return tried,
+                Posted::Lost { closed: true, .. } if !stale => stale = true,
+                Posted::Lost { began, reason, .. } => {
                     line.failing(began, None, &reason, &settings);
-                    return Tried::Failed;
-                }
-                FeedbackVerdict::Refused { reason } => {
-                    return Tried::Refused(Burial {
-                        reason,
-                        status,
-                        excerpt,
-                        attempts: self.attempts,
-                    });
-                }
-                FeedbackVerdict::Park { reason } => {
-                    line.park(began, &reason, &settings);
-                    return Tried::Parked;
-                }
-                FeedbackVerdict::Retry { after, reason } => {
-                    line.failing(began, after, &reason, &settings);
                     return Tried::Failed;
                 }
             }
         }
     }
+
+    /// Reads the task where the last try left a doubt. `None`: post now.
+    async fn clear_doubt(&self, line: &Line, settings: &Settings, key: &Secret) -> Option<Tried> {
+        if self.doubt == Doubt::None {
+            return None;
+        }
+        let began = Instant::now();
+        let task = self.feedback.task();
+        let Some(outcome) = line.ask(|| settings.upstream.get_task(task, key)).await else {
+            return Some(Tried::Stopped);
+        };
+        match readback::read(outcome) {
+            Read::Stored(task) if self.doubt == Doubt::Counted && self.feedback.is_borne_by(&task) => {
+                line.count("delivered");
+                Some(Tried::Delivered)
+            }
+            Read::Stored(_) | Read::NoRoute => None,
+            Read::Missing => Some(Tried::NotYet),
+            Read::Unknown { asked, reason } => {
+                line.failing(began, asked, &reason, settings);
+                Some(Tried::Failed)
+            }
+        }
+    }
+
+    async fn post(&mut self, line: &Line, settings: &Settings, key: &Secret) -> Posted {
+        let began = Instant::now();
+        let body = self.feedback.upstream_body();
+        let request = settings.upstream.post_feedback(self.feedback.task(), key, body);
+        let Some(outcome) = line.ask_once(request).await else {
+            return Posted::Tried(Tried::Stopped);
+        };
+        self.attempts = self.attempts.saturating_add(1);
+        let (status, excerpt) = facts(&outcome);
+        let verdict = verdict::of_feedback(&outcome);
+        line.count(name(&verdict));
+        self.doubt = Doubt::None;
+        Posted::Tried(match verdict {
+            FeedbackVerdict::Delivered => Tried::Delivered,
+            FeedbackVerdict::NotYet => {
+                self.doubt = Doubt::Missing;
+                Tried::NotYet
+            }
+            FeedbackVerdict::ReadBack { reason } => {
+                self.doubt = Doubt::Counted;
+                return Posted::Lost {
+                    closed: is_closed(&outcome),
+                    began,
+                    reason,
+                };
+            }
+            FeedbackVerdict::Refused { reason } => Tried::Refused(Burial {
+                reason,
+                status,
+                excerpt,
+                attempts: self.attempts,
+            }),
+            FeedbackVerdict::Park { reason } => {
+                line.park(began, &reason, settings);
+                Tried::Parked
+            }
+            FeedbackVerdict::Retry { after, reason } => {
+                line.failing(began, after, &reason, settings);
+                Tried::Failed
+            }
+        })
+    }
+}
+
+/// What a post brought.
+enum Posted {
+    /// An end of this try.
+    Tried(Tried),
+    /// The answer was lost.
+    Lost {
+        /// With the connection: most often one that the server had closed before.
+        closed: bool,
+        began: Instant,
+        reason: String,
+    },
 }
 
 impl Entry for Held {

@@ -17,7 +17,6 @@ use crate::spool::{OpenError, Spool};
 use crate::upstream::UpstreamError;
 use crate::{config, courier, notify};
 use bind::{BindError, OwnedSocket};
-use std::future::Future;
 use std::sync::Arc;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -292,11 +291,9 @@ impl Parts {
     }
 }
 
-fn stopped(mut stop: watch::Receiver<bool>) -> impl Future<Output = ()> + Send {
-    async move {
-        // A sender that is gone means the end as well.
-        let _ = stop.wait_for(|stop| *stop).await;
-    }
+async fn stopped(mut stop: watch::Receiver<bool>) {
+    // A sender that is gone means the end as well.
+    let _ = stop.wait_for(|stop| *stop).await;
 }
 
 fn intake_settings(settings: &config::IntakeSettings) -> intake::Settings {

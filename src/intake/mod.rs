@@ -102,16 +102,13 @@ impl Intake {
     /// An intake into `spool`.
     pub fn new(settings: Settings, spool: Spool, metrics: Arc<Metrics>) -> Self {
         let label = |kind: Kind| KindLabel { kind: kind.as_str() };
+        // Owned: a reference would hold the family's lock while the next is looked up.
         let counters = Counters {
-            logs: metrics.intake_events.get_or_create(&label(Kind::Log)).clone(),
-            feedbacks: metrics
-                .intake_events
-                .get_or_create(&label(Kind::Feedback))
-                .clone(),
+            logs: metrics.intake_events.get_or_create_owned(&label(Kind::Log)),
+            feedbacks: metrics.intake_events.get_or_create_owned(&label(Kind::Feedback)),
             refused_logs: metrics
                 .intake_refused_events
-                .get_or_create(&label(Kind::Log))
-                .clone(),
+                .get_or_create_owned(&label(Kind::Log)),
         };
         Self {
             settings,

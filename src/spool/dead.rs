@@ -53,10 +53,15 @@ impl DeadLetters {
             None => {
                 let db = Database::open(&self.path, &self.disk)?;
                 if db.get(&key::HEAD)?.is_none() {
+                    if db.was_begun() {
+                        return Err(StorageError(
+                            "the dead letters are damaged: their totals are gone".into(),
+                        ));
+                    }
                     let mut writes = Writes::default();
                     writes.set(key::HEAD.to_vec(), &Totals::default().encode());
                     db.commit(writes)?;
-                    db.sync_names()?;
+                    db.mark_begun()?;
                 }
                 db
             }

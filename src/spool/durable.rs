@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 pub(super) const SEGMENT_BYTES: usize = 2 * 1024 * 1024;
 /// Page cache of one open sled folder.
 const CACHE_BYTES: u64 = 4 * 1024 * 1024;
+/// File that marks a folder whose first commit is durable.
+const BEGUN: &str = "begun";
 
 /// What went wrong below, in one clause. Never holds event content.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -103,9 +105,16 @@ impl Database {
         Ok(())
     }
 
-    /// Makes the folder itself durable: its files' names and its own name in its parent. Needed once, after
-    /// the first commit and before the first acknowledgement.
-    pub(super) fn sync_names(&self) -> Result<(), StorageError> {
+    /// Whether [`Database::mark_begun`] was done on this folder before. sled takes badly damaged files for empty ones:
+    /// this tells them from a folder that was never finished.
+    pub(super) fn was_begun(&self) -> bool {
+        self.path.join(BEGUN).exists()
+    }
+
+    /// Marks the folder as one that holds something, and makes it durable itself: its files' names and its own name
+    /// in its parent. Needed once, after the first commit and before the first acknowledgement.
+    pub(super) fn mark_begun(&self) -> Result<(), StorageError> {
+        File::create(self.path.join(BEGUN))?;
         make_private(&self.path)?;
         for entry in fs::read_dir(&self.path)? {
             let path = entry?.path();

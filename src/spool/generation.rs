@@ -1,8 +1,8 @@
 //! The row of generations on disk, of which the newest takes all writes and a few are open.
 //!
-//! Making one: folder, sled files, first batch with the whole snapshot, sync of the data, then of the files' names, the
-//! folder and its parent. Only then does anything count on it. One that was not finished has no head, or nothing
-//! that was ever acknowledged, and is removed. Deleting one: only after a commit is durable that says that
+//! Making one: folder, sled files, first batch with the whole snapshot, sync of the data, the mark that it was begun, then
+//! sync of the files' names, the folder and its parent. Only then does anything count on it. One that was not finished
+//! has neither head nor mark, or nothing that was ever acknowledged, and is removed. Deleting one: only after a commit is durable that says that
 //! nothing in it is live, so that a half-deleted one is never needed again.
 use super::disk::{Disk, sync_folder};
 use super::durable::{Database, StorageError, Writes};
@@ -80,7 +80,7 @@ impl Generations {
         self.present.insert(id);
         let made = self.open(id).and_then(|db| {
             db.commit(first)?;
-            db.sync_names()?;
+            db.mark_begun()?;
             Ok(db)
         });
         match made {

@@ -87,7 +87,11 @@ fn recover(generations: &mut Generations, now: Instant) -> Result<(Head, Lanes),
     for id in present {
         let db = generations.open(id)?;
         let Some(stored) = db.get(&key::HEAD)? else {
-            refuse_if_it_has_events(&db, id)?;
+            if db.was_begun() {
+                return Err(StorageError(format!(
+                    "generation {id} is damaged: its head is gone"
+                )));
+            }
             drop(db);
             generations.remove(id)?;
             continue;
@@ -99,7 +103,7 @@ fn recover(generations: &mut Generations, now: Instant) -> Result<(Head, Lanes),
         let mut writes = Writes::default();
         writes.set(key::HEAD.to_vec(), &head.encode());
         db.commit(writes)?;
-        db.sync_names()?;
+        db.mark_begun()?;
         generations.resume(id, db);
         return Ok((head, lanes));
     }
@@ -111,14 +115,6 @@ fn recover(generations: &mut Generations, now: Instant) -> Result<(Head, Lanes),
     writes.set(key::HEAD.to_vec(), &head.encode());
     generations.begin(writes)?;
     Ok((head, Lanes::default()))
-}
-
-/// A generation without a head was never finished and holds nothing; anything else is damage.
-fn refuse_if_it_has_events(db: &Database, id: u64) -> Result<(), StorageError> {
-    match db.ceiling(&[])? {
-        None => Ok(()),
-        Some(_) => Err(StorageError(format!("generation {id} has lost its head"))),
-    }
 }
 
 fn unreadable(what: &str, error: super::codec::CodecError) -> StorageError {

@@ -273,7 +273,10 @@ async fn a_bad_line_gets_its_own_error_and_the_connection_goes_on() {
         ("{\"input\": ", "EOF"),
         ("not json at all", "expected"),
         ("{\"input\":7}", "input"),
-        ("{\"input\":\"x\",\"kind\":\"other\"}", "kind"),
+        (
+            "{\"kind\":\"feedbak\",\"task_id\":\"t\",\"flag\":\"success\"}",
+            "input",
+        ),
         (
             "{\"kind\":\"feedback\",\"task_id\":\"undefined\",\"flag\":\"success\"}",
             "undefined",

@@ -141,7 +141,11 @@ async fn feedback_waits_for_a_log_that_is_on_its_way() {
     };
     let (early, log) = tokio::join!(early, log);
     assert_eq!((early.status, log.status), (200, 200));
-    assert_eq!(bench.sandbox.state().evals, 1);
+    let state = bench.sandbox.state();
+    assert_eq!((state.evals, state.early_evals), (1, 1));
+    bench.post("/v2/tasks/late/flag", r#"{"flag":"failure"}"#).await;
+    let state = bench.sandbox.state();
+    assert_eq!((state.evals, state.early_evals), (2, 1), "not early any more");
 }
 
 #[tokio::test]

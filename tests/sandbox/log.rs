@@ -313,6 +313,15 @@ async fn over_quota_is_an_error_in_the_reply_but_stored() {
 }
 
 #[tokio::test]
+async fn chosen_events_can_be_refused_with_a_reason() {
+    let bench = Bench::with(json!({"refuse_events": {"b": "no"}})).await;
+    let reply = bench.log(&[&event("a"), &event("b")]).await.json();
+    assert_eq!(reply["logged_events"][1], json!({"error_in_log": "no"}));
+    assert_eq!(bench.ids(), ["a"]);
+    assert_eq!(bench.sandbox.state().refused, 1);
+}
+
+#[tokio::test]
 async fn one_poisoned_event_loses_its_whole_batch_after_the_200() {
     let big = format!(r#"{{"input":"{}"}}"#, "x".repeat(16 * 1024 * 1024));
     let poison = [

@@ -263,7 +263,6 @@ async fn a_backlog_over_several_generations_comes_back_once_and_in_order_and_the
         spool.settle(&lane, leased).await;
     }
     assert_eq!(next, 100_001);
-    assert_eq!(spool.live_bytes(), 0);
     commit(&spool).await;
-    assert_eq!(generations(), 1);
+    assert_eq!((generations(), spool.live_bytes()), (1, 1));
 }

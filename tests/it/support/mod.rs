@@ -39,7 +39,7 @@ pub(crate) struct Pair {
     pub(crate) daemon: daemon::Daemon,
     pub(crate) setup: daemon::Setup,
     pub(crate) client: reqwest::Client,
-    pub(crate) folder: tempfile::TempDir,
+    _folder: tempfile::TempDir,
 }
 
 impl Pair {
@@ -54,7 +54,7 @@ impl Pair {
             daemon,
             setup,
             client: reqwest::Client::new(),
-            folder,
+            _folder: folder,
         }
     }
 

@@ -1,0 +1,480 @@
+//! Intake and admin routes in one process with a real spool: what is answered, and what is on disk by then.
+
+#![allow(clippy::expect_used)] // a test panics where something is not as it must be
+
+use phosphod::admin::{About, Admin};
+use phosphod::batch;
+use phosphod::board::{Board, LaneState};
+use phosphod::http::{self, Limits, Listener, Router};
+use phosphod::ids::{Kind, Lane, ProjectId};
+use phosphod::intake::{Intake, Settings};
+use phosphod::metrics::Metrics;
+use phosphod::secret::Secret;
+use phosphod::spool::{self, Spool};
+use serde_json::{Value, json};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::sync::oneshot;
+use tokio::task::JoinSet;
+
+/// Both listeners over a spool of their own.
+struct Door {
+    spool: Spool,
+    board: Board,
+    tcp: std::net::SocketAddr,
+    unix: PathBuf,
+    stop: Vec<oneshot::Sender<()>>,
+    serving: JoinSet<()>,
+    _folder: TempDir,
+}
+
+fn settings() -> Settings {
+    Settings {
+        max_body_bytes: 100_000,
+        max_event_bytes: 1_000,
+        default_project: Some(project("p")),
+        token: None,
+    }
+}
+
+fn project(id: &str) -> ProjectId {
+    ProjectId::new(id).expect("an id")
+}
+
+fn lane(id: &str, kind: Kind) -> Lane {
+    Lane {
+        project: project(id),
+        kind,
+    }
+}
+
+impl Door {
+    async fn open(settings: Settings) -> Self {
+        let folder = tempfile::tempdir().expect("temp folder");
+        let spool = spool::Settings {
+            path: folder.path().join("data"),
+            max_bytes: 1 << 30,
+            min_free_bytes: 0,
+            dead_max_bytes: 1 << 20,
+            dead_max_age: Duration::from_secs(3600),
+        };
+        let spool = tokio::task::spawn_blocking(move || Spool::open(spool))
+            .await
+            .expect("no panic");
+        let spool = spool.expect("a new folder opens");
+        let (metrics, board) = (Arc::new(Metrics::new()), Board::default());
+        let intake = Arc::new(Intake::new(settings, spool.clone(), metrics.clone()));
+        let about = About {
+            base_url: "http://upstream.example".into(),
+        };
+        let admin = Arc::new(Admin::new(about, spool.clone(), board.clone(), metrics.clone()));
+        let gate = intake.gate();
+        let router = Arc::new(Router::new(intake, admin, gate, metrics));
+
+        let tcp = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = tcp.local_addr().expect("bound");
+        let path = folder.path().join("s.sock");
+        let unix = UnixListener::bind(&path).expect("a new path");
+        let (mut stop, mut serving) = (Vec::new(), JoinSet::new());
+        for listener in [Listener::Tcp(tcp), Listener::Unix(unix)] {
+            let (stopper, stopped) = oneshot::channel::<()>();
+            stop.push(stopper);
+            serving.spawn(http::serve(listener, router.clone(), Limits::default(), async {
+                let _ = stopped.await;
+            }));
+        }
+        Self {
+            spool,
+            board,
+            tcp: address,
+            unix: path,
+            stop,
+            serving,
+            _folder: folder,
+        }
+    }
+
+    /// One request over TCP: its status and its JSON.
+    async fn tcp(&self, request: &str) -> (u16, Value) {
+        let mut stream = TcpStream::connect(self.tcp).await.expect("it listens");
+        stream.write_all(request.as_bytes()).await.expect("sent");
+        let mut text = String::new();
+        stream.read_to_string(&mut text).await.expect("a reply");
+        parsed(&text)
+    }
+
+    async fn post(&self, path: &str, body: &str) -> (u16, Value) {
+        self.tcp(&request("POST", path, body)).await
+    }
+
+    /// One request over the Unix socket: the whole reply.
+    async fn unix(&self, request: &str) -> String {
+        let mut stream = UnixStream::connect(&self.unix).await.expect("it listens");
+        stream.write_all(request.as_bytes()).await.expect("sent");
+        let mut text = String::new();
+        stream.read_to_string(&mut text).await.expect("a reply");
+        text
+    }
+
+    /// Sends lines, closes the sending half, and returns the answers.
+    async fn lines(&self, text: &[u8]) -> Vec<Value> {
+        let mut stream = UnixStream::connect(&self.unix).await.expect("it listens");
+        stream.write_all(text).await.expect("sent");
+        stream.shutdown().await.expect("open");
+        let mut text = String::new();
+        stream.read_to_string(&mut text).await.expect("answers");
+        text.lines()
+            .map(|line| serde_json::from_str(line).expect("a JSON answer"))
+            .collect()
+    }
+
+    /// What is queued in a lane, as text.
+    async fn queued(&self, lane: &Lane) -> Vec<String> {
+        let limits = batch::Limits {
+            max_events: 1000,
+            max_bytes: 1 << 20,
+            max_age: Duration::ZERO,
+        };
+        let leased = self.spool.lease(lane, &limits).await;
+        let texts = leased
+            .iter()
+            .map(|it| String::from_utf8(it.record().to_vec()).expect("text"))
+            .collect();
+        self.spool.release(lane, leased).await;
+        texts
+    }
+
+    async fn close(mut self) {
+        for stop in self.stop.drain(..) {
+            stop.send(()).expect("it serves");
+        }
+        while let Some(ended) = self.serving.join_next().await {
+            ended.expect("no panic");
+        }
+        self.spool.close().await;
+    }
+}
+
+fn request(method: &str, path: &str, body: &str) -> String {
+    let length = body.len();
+    format!(
+        "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}"
+    )
+}
+
+fn parsed(reply: &str) -> (u16, Value) {
+    let status = reply
+        .get(9..12)
+        .and_then(|status| status.parse().ok())
+        .expect(reply);
+    let body = reply.split_once("\r\n\r\n").expect(reply).1;
+    (status, serde_json::from_str(body).expect(reply))
+}
+
+fn detail(answer: &(u16, Value)) -> (u16, &str) {
+    (answer.0, answer.1["detail"].as_str().unwrap_or_default())
+}
+
+#[tokio::test]
+async fn a_batch_is_on_disk_in_order_when_it_is_answered() {
+    let door = Door::open(settings()).await;
+    let body = r#"{"batched_log_events":[{"input":"a","x": 1.50},{"input":2},{"input":"c","task_id":"t3"}]}"#;
+    let (status, reply) = door.post("/v2/log/p%31/", body).await;
+    assert_eq!(status, 200, "{reply}");
+    let logged = reply["logged_events"].as_array().expect("a list");
+    assert_eq!(logged.len(), 3);
+    assert_eq!(logged[0]["project_id"], "p1");
+    assert!(logged[1]["error_in_log"].is_string(), "{reply}");
+    assert_eq!(
+        logged[2],
+        json!({"task_id": "t3", "project_id": "p1", "session_id": null})
+    );
+    let queued = door.queued(&lane("p1", Kind::Log)).await;
+    assert_eq!(queued.len(), 2);
+    assert!(
+        queued[0].contains(r#""x": 1.50"#) && queued[1].contains("\"t3\""),
+        "{queued:?}"
+    );
+    let ledger = door.spool.ledger();
+    assert_eq!((ledger.accepted, ledger.dead, ledger.queued), (3, 1, 2));
+    door.close().await;
+}
+
+#[tokio::test]
+async fn anyone_with_curl_may_send_one_event_a_list_or_a_batch() {
+    let door = Door::open(settings()).await;
+    for body in [
+        r#"{"input":"a"}"#,
+        r#"[{"input":"b"}]"#,
+        r#"{"batched_log_events":[{"input":"c"}]}"#,
+    ] {
+        let (status, reply) = door.post("/log", body).await;
+        assert_eq!(
+            (status, reply["logged_events"].as_array().map(Vec::len)),
+            (200, Some(1)),
+            "{reply}"
+        );
+    }
+    assert_eq!(door.queued(&lane("p", Kind::Log)).await.len(), 3);
+    door.close().await;
+}
+
+#[tokio::test]
+async fn what_is_no_batch_is_422_with_a_position_and_leaves_nothing_behind() {
+    let door = Door::open(Settings {
+        default_project: None,
+        ..settings()
+    })
+    .await;
+    let malformed = door
+        .post("/v2/log/p", "{\"batched_log_events\":[{\"input\":}]}")
+        .await;
+    assert!(
+        matches!(detail(&malformed), (422, why) if why.contains("column")),
+        "{malformed:?}"
+    );
+    let homeless = door
+        .post("/log", r#"[{"input":"a","project_id":"own"},{"input":"b"}]"#)
+        .await;
+    assert!(
+        matches!(detail(&homeless), (422, why) if why.contains("PHOSPHO_PROJECT_ID")),
+        "{homeless:?}"
+    );
+    assert_eq!(door.spool.ledger().accepted, 0);
+    door.close().await;
+}
+
+#[tokio::test]
+async fn feedback_in_both_spellings_is_queued_and_a_task_that_is_none_is_explained() {
+    let door = Door::open(settings()).await;
+    let flag = door
+        .post(
+            "/v2/tasks/t%2F1/flag",
+            r#"{"flag":"success","flag_source":"user"}"#,
+        )
+        .await;
+    assert_eq!(flag, (200, json!({"task_id": "t/1", "queued": true})));
+    let eval = door
+        .post(
+            "/v2/tasks/t2/human-eval",
+            r#"{"human_eval":"failure","project_id":"q"}"#,
+        )
+        .await;
+    assert_eq!(eval.0, 200, "{eval:?}");
+    let plain = door
+        .post("/feedback", r#"{"task_id":"t3","flag":"failure"}"#)
+        .await;
+    assert_eq!(plain.0, 200, "{plain:?}");
+    for (path, body) in [
+        ("/v2/tasks/undefined/flag", r#"{"flag":"success"}"#),
+        ("/v2/tasks//flag", r#"{"flag":"success"}"#),
+        ("/feedback", r#"{"flag":"success"}"#),
+        ("/feedback", r#"{"task_id":"t","flag":"great"}"#),
+    ] {
+        let refused = door.post(path, body).await;
+        assert!(
+            matches!(detail(&refused), (422, why) if why.len() > 20),
+            "{path} {refused:?}"
+        );
+    }
+    assert_eq!(door.queued(&lane("p", Kind::Feedback)).await.len(), 2);
+    assert_eq!(door.queued(&lane("q", Kind::Feedback)).await.len(), 1);
+    assert_eq!(door.spool.ledger().accepted, 3);
+    door.close().await;
+}
+
+#[tokio::test]
+async fn each_line_has_its_answer_in_order_and_a_bad_one_spoils_nothing() {
+    let door = Door::open(settings()).await;
+    let long = format!(r#"{{"input":"{}"}}"#, "x".repeat(2_000));
+    let mut text = Vec::new();
+    for line in [
+        r#"{"input":"a","task_id":"t1"}"#,
+        "",
+        r#"{"input":}"#,
+        r#"{"input":"b","metadata":3}"#,
+        &long,
+        r#"{"kind":"feedback","task_id":"t1","flag":"success"}"#,
+    ] {
+        text.extend_from_slice(line.as_bytes());
+        text.extend_from_slice(b"\r\n");
+    }
+    text.extend_from_slice(b"{\"input\":\"\xff\"}\n{\"kind\":\"log\",\"input\":\"last\",\"task_id\":\"t9\"}");
+    let answers = door.lines(&text).await;
+    assert_eq!(answers.len(), 7, "{answers:?}");
+    assert_eq!(answers[0], json!({"task_id": "t1"}));
+    for (at, part) in [
+        (1, "column"),
+        (2, "metadata"),
+        (3, "intake.max_event_bytes"),
+        (5, "UTF-8"),
+    ] {
+        let error = answers[at]["error"].as_str().unwrap_or_default();
+        assert!(error.contains(part), "{at}: {answers:?}");
+    }
+    assert_eq!(
+        (&answers[4], &answers[6]),
+        (&json!({"task_id": "t1"}), &json!({"task_id": "t9"}))
+    );
+    let queued = door.queued(&lane("p", Kind::Log)).await;
+    assert_eq!(queued.len(), 2);
+    assert!(
+        queued[1].contains("last") && !queued[1].contains("kind"),
+        "{queued:?}"
+    );
+    let ledger = door.spool.ledger();
+    assert_eq!((ledger.accepted, ledger.dead), (4, 1));
+    door.close().await;
+}
+
+#[tokio::test]
+async fn a_pipelining_client_may_send_thousands_of_lines_at_once() {
+    let door = Door::open(settings()).await;
+    let text: String = (0..5_000)
+        .map(|n| format!("{{\"input\":\"a\",\"task_id\":\"t{n}\"}}\n"))
+        .collect();
+    let stream = UnixStream::connect(&door.unix).await.expect("it listens");
+    let (receive, mut sending) = stream.into_split();
+    let sent = async move {
+        sending.write_all(text.as_bytes()).await.expect("sent");
+        // Kept open: the answers come without the end of the connection.
+        sending
+    };
+    let received = async {
+        let mut lines = BufReader::new(receive).lines();
+        for n in 0..5_000 {
+            let line = lines.next_line().await.expect("an answer").expect("no end");
+            assert_eq!(line, format!("{{\"task_id\":\"t{n}\"}}"));
+        }
+    };
+    let (_sending, ()) = tokio::join!(sent, received);
+    assert_eq!(door.spool.ledger().accepted, 5_000);
+    door.close().await;
+}
+
+#[tokio::test]
+async fn without_a_spool_everything_is_503_and_nothing_is_promised() {
+    let door = Door::open(settings()).await;
+    door.spool.close().await;
+    let event = r#"{"input":"a"}"#;
+    let reply = door.unix(&request("POST", "/log", event)).await;
+    assert_eq!(parsed(&reply).0, 503);
+    assert!(reply.to_ascii_lowercase().contains("retry-after: "), "{reply}");
+    let answers = door.lines(format!("{event}\n{event}\n").as_bytes()).await;
+    assert_eq!(answers.len(), 2);
+    assert!(
+        answers.iter().all(|answer| answer["error"].is_string()),
+        "{answers:?}"
+    );
+    door.close().await;
+}
+
+#[tokio::test]
+async fn a_token_is_asked_for_over_tcp_and_not_on_the_unix_socket() {
+    let door = Door::open(Settings {
+        token: Secret::new("s3cret"),
+        ..settings()
+    })
+    .await;
+    assert_eq!(door.post("/log", r#"{"input":"a"}"#).await.0, 401);
+    assert_eq!(door.tcp(&request("GET", "/healthz", "")).await.0, 200);
+    assert_eq!(door.tcp(&request("GET", "/status", "")).await.0, 401);
+    assert_eq!(
+        parsed(&door.unix(&request("POST", "/log", r#"{"input":"a"}"#)).await).0,
+        200
+    );
+    assert_eq!(door.spool.ledger().accepted, 1);
+    door.close().await;
+}
+
+#[tokio::test]
+async fn operators_see_the_account_the_lanes_and_why_nothing_is_sent() {
+    let door = Door::open(settings()).await;
+    door.post("/log", r#"[{"input":"a"},{"input":1}]"#).await;
+    door.board.set(
+        &lane("p", Kind::Log),
+        LaneState::QueueingOnly {
+            reason: "no key".into(),
+        },
+    );
+    assert_eq!(
+        door.tcp(&request("GET", "/v2/health", "")).await,
+        (200, json!({"status": "OK"}))
+    );
+    assert_eq!(door.tcp(&request("GET", "/readyz", "")).await.0, 200);
+    let (_, page) = door.tcp(&request("GET", "/status", "")).await;
+    assert_eq!(
+        page["ledger"],
+        json!({"accepted": 2, "delivered": 0, "dead": 1, "dropped": 0, "queued": 1}),
+        "{page}"
+    );
+    assert_eq!(page["hints"], json!(["no key"]));
+    assert_eq!(page["upstream"]["base_url"], "http://upstream.example");
+    assert!(
+        page["spool"]["live_bytes"]
+            .as_u64()
+            .is_some_and(|bytes| bytes > 0),
+        "{page}"
+    );
+    let lanes = page["lanes"].as_array().expect("a list");
+    assert!(
+        lanes
+            .iter()
+            .any(|lane| lane["state"] == "queueing_only" && lane["queued"] == 1),
+        "{page}"
+    );
+
+    let metrics = door.unix(&request("GET", "/metrics", "")).await;
+    for line in [
+        "phosphod_ledger_events{state=\"accepted\"} 2",
+        "phosphod_intake_requests_total{route=\"/log\",status=\"200\"} 1",
+        "phosphod_intake_events_total{kind=\"log\"} 1",
+        "phosphod_intake_refused_events_total{kind=\"log\"} 1",
+        "phosphod_lanes{state=\"queueing_only\"} 1",
+        "phosphod_intake_append_seconds_count 1",
+        "# EOF",
+    ] {
+        assert!(metrics.contains(line), "{line} is not in {metrics}");
+    }
+    door.close().await;
+}
+
+#[tokio::test]
+async fn dead_letters_are_shown_on_the_unix_socket_only() {
+    let door = Door::open(settings()).await;
+    door.post("/log", r#"[{"input": 1},{"input":true}]"#).await;
+    let refused = door.tcp(&request("GET", "/dead_letters", "")).await;
+    assert!(
+        matches!(detail(&refused), (403, why) if why.contains("--unix-socket")),
+        "{refused:?}"
+    );
+    let reply = door.unix(&request("GET", "/dead_letters?limit=1", "")).await;
+    assert!(reply.contains(r#""record":{"input": 1}"#), "{reply}");
+    let (_, first) = parsed(&reply);
+    let after = first[0]["seq"].as_u64().expect("a seq");
+    let (_, second) = parsed(
+        &door
+            .unix(&request("GET", &format!("/dead_letters?after={after}"), ""))
+            .await,
+    );
+    assert_eq!(second.as_array().map(Vec::len), Some(1));
+    assert_eq!(
+        (&second[0]["kind"], &second[0]["record"]),
+        (&json!("log"), &json!({"input": true}))
+    );
+    assert!(
+        second[0]["reason"]
+            .as_str()
+            .is_some_and(|reason| reason.contains("input")),
+        "{second}"
+    );
+    assert_eq!(
+        parsed(&door.unix(&request("GET", "/dead_letters?limit=0", "")).await).0,
+        422
+    );
+    door.close().await;
+}

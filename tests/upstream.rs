@@ -1,0 +1,274 @@
+//! One HTTP attempt against scripted servers: what goes over the wire, and how faults are named.
+
+#![allow(clippy::expect_used, clippy::unwrap_used)]
+
+use phosphod::ids::{ProjectId, TaskId};
+use phosphod::secret::Secret;
+use phosphod::upstream::{Settings, Upstream};
+use phosphod::verdict::{FailureKind, Outcome};
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+/// Longest wait for what must happen.
+const LONG: Duration = Duration::from_secs(30);
+
+fn settings(base_url: String) -> Settings {
+    Settings {
+        base_url,
+        timeout: LONG,
+        ca_file: None,
+        proxy: None,
+    }
+}
+
+fn key() -> Secret {
+    Secret::new("sk-canary").expect("not empty")
+}
+
+fn project() -> ProjectId {
+    ProjectId::new("my/project").expect("an id")
+}
+
+async fn post(settings: &Settings) -> Outcome {
+    let upstream = Upstream::new(settings).expect("a client");
+    upstream
+        .post_log(&project(), &key(), b"{\"batched_log_events\":[]}".to_vec())
+        .await
+}
+
+async fn listen() -> (TcpListener, String) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let addr = listener.local_addr().expect("bound");
+    (listener, addr.to_string())
+}
+
+/// Reads one request: head and body.
+async fn request(stream: &mut TcpStream) -> String {
+    let mut text = Vec::new();
+    loop {
+        let mut buffer = [0; 4096];
+        let count = stream.read(&mut buffer).await.expect("readable");
+        text.extend_from_slice(&buffer[..count]);
+        let seen = String::from_utf8_lossy(&text).into_owned();
+        if count == 0 || seen.starts_with("GET") && seen.ends_with("\r\n\r\n") || seen.ends_with("[]}") {
+            return seen;
+        }
+    }
+}
+
+/// A server that gives one connection this reply and closes it; returns the request and what the client made of it.
+async fn served(reply: &'static [u8]) -> (String, Outcome) {
+    let (listener, addr) = listen().await;
+    let settings = settings(format!("http://{addr}/"));
+    let serve = async {
+        let (mut stream, _) = listener.accept().await.expect("a connection");
+        let seen = request(&mut stream).await;
+        stream.write_all(reply).await.expect("writable");
+        seen
+    };
+    tokio::join!(serve, post(&settings))
+}
+
+fn kind(outcome: &Outcome) -> Option<FailureKind> {
+    match outcome {
+        Outcome::Failed(failure) => {
+            assert!(
+                !failure.detail.is_empty() && !failure.detail.contains("canary"),
+                "{failure:?}"
+            );
+            Some(failure.kind)
+        }
+        Outcome::Answered(_) => None,
+    }
+}
+
+#[tokio::test]
+async fn a_request_bears_the_key_and_its_body_goes_uncompressed() {
+    let (seen, outcome) =
+        served(b"HTTP/1.1 503 Busy\r\nRetry-After: 7\r\nContent-Length: 4\r\n\r\nbusy").await;
+    let lower = seen.to_ascii_lowercase();
+    assert!(
+        seen.starts_with("POST /v2/log/my%2Fproject HTTP/1.1\r\n"),
+        "{seen}"
+    );
+    assert!(seen.contains("Bearer sk-canary\r\n"), "{seen}");
+    assert!(lower.contains("content-type: application/json\r\n"), "{seen}");
+    assert!(
+        lower.contains(concat!(
+            "user-agent: phosphod/",
+            env!("CARGO_PKG_VERSION"),
+            "\r\n"
+        )),
+        "{seen}"
+    );
+    assert!(
+        !lower.contains("-encoding:"),
+        "neither compressed nor asking for it: {seen}"
+    );
+    assert!(seen.ends_with("\r\n\r\n{\"batched_log_events\":[]}"), "{seen}");
+    let Outcome::Answered(answer) = outcome else {
+        panic!("{outcome:?}")
+    };
+    assert_eq!(
+        (answer.status, answer.retry_after),
+        (503, Some(Duration::from_secs(7)))
+    );
+    assert_eq!(answer.body, "busy");
+}
+
+#[tokio::test]
+async fn a_redirect_is_handed_back_and_not_followed() {
+    for head in [
+        "301 Moved Permanently",
+        "302 Found",
+        "307 Temporary Redirect",
+        "308 Permanent Redirect",
+    ] {
+        let (elsewhere, other) = listen().await;
+        let reply =
+            format!("HTTP/1.1 {head}\r\nLocation: http://{other}/v2/log/p\r\nContent-Length: 0\r\n\r\n");
+        let (_, outcome) = served(reply.leak().as_bytes()).await;
+        let Outcome::Answered(answer) = outcome else {
+            panic!("{outcome:?}")
+        };
+        assert_eq!(answer.status.to_string(), head[..3]);
+        // The attempt is over; whoever connects now is this test, and nobody came before.
+        let mut own = TcpStream::connect(&other).await.expect("it listens");
+        let (mut first, _) = elsewhere.accept().await.expect("a connection");
+        own.write_all(b"own").await.expect("writable");
+        let mut hello = [0; 3];
+        first.read_exact(&mut hello).await.expect("readable");
+        assert_eq!(&hello, b"own", "the key went elsewhere");
+    }
+}
+
+#[tokio::test]
+async fn faults_below_http_are_told_apart() {
+    let (_, outcome) = served(b"").await;
+    assert_eq!(kind(&outcome), Some(FailureKind::Closed), "{outcome:?}");
+    let (_, outcome) = served(b"\x00\x01 not HTTP\r\n\r\n").await;
+    assert_eq!(kind(&outcome), Some(FailureKind::Garbled), "{outcome:?}");
+    let (_, outcome) = served(b"HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\n{\"logged").await;
+    assert_eq!(kind(&outcome), Some(FailureKind::Garbled), "{outcome:?}");
+    let (_, outcome) = served(b"HTTP/1.1 200 OK\r\nContent-Length: 999999999999\r\n\r\n{\"logged").await;
+    assert_eq!(kind(&outcome), Some(FailureKind::Garbled), "{outcome:?}");
+
+    let (listener, addr) = listen().await;
+    drop(listener);
+    let outcome = post(&settings(format!("http://{addr}"))).await;
+    assert_eq!(kind(&outcome), Some(FailureKind::Connect), "{outcome:?}");
+    let outcome = post(&settings("http://no-such-host.invalid".into())).await;
+    assert_eq!(kind(&outcome), Some(FailureKind::Dns), "{outcome:?}");
+}
+
+#[tokio::test]
+async fn a_silent_server_meets_the_time_limit() {
+    let (listener, addr) = listen().await;
+    let settings = Settings {
+        timeout: Duration::from_millis(50),
+        ..settings(format!("http://{addr}"))
+    };
+    let serve = async {
+        let (mut stream, _) = listener.accept().await.expect("a connection");
+        request(&mut stream).await;
+        stream
+    };
+    let (_stream, outcome) = tokio::join!(serve, post(&settings));
+    assert_eq!(kind(&outcome), Some(FailureKind::Timeout), "{outcome:?}");
+}
+
+#[tokio::test]
+async fn a_server_that_does_not_speak_tls_is_a_fault_of_tls() {
+    let (listener, addr) = listen().await;
+    let settings = settings(format!("https://{addr}"));
+    let serve = async {
+        let (mut stream, _) = listener.accept().await.expect("a connection");
+        stream
+            .write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+            .await
+            .expect("writable");
+    };
+    let ((), outcome) = tokio::join!(serve, post(&settings));
+    assert_eq!(kind(&outcome), Some(FailureKind::Tls), "{outcome:?}");
+}
+
+#[tokio::test]
+async fn a_connection_is_used_again() {
+    let (listener, addr) = listen().await;
+    let upstream = Upstream::new(&settings(format!("http://{addr}"))).expect("a client");
+    let serve = async {
+        let (mut stream, _) = listener.accept().await.expect("a connection");
+        for _ in 0..3 {
+            assert!(
+                request(&mut stream)
+                    .await
+                    .starts_with("GET /v2/tasks/t%20%3F HTTP/1.1\r\n")
+            );
+            stream
+                .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+                .await
+                .expect("writable");
+        }
+    };
+    let ask = async {
+        let task = TaskId::new("t ?").expect("an id");
+        for _ in 0..3 {
+            let outcome = upstream.get_task(&task, &key()).await;
+            assert!(matches!(outcome, Outcome::Answered(_)), "{outcome:?}");
+        }
+    };
+    tokio::time::timeout(LONG, async { tokio::join!(serve, ask) })
+        .await
+        .expect("one connection serves all three");
+}
+
+#[tokio::test]
+async fn a_configured_proxy_is_used_and_its_password_is_not_told() {
+    let (listener, addr) = listen().await;
+    let proxy = Some(format!("http://user:hunter2@{addr}"));
+    let through = Settings {
+        proxy,
+        ..settings("http://api.invalid".into())
+    };
+    let serve = async {
+        let (mut stream, _) = listener.accept().await.expect("a connection");
+        let seen = request(&mut stream).await;
+        stream
+            .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+            .await
+            .expect("writable");
+        seen
+    };
+    let (seen, outcome) = tokio::join!(serve, post(&through));
+    assert!(
+        seen.starts_with("POST http://api.invalid/v2/log/my%2Fproject HTTP/1.1\r\n"),
+        "{seen}"
+    );
+    assert!(matches!(outcome, Outcome::Answered(_)), "{outcome:?}");
+    drop(listener);
+    let Outcome::Failed(failure) = post(&through).await else {
+        panic!("nobody listens")
+    };
+    assert!(!failure.detail.contains("hunter2"), "{failure:?}");
+}
+
+#[test]
+fn a_certificate_file_that_cannot_be_used_is_named_with_its_key() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("ca.pem");
+    let with = |ca_file| {
+        Upstream::new(&Settings {
+            ca_file,
+            ..settings("https://127.0.0.1:1".into())
+        })
+    };
+    for _ in 0..2 {
+        let err = with(Some(path.clone())).expect_err("not usable").to_string();
+        assert!(
+            err.starts_with("upstream.ca_file ") && err.contains("ca.pem"),
+            "{err}"
+        );
+        std::fs::write(&path, "no certificate").expect("writable");
+    }
+}
