@@ -125,7 +125,7 @@ impl Daemon {
     pub(crate) async fn logged(&mut self, message: &str) -> Value {
         let found = |lines: &Vec<String>| {
             lines.iter().find_map(|line| {
-                let fields = serde_json::from_str::<Value>(line).ok()?["fields"].take();
+                let fields = serde_json::from_str::<Value>(line).ok()?;
                 (fields["message"] == message).then_some(fields)
             })
         };
