@@ -10,8 +10,10 @@ use std::time::Duration;
 /// Columns that are used.
 pub(super) const COLUMNS: usize = 78;
 const MARGIN: &str = "   ";
+/// Columns of the bar; what is left is for the numbers.
+const BAR: usize = 16;
 /// Where a person watches: a moment to take in what was said.
-const BREATH: Duration = Duration::from_millis(600);
+const BREATH: Duration = Duration::from_millis(500);
 
 const NEXT_STEP: &str = "\
 Next: start the daemon with your key,
@@ -93,7 +95,6 @@ impl Screen {
         let mut bar = self.bar.borrow_mut();
         let bar = bar.get_or_insert_with(|| {
             let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stdout());
-            bar.set_style(ProgressStyle::default_bar());
             if let Ok(style) = ProgressStyle::with_template("{msg}") {
                 bar.set_style(style);
             }
@@ -160,8 +161,7 @@ impl Screen {
         if !self.live {
             return format!("{MARGIN}{numbers}");
         }
-        let room = COLUMNS.saturating_sub(2 * MARGIN.len() + numbers.len());
-        let Cells { ended, queued, ahead } = cells(ledger, self.total.get(), room.clamp(8, 28));
+        let Cells { ended, queued, ahead } = cells(ledger, self.total.get(), BAR);
         format!(
             "{MARGIN}{}{}{}{MARGIN}{numbers}",
             self.ink(Ink::Green, &"█".repeat(ended)),
