@@ -18,7 +18,7 @@ const BREATH: Duration = Duration::from_millis(500);
 const NEXT_STEP: &str = "\
 Next: start the daemon with your key,
 
-   PHOSPHO_API_KEY=... PHOSPHO_PROJECT_ID=... phosphod run
+   PHOSPHO_API_KEY=... PHOSPHO_PROJECT_ID=... {program} run
 
 and change one line in your app, the base URL.
 
@@ -129,7 +129,8 @@ impl Screen {
 
     /// What to do now.
     pub(super) fn next_step(&self) {
-        print(&format!("\n{NEXT_STEP}"));
+        let called = std::env::args().next().unwrap_or_default();
+        print(&format!("\n{}", next_step(&called)));
     }
 
     /// A moment to read, where a person watches.
@@ -182,6 +183,12 @@ impl Screen {
         };
         format!("\u{1b}[{code}m{text}\u{1b}[0m")
     }
+}
+
+/// The next step for someone who called this program by that name; by its own name where that would not fit.
+fn next_step(called: &str) -> String {
+    let fits = !called.is_empty() && called.len() <= 30;
+    NEXT_STEP.replace("{program}", if fits { called } else { "phosphod" })
 }
 
 /// The parts of a bar, in columns.
@@ -299,6 +306,15 @@ mod tests {
 
     #[test]
     fn what_is_said_in_the_end_fits_in_80_columns() {
-        assert!(NEXT_STEP.lines().all(|line| line.len() <= COLUMNS));
+        let long = "/a/very/long/way/to/the/folder/with/phosphod";
+        for (called, shown) in [
+            ("target/release/phosphod", "target/release/phosphod run"),
+            (long, "phosphod run"),
+            ("", "phosphod run"),
+        ] {
+            let text = next_step(called);
+            assert!(text.contains(&format!(" {shown}\n")), "{text}");
+            assert!(text.lines().all(|line| line.len() <= COLUMNS), "{text}");
+        }
     }
 }
