@@ -31,6 +31,7 @@ impl Owner {
             }
             Err(error) => Err(AppendError::Storage(self.fail(error, now))),
         };
+        self.publish_refusal();
         group.answer(&answer);
     }
 

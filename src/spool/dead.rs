@@ -1,10 +1,9 @@
 //! Dead letters: their own sled folder, in the order of acceptance, bounded by bytes and age.
-use super::chunk::{kind_code, kind_of};
-use super::codec::{CodecError, Fields, put_bytes, put_varint, seal, unseal};
+use super::codec::{CodecError, Fields, put_varint, seal, unseal};
 use super::disk::Disk;
 use super::durable::{Database, StorageError, Writes};
-use super::{Burial, DeadLetter, key};
-use crate::ids::{Lane, ProjectId, Seq};
+use super::{DeadLetter, key, letter};
+use crate::ids::Seq;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -92,12 +91,12 @@ impl DeadLetters {
                 remove(&mut writes, &old, &mut after);
             }
         }
-        for letter in letters {
-            let sealed = encode(letter);
-            let seq = letter.seq.0;
+        for dead_letter in letters {
+            let sealed = letter::encode(dead_letter);
+            let seq = dead_letter.seq.0;
             writes.set_fragments(&sealed, |fragment| key::letter(seq, fragment));
             writes.set(
-                key::age(letter.buried_at_ms, seq),
+                key::age(dead_letter.buried_at_ms, seq),
                 &(sealed.len() as u64).to_be_bytes(),
             );
             after.letters += 1;
@@ -160,7 +159,7 @@ fn load(db: &Database, seq: Seq) -> Result<Option<Stored>, StorageError> {
         return Ok(None);
     }
     let letter =
-        decode(&sealed).map_err(|e| StorageError(format!("dead letter {seq} is unreadable: {e}")))?;
+        letter::decode(&sealed).map_err(|e| StorageError(format!("dead letter {seq} is unreadable: {e}")))?;
     Ok(Some(Stored {
         letter,
         bytes: sealed.len(),
@@ -208,67 +207,11 @@ impl Totals {
     }
 }
 
-/// Head: lane kind u8, sequence u64, buried at u64. Body: project, reason, status, excerpt, attempts, record.
-fn encode(letter: &DeadLetter) -> Vec<u8> {
-    let mut head = vec![kind_code(letter.lane.kind)];
-    head.extend(letter.seq.0.to_be_bytes());
-    head.extend(letter.buried_at_ms.to_be_bytes());
-    let burial = &letter.burial;
-    let mut body = Vec::with_capacity(letter.record.len() + burial.reason.len() + 64);
-    put_bytes(&mut body, letter.lane.project.as_str().as_bytes());
-    put_bytes(&mut body, burial.reason.as_bytes());
-    put_varint(&mut body, burial.status.map_or(0, |status| u64::from(status) + 1));
-    match &burial.excerpt {
-        None => body.push(0),
-        Some(excerpt) => {
-            body.push(1);
-            put_bytes(&mut body, excerpt.as_bytes());
-        }
-    }
-    put_varint(&mut body, u64::from(burial.attempts));
-    body.extend(&letter.record);
-    seal(&head, &body)
-}
-
-fn decode(sealed: &[u8]) -> Result<DeadLetter, CodecError> {
-    let (head, body) = unseal(sealed)?;
-    parse(head, &body).ok_or(CodecError::Malformed("dead letter"))
-}
-
-fn parse(head: &[u8], body: &[u8]) -> Option<DeadLetter> {
-    let mut head = Fields(head);
-    let (kind, seq, buried_at_ms) = (kind_of(head.u8()?)?, Seq(head.u64()?), head.u64()?);
-    let mut body = Fields(body);
-    let project = ProjectId::new(body.text()?).ok()?;
-    let reason = body.text()?.to_owned();
-    let status = match body.varint()? {
-        0 => None,
-        status => Some(u16::try_from(status - 1).ok()?),
-    };
-    let excerpt = match body.u8()? {
-        0 => None,
-        _ => Some(body.text()?.to_owned()),
-    };
-    let attempts = u32::try_from(body.varint()?).ok()?;
-    let burial = Burial {
-        reason,
-        status,
-        excerpt,
-        attempts,
-    };
-    Some(DeadLetter {
-        seq,
-        lane: Lane { project, kind },
-        buried_at_ms,
-        burial,
-        record: body.0.to_vec(),
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::Kind;
+    use crate::ids::{Kind, Lane, ProjectId};
+    use crate::spool::Burial;
     use std::sync::Arc;
     use std::sync::atomic::{AtomicU64, Ordering};
 

@@ -12,8 +12,9 @@ use std::path::PathBuf;
 
 /// Payload and bookkeeping bytes after which the newest generation is sealed.
 pub(super) const GENERATION_BYTES: u64 = 64 * 1024 * 1024;
-/// Most open generations beside the newest: those that slow lanes read from.
-const MAX_OLDER_OPEN: usize = 4;
+/// Most open generations beside the newest: those that lanes read from. An open one takes about as much memory as it
+/// holds bytes, and opening one takes 10 to 20 ms.
+const MAX_OLDER_OPEN: usize = 2;
 
 /// All generations of a data folder.
 pub(super) struct Generations {
@@ -85,9 +86,8 @@ impl Generations {
         });
         match made {
             Ok(db) => {
-                if let Some(sealed) = self.newest.replace((id, db)) {
-                    self.keep_open(sealed);
-                }
+                // The sealed one is closed here: it is opened again if a lane reads from it.
+                self.newest = Some((id, db));
                 Ok(())
             }
             Err(error) => {

@@ -3,6 +3,8 @@
 //!
 //! ```text
 //! generation:    'e' lane u32, sequence u64, fragment u16    a chunk
+//!                'e' lane u32, u64::MAX, 0 to 7              spacers, empty
+//!                'f' 0 to 16                                 dividers, empty
 //!                'm' 'h'                                     head: next sequence, ledger
 //!                'm' 'l' lane u32                            which lane that number is
 //!                'm' 'c' lane u32                            cursor of the lane
@@ -17,7 +19,15 @@
 /// stay under a quarter of [`super::durable::SEGMENT_BYTES`].
 pub(super) const MAX_VALUE_BYTES: usize = 24 * 1024;
 
+/// Empty keys behind the last chunk of each lane. sled splits a leaf of 17 values in the middle and writes both halves:
+/// with these in the upper half, a chunk is rewritten once and not twice.
+pub(super) const SPACERS: u16 = 8;
+/// Empty keys between chunks and the rest, as many as a leaf may hold: the keys that every commit changes must not share
+/// a leaf with chunks, or the chunks are rewritten with them.
+pub(super) const DIVIDERS: u8 = 17;
+
 const EVENT: u8 = b'e';
+const DIVIDER: u8 = b'f';
 const META: u8 = b'm';
 const DEAD: u8 = b'd';
 const AGE: u8 = b'a';
@@ -43,6 +53,16 @@ pub(super) fn event(lane: u32, seq: u64, fragment: u16) -> Vec<u8> {
         &seq.to_be_bytes(),
         &fragment.to_be_bytes(),
     ])
+}
+
+/// A spacer behind a lane's chunks.
+pub(super) fn spacer(lane: u32, number: u16) -> Vec<u8> {
+    event(lane, u64::MAX, number)
+}
+
+/// A divider behind all chunks.
+pub(super) fn divider(number: u8) -> Vec<u8> {
+    vec![DIVIDER, number]
 }
 
 /// Lane, first sequence and fragment of an event key.

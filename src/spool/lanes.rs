@@ -15,6 +15,8 @@ pub(super) struct LaneState {
     pub(super) view: LaneView,
     /// The other kind of the same project.
     peer: Option<u32>,
+    /// The generation that has the lane's spacers.
+    spaced: u64,
 }
 
 /// What one commit adds to a lane.
@@ -71,6 +73,7 @@ impl Lanes {
             queue,
             view,
             peer,
+            spaced: 0,
         });
         number
     }
@@ -204,6 +207,9 @@ impl Lanes {
             };
             let extent = state.queue.extent_with(generation, &addition.extent);
             writes.set(key::extent(addition.lane, generation), &extent.encode());
+            if state.spaced != generation {
+                (0..key::SPACERS).for_each(|n| writes.set(key::spacer(addition.lane, n), &[]));
+            }
             if state.queue.unread().is_none() {
                 let cursor = state.queue.cursor(Some(addition.extent.first));
                 writes.set(key::cursor(addition.lane), &cursor.encode());
@@ -212,6 +218,7 @@ impl Lanes {
     }
 
     fn write_all(&self, writes: &mut Writes) {
+        (0..key::DIVIDERS).for_each(|n| writes.set(key::divider(n), &[]));
         for (number, state) in (0u32..).zip(&self.list) {
             writes.set(key::lane(number), &encode_lane(&state.lane));
             writes.set(key::cursor(number), &state.queue.cursor(None).encode());
@@ -253,6 +260,7 @@ impl Lanes {
             self.live_bytes += addition.extent.bytes;
             if let Some(state) = self.get_mut(addition.lane) {
                 state.queue.append(generation, &addition.extent, now);
+                state.spaced = generation;
             }
         }
     }

@@ -14,7 +14,7 @@
 //! <path>/dead/           dead letters, a sled folder
 //! ```
 //! Keys are in `key.rs`, values in `codec.rs` (envelope), `chunk.rs` (events), `meta.rs` (lanes, cursors, ledger)
-//! and `dead.rs`. The newest generation describes the whole spool; older ones only hold events.
+//! and `letter.rs` (dead letters). The newest generation describes the whole spool; older ones only hold events.
 //!
 //! # Parts
 //! `owner` the thread's loop, `group` and `commit` one group commit, `read` leases, `lanes` and `queue` the state in
@@ -33,6 +33,7 @@ mod group;
 mod key;
 mod lanes;
 mod lease;
+mod letter;
 mod lock;
 mod meta;
 mod owner;
@@ -183,7 +184,7 @@ pub enum Entry {
 }
 
 /// Why and when an event was given up.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Burial {
     /// One sentence.
     pub reason: String,
@@ -196,7 +197,7 @@ pub struct Burial {
 }
 
 /// A dead letter as it is kept.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeadLetter {
     /// Its place in the order of acceptance; names it.
     pub seq: Seq,

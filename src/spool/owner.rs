@@ -165,6 +165,7 @@ impl Owner {
         match self.room.admit(live, queued_bytes(&entries), Instant::now()) {
             Ok(()) => group.add(entries, reply),
             Err(sentence) => {
+                self.publish_refusal();
                 let _ = reply.send(Err(AppendError::Full(sentence)));
             }
         }
@@ -300,7 +301,8 @@ impl Owner {
         }
     }
 
-    fn publish_refusal(&self) {
+    /// Shows whether anything is accepted. Before any answer, so that nobody knows it earlier.
+    pub(super) fn publish_refusal(&self) {
         let failed = self.failure.as_ref().map(|failure| &failure.sentence);
         let refusal = failed.or(self.room.full());
         let mut shown = locked(&self.shared.refusing);
