@@ -115,17 +115,19 @@ impl Stage {
         })
     }
 
-    /// Starts the daemon, or starts it again on the same folder.
-    async fn start_daemon(&mut self) -> Result<&Daemon, String> {
-        let daemon = Daemon::start(self.folder.path(), &self.sandbox.base_url()).await?;
-        Ok(self.daemon.insert(daemon))
+    /// Starts the daemon, or starts it again on the same folder, and waits until it accepts. It belongs to the stage at
+    /// once, so that it is cleared away even if it never does.
+    async fn start_daemon(&mut self) -> Result<(), String> {
+        let daemon = Daemon::spawn(self.folder.path(), &self.sandbox.base_url())?;
+        self.daemon.insert(daemon).accepting().await
     }
 
     /// kill -9.
     async fn kill_daemon(&mut self) {
-        if let Some(daemon) = self.daemon.take() {
+        if let Some(daemon) = &mut self.daemon {
             daemon.kill().await;
         }
+        self.daemon = None;
     }
 
     async fn clear(mut self) {

@@ -25,11 +25,14 @@ const SETTINGS: [&str; 10] = [
     "log.level=info",
 ];
 
-/// A running daemon. Killed when dropped; [`Daemon::kill`] also waits for its end.
+/// A daemon. Killed when dropped; [`Daemon::kill`] also waits for its end.
 pub(super) struct Daemon {
     child: Child,
-    listener: JoinHandle<()>,
-    /// `http://127.0.0.1:PORT`
+    /// Its log, until it accepts.
+    lines: Option<Lines<BufReader<ChildStderr>>>,
+    /// Reads its log from then on.
+    listener: Option<JoinHandle<()>>,
+    /// `http://127.0.0.1:PORT`; empty until it accepts.
     pub(super) url: String,
     /// Its Unix socket.
     pub(super) unix: PathBuf,
@@ -49,9 +52,8 @@ struct LogLine {
 }
 
 impl Daemon {
-    /// Starts it with the data in `folder` and waits until it accepts. Nothing of the caller's configuration or
-    /// environment reaches it.
-    pub(super) async fn start(folder: &Path, api: &str) -> Result<Self, String> {
+    /// Starts it with the data in `folder`. Nothing of the caller's configuration or environment reaches it.
+    pub(super) fn spawn(folder: &Path, api: &str) -> Result<Self, String> {
         let config = folder.join("config.toml");
         let program =
             std::env::current_exe().map_err(|fault| format!("cannot find my own program: {fault}"))?;
@@ -84,22 +86,33 @@ impl Daemon {
             .stderr
             .take()
             .ok_or("the daemon's log cannot be read: try again")?;
-        let mut lines = BufReader::new(stderr).lines();
-        let accepting = tokio::time::timeout(START, accepting(&mut lines)).await;
-        let (http, unix) =
-            accepting.map_err(|_| format!("the daemon did not start within {} s", START.as_secs()))??;
-        // Read on, or a full pipe would hold the daemon up.
-        let listener = tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
         Ok(Self {
             child,
-            listener,
-            url: format!("http://{http}"),
-            unix,
+            lines: Some(BufReader::new(stderr).lines()),
+            listener: None,
+            url: String::new(),
+            unix: socket(folder),
         })
     }
 
+    /// Waits until it accepts.
+    pub(super) async fn accepting(&mut self) -> Result<(), String> {
+        let Some(mut lines) = self.lines.take() else {
+            return Ok(());
+        };
+        let accepting = tokio::time::timeout(START, accepting(&mut lines)).await;
+        let (http, unix) =
+            accepting.map_err(|_| format!("the daemon did not start within {} s", START.as_secs()))??;
+        self.url = format!("http://{http}");
+        self.unix = unix;
+        // Read on, or a full pipe would hold the daemon up.
+        let read_on = async move { while let Ok(Some(_)) = lines.next_line().await {} };
+        self.listener = Some(tokio::spawn(read_on));
+        Ok(())
+    }
+
     /// kill -9, and waits until it is gone.
-    pub(super) async fn kill(mut self) {
+    pub(super) async fn kill(&mut self) {
         // An error means that it is gone already.
         let _ = self.child.kill().await;
     }
@@ -107,7 +120,9 @@ impl Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        self.listener.abort();
+        if let Some(listener) = &self.listener {
+            listener.abort();
+        }
     }
 }
 

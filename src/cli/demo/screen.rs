@@ -10,13 +10,15 @@ use std::time::Duration;
 /// Columns that are used.
 pub(super) const COLUMNS: usize = 78;
 const MARGIN: &str = "   ";
+/// Columns of the bar; what is left is for the numbers.
+const BAR: usize = 16;
 /// Where a person watches: a moment to take in what was said.
-const BREATH: Duration = Duration::from_millis(600);
+const BREATH: Duration = Duration::from_millis(500);
 
 const NEXT_STEP: &str = "\
 Next: start the daemon with your key,
 
-   PHOSPHO_API_KEY=... PHOSPHO_PROJECT_ID=... phosphod run
+   PHOSPHO_API_KEY=... PHOSPHO_PROJECT_ID=... {program} run
 
 and change one line in your app, the base URL.
 
@@ -93,7 +95,6 @@ impl Screen {
         let mut bar = self.bar.borrow_mut();
         let bar = bar.get_or_insert_with(|| {
             let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stdout());
-            bar.set_style(ProgressStyle::default_bar());
             if let Ok(style) = ProgressStyle::with_template("{msg}") {
                 bar.set_style(style);
             }
@@ -128,7 +129,8 @@ impl Screen {
 
     /// What to do now.
     pub(super) fn next_step(&self) {
-        print(&format!("\n{NEXT_STEP}"));
+        let called = std::env::args().next().unwrap_or_default();
+        print(&format!("\n{}", next_step(&called)));
     }
 
     /// A moment to read, where a person watches.
@@ -160,8 +162,7 @@ impl Screen {
         if !self.live {
             return format!("{MARGIN}{numbers}");
         }
-        let room = COLUMNS.saturating_sub(2 * MARGIN.len() + numbers.len());
-        let Cells { ended, queued, ahead } = cells(ledger, self.total.get(), room.clamp(8, 28));
+        let Cells { ended, queued, ahead } = cells(ledger, self.total.get(), BAR);
         format!(
             "{MARGIN}{}{}{}{MARGIN}{numbers}",
             self.ink(Ink::Green, &"█".repeat(ended)),
@@ -182,6 +183,12 @@ impl Screen {
         };
         format!("\u{1b}[{code}m{text}\u{1b}[0m")
     }
+}
+
+/// The next step for someone who called this program by that name; by its own name where that would not fit.
+fn next_step(called: &str) -> String {
+    let fits = !called.is_empty() && called.len() <= 30;
+    NEXT_STEP.replace("{program}", if fits { called } else { "phosphod" })
 }
 
 /// The parts of a bar, in columns.
@@ -299,6 +306,15 @@ mod tests {
 
     #[test]
     fn what_is_said_in_the_end_fits_in_80_columns() {
-        assert!(NEXT_STEP.lines().all(|line| line.len() <= COLUMNS));
+        let long = "/a/very/long/way/to/the/folder/with/phosphod";
+        for (called, shown) in [
+            ("target/release/phosphod", "target/release/phosphod run"),
+            (long, "phosphod run"),
+            ("", "phosphod run"),
+        ] {
+            let text = next_step(called);
+            assert!(text.contains(&format!(" {shown}\n")), "{text}");
+            assert!(text.lines().all(|line| line.len() <= COLUMNS), "{text}");
+        }
     }
 }

@@ -17,7 +17,7 @@ const TOGETHER: u32 = 20;
 /// How often the ledger is looked at, to show it and to see whether all is delivered.
 const LOOK: Duration = Duration::from_millis(30);
 /// How long an act of sending lasts where a person watches; there is no waiting otherwise.
-const ACT: Duration = Duration::from_millis(900);
+const ACT: Duration = Duration::from_millis(700);
 
 /// Plays all acts and closes with the numbers. The error is a sentence.
 pub(super) async fn play(

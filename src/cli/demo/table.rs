@@ -19,8 +19,11 @@ pub(super) fn numbers(tally: &Tally) -> String {
         ..
     } = tally;
     let mut table = empty(["", "log events", "feedback", "together"]);
+    for column in table.column_iter_mut().skip(1) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
     let mut row = |what: &str, parts: Option<(u64, u64)>, together: u64| {
-        let number = |number: u64| Cell::new(count(number)).set_alignment(CellAlignment::Right);
+        let number = |number: u64| Cell::new(count(number));
         let (events, feedback) = match parts {
             Some((events, feedback)) => (number(events), number(feedback)),
             None => (Cell::new(""), Cell::new("")),
@@ -58,7 +61,7 @@ fn empty<const N: usize>(header: [&str; N]) -> Table {
     let mut table = Table::new();
     table.load_style(STYLE);
     table
-        .set_content_arrangement(ContentArrangement::Dynamic)
+        .set_content_arrangement(ContentArrangement::DynamicFullWidth)
         .set_width(COLUMNS as u16)
         .set_header(header);
     table

@@ -229,7 +229,8 @@ mod tests {
 
     #[test]
     fn every_single_wrong_number_is_noticed() {
-        let wrong: &[(&str, fn(&mut Tally))] = &[
+        type Spoil = fn(&mut Tally);
+        let wrong: &[(&str, Spoil)] = &[
             ("an event is missing", |t| drop(t.api.stored.pop())),
             ("another is there in its place", |t| t.api.stored[0] = "x".into()),
             ("an event is stored twice", |t| t.api.stored.push("a".into())),
