@@ -198,11 +198,6 @@ async fn main() -> Result<(), Box<dyn Error>> {
         dead_max_bytes: 1 << 30,
         dead_max_age: Duration::from_secs(86_400),
     };
-    let packed: usize = events
-        .chunks(32)
-        .map(|c| lz4_flex::block::compress(&c.concat()).len())
-        .sum();
-    eprintln!("lz4 {:.2}", packed as f64 / (events.len() * EVENT_BYTES) as f64);
     let mut plain = plain_file(folder.path(), &events, total)?;
     plain.print();
     let lane = Lane {

@@ -3,7 +3,6 @@
 //!
 //! ```text
 //! generation:    'e' lane u32, sequence u64, fragment u16    a chunk
-//!                'e' lane u32, u64::MAX, 0 to 7              spacers, empty
 //!                'f' 0 to 16                                 dividers, empty
 //!                'm' 'h'                                     head: next sequence, ledger
 //!                'm' 'l' lane u32                            which lane that number is
@@ -19,9 +18,6 @@
 /// stay under a quarter of [`super::durable::SEGMENT_BYTES`].
 pub(super) const MAX_VALUE_BYTES: usize = 24 * 1024;
 
-/// Empty keys behind the last chunk of each lane. sled splits a leaf of 17 values in the middle and writes both halves:
-/// with these in the upper half, a chunk is rewritten once and not twice.
-pub(super) const SPACERS: u16 = 8;
 /// Empty keys between chunks and the rest, as many as a leaf may hold: the keys that every commit changes must not share
 /// a leaf with chunks, or the chunks are rewritten with them.
 pub(super) const DIVIDERS: u8 = 17;
@@ -53,11 +49,6 @@ pub(super) fn event(lane: u32, seq: u64, fragment: u16) -> Vec<u8> {
         &seq.to_be_bytes(),
         &fragment.to_be_bytes(),
     ])
-}
-
-/// A spacer behind a lane's chunks.
-pub(super) fn spacer(lane: u32, number: u16) -> Vec<u8> {
-    event(lane, u64::MAX, number)
 }
 
 /// A divider behind all chunks.

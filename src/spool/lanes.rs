@@ -15,8 +15,6 @@ pub(super) struct LaneState {
     pub(super) view: LaneView,
     /// The other kind of the same project.
     peer: Option<u32>,
-    /// The generation that has the lane's spacers.
-    spaced: u64,
 }
 
 /// What one commit adds to a lane.
@@ -73,7 +71,6 @@ impl Lanes {
             queue,
             view,
             peer,
-            spaced: 0,
         });
         number
     }
@@ -207,9 +204,6 @@ impl Lanes {
             };
             let extent = state.queue.extent_with(generation, &addition.extent);
             writes.set(key::extent(addition.lane, generation), &extent.encode());
-            if state.spaced != generation {
-                (0..key::SPACERS).for_each(|n| writes.set(key::spacer(addition.lane, n), &[]));
-            }
             if state.queue.unread().is_none() {
                 let cursor = state.queue.cursor(Some(addition.extent.first));
                 writes.set(key::cursor(addition.lane), &cursor.encode());
@@ -260,7 +254,6 @@ impl Lanes {
             self.live_bytes += addition.extent.bytes;
             if let Some(state) = self.get_mut(addition.lane) {
                 state.queue.append(generation, &addition.extent, now);
-                state.spaced = generation;
             }
         }
     }

@@ -111,10 +111,12 @@ fn recover(generations: &mut Generations, now: Instant) -> Result<(Head, Lanes),
         next_seq: 1,
         ..Head::default()
     };
+    let lanes = Lanes::default();
     let mut writes = Writes::default();
+    lanes.write(&mut writes, generations.next(), &[], true);
     writes.set(key::HEAD.to_vec(), &head.encode());
     generations.begin(writes)?;
-    Ok((head, Lanes::default()))
+    Ok((head, lanes))
 }
 
 fn unreadable(what: &str, error: super::codec::CodecError) -> StorageError {
