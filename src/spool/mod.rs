@@ -106,7 +106,7 @@ pub enum OpenError {
         ours: u32,
     },
     /// Others could plant files in it.
-    #[error("other users may write to the data folder {} (mode {mode:o}): run chmod 700 on it", path.display())]
+    #[error("other users may write to the data folder {} (mode {mode:o}): run chmod 700 on it, or set spool.path", path.display())]
     OthersMayWrite {
         /// `spool.path`.
         path: PathBuf,

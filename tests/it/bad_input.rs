@@ -81,7 +81,7 @@ async fn malformed_json_is_answered_with_its_place_and_what_was_expected() {
             &["line 2", "expected"][..],
         ),
         ("{\"batched_log_events\": [{\"input\": \"x\"}", &["EOF"]),
-        ("", &["EOF"]),
+        ("", &["empty", "expected"]),
     ] {
         for path in ["/log", "/v2/log/p"] {
             let reply = pair.post(path, body).await;

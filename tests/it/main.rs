@@ -1,5 +1,10 @@
 //! Black-box tests of the real binary against the sandbox.
 
+#![allow(
+    clippy::expect_used,
+    reason = "helpers of tests are no test functions, but may fail like them"
+)]
+
 mod bad_input;
 mod clients;
 mod crash;

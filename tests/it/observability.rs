@@ -118,7 +118,7 @@ async fn bodies_and_keys_never_reach_the_log() {
     pair.upstream.switch(json!({"keys": ["other"]})).await;
     pair.post(
         "/v2/log/p",
-        batch(&[r#"{"input":"private-words","task_id":"t\n<0>fake"}"#]),
+        batch(&[r#"{"input":"private-words","user_id":"u\n<0>fake"}"#]),
     )
     .await;
     pair.post("/log", "{\"input\": \"private-words\" oops").await;

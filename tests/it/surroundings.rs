@@ -89,7 +89,7 @@ async fn a_data_folder_of_another_user_or_not_writable_is_refused() {
     std::fs::create_dir(&setup.data).expect("a folder");
     std::os::unix::fs::chown(&setup.data, Some(65534), Some(65534)).expect("chown");
     std::fs::set_permissions(&setup.data, std::fs::Permissions::from_mode(0o700)).expect("chmod");
-    refuses(&setup, 1, &["another user", "spool.path"]).await;
+    refuses(&setup, 1, &["belongs to user 65534", "spool.path"]).await;
     assert_eq!(
         std::fs::read_dir(&setup.data).expect("readable").count(),
         0,

@@ -88,8 +88,14 @@ impl Pair {
 
 /// Every dead letter of a daemon, over its Unix socket.
 pub(crate) async fn dead_letters(daemon: &daemon::Daemon) -> Vec<serde_json::Value> {
+    let text = dead_letters_text(daemon).await;
+    serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e} in {text}"))
+}
+
+/// The same as text, for events that no ordinary parser takes.
+pub(crate) async fn dead_letters_text(daemon: &daemon::Daemon) -> String {
     let unix = client::unix(&daemon.unix);
     let reply = client::send(unix.get("http://localhost/dead_letters?limit=1000")).await;
     assert_eq!(reply.status, 200, "{reply:?}");
-    reply.json()["dead_letters"].as_array().expect("a list").clone()
+    String::from_utf8(reply.body).expect("text")
 }
