@@ -333,3 +333,138 @@ fn a_disagreement_of_config_toml_is_seen() {
         );
     }
 }
+
+// ---- metrics ----
+
+/// A metric, as code and document must agree on it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Measure {
+    name: String,
+    kind: String,
+    /// `seconds` or `bytes`; `None` where things are counted.
+    unit: Option<String>,
+    labels: Vec<String>,
+}
+
+/// The names of a struct's public fields, with their types.
+fn fields(source: &str, name: &str) -> Vec<(String, String)> {
+    let (_, body) = source
+        .split_once(&format!("pub struct {name} {{"))
+        .expect("the struct");
+    let (body, _) = body.split_once("\n}").expect("its end");
+    let field = |line: &str| {
+        let (name, kind) = line.trim().strip_prefix("pub ")?.split_once(": ")?;
+        Some((name.to_owned(), kind.trim_end_matches(',').to_owned()))
+    };
+    body.lines().filter_map(field).collect()
+}
+
+/// What `src/metrics.rs` registers.
+fn registered(source: &str) -> Vec<Measure> {
+    let kinds: BTreeMap<_, _> = fields(source, "Metrics").into_iter().collect();
+    let calls = source.split("r.register").skip(1);
+    let mut measures: Vec<_> = calls
+        .map(|call| {
+            let call = call.split(';').next().unwrap_or_default();
+            let mut name = format!("phosphod_{}", call.split('"').nth(1).expect("a name"));
+            let (_, field) = call.split_once("this.").expect("a field");
+            let kind = &kinds[&word(field)];
+            let unit = call
+                .split_once("Unit::")
+                .map(|(_, unit)| word(unit).to_lowercase());
+            if let Some(unit) = &unit {
+                name = format!("{name}_{unit}");
+            }
+            let labels = kind
+                .strip_prefix("Family<")
+                .map_or(Vec::new(), |labels| fields(source, &word(labels)));
+            let last = kind.trim_end_matches('>').rsplit(' ').next().unwrap_or_default();
+            if last == "Counter" {
+                name.push_str("_total");
+            }
+            Measure {
+                name,
+                kind: last.to_lowercase(),
+                unit,
+                labels: labels.into_iter().map(|(label, _)| label).collect(),
+            }
+        })
+        .collect();
+    measures.sort();
+    measures
+}
+
+/// What the table of `docs/metrics.md` says.
+fn described(document: &str) -> Vec<Measure> {
+    let row = |line: &str| {
+        let cells: Vec<_> = line
+            .strip_prefix("| `phosphod_")?
+            .split('|')
+            .map(str::trim)
+            .collect();
+        let [name, kind, unit, labels, meaning, ""] = cells.as_slice() else {
+            return None;
+        };
+        let labels = labels.split(", ").map(|label| label.trim_matches('`').to_owned());
+        (meaning.len() >= 20 && !unit.is_empty()).then(|| Measure {
+            name: format!("phosphod_{}", name.trim_end_matches('`')),
+            kind: (*kind).to_owned(),
+            unit: ["seconds", "bytes"].contains(unit).then(|| (*unit).to_owned()),
+            labels: labels.filter(|label| !label.is_empty()).collect(),
+        })
+    };
+    let mut measures: Vec<_> = document.lines().filter_map(row).collect();
+    measures.sort();
+    measures
+}
+
+/// Metrics whose own doc comment in `src/metrics.rs` does not name them with their labels.
+fn misnamed(source: &str) -> Vec<String> {
+    let written = |measure: &Measure| match measure.labels.as_slice() {
+        [] => format!("/// `{}`: ", measure.name),
+        labels => format!("/// `{}{{{}}}`: ", measure.name, labels.join(",")),
+    };
+    let names = registered(source).iter().map(written).collect::<Vec<_>>();
+    names.into_iter().filter(|name| !source.contains(name)).collect()
+}
+
+fn metrics_source() -> String {
+    fs::read_to_string(root().join("src/metrics.rs")).expect("src/metrics.rs")
+}
+
+fn metrics_document() -> String {
+    fs::read_to_string(root().join("docs/metrics.md")).expect("docs/metrics.md")
+}
+
+#[test]
+fn every_metric_is_described_with_type_unit_and_labels() {
+    let source = metrics_source();
+    let registered = registered(&source);
+    assert_eq!(
+        registered.len(),
+        fields(&source, "Metrics").len(),
+        "every field is registered"
+    );
+    assert_eq!(described(&metrics_document()), registered);
+    assert_eq!(misnamed(&source), Vec::<String>::new());
+}
+
+#[test]
+fn a_metric_that_is_not_described_is_seen() {
+    let (source, document) = (metrics_source(), metrics_document());
+    for (from, to) in [
+        (
+            "| `phosphod_spool_live_bytes` |",
+            "| `phosphod_spool_dead_bytes` |",
+        ),
+        ("| counter | lines |", "| gauge | lines |"),
+        ("| histogram | seconds |", "| histogram | minutes |"),
+        ("| `kind`, `verdict` |", "| `kind` |"),
+    ] {
+        let changed = document.replacen(from, to, 1);
+        assert_ne!(changed, document, "{from}");
+        assert_ne!(described(&changed), registered(&source), "{from} to {to}");
+    }
+    let unnamed = source.replacen("/// `phosphod_lanes{state}`: ", "/// ", 1);
+    assert_eq!(misnamed(&unnamed).len(), 1);
+}
