@@ -22,6 +22,9 @@ pub enum IdError {
     /// The id is over [`MAX_ID_BYTES`].
     #[error("{0} is {1} bytes long: ids of up to {MAX_ID_BYTES} bytes are accepted")]
     TooLong(&'static str, usize),
+    /// The id is `.` or `..`, which a URL path resolves away.
+    #[error("{0} is {1:?}, which no URL path can carry: choose another")]
+    Dots(&'static str, &'static str),
     /// The id holds a control character, which no URL path can carry.
     #[error("{0} holds a control character: remove it")]
     Control(&'static str),
@@ -31,6 +34,8 @@ fn check(what: &'static str, text: &str) -> Result<(), IdError> {
     match text {
         "" => Err(IdError::Empty(what)),
         "undefined" => Err(IdError::Undefined(what)),
+        "." => Err(IdError::Dots(what, ".")),
+        ".." => Err(IdError::Dots(what, "..")),
         t if t.len() > MAX_ID_BYTES => Err(IdError::TooLong(what, t.len())),
         t if t.chars().any(char::is_control) => Err(IdError::Control(what)),
         _ => Ok(()),
@@ -44,7 +49,7 @@ macro_rules! id {
         pub struct $name(Arc<str>);
 
         impl $name {
-            /// Checks the text: not empty, not `undefined`, at most [`MAX_ID_BYTES`], no control characters.
+            /// Checks the text: not empty, not `undefined`, not `.` or `..`, at most [`MAX_ID_BYTES`], no control characters.
             pub fn new(text: &str) -> Result<Self, IdError> {
                 check($what, text)?;
                 Ok(Self(text.into()))
@@ -136,6 +141,7 @@ mod tests {
         assert_eq!(TaskId::new(""), Err(IdError::Empty("task_id")));
         assert_eq!(TaskId::new("undefined"), Err(IdError::Undefined("task_id")));
         assert_eq!(ProjectId::new("a\nb"), Err(IdError::Control("project_id")));
+        assert_eq!(TaskId::new(".."), Err(IdError::Dots("task_id", "..")));
         assert_eq!(
             TaskId::new(&"x".repeat(513)),
             Err(IdError::TooLong("task_id", 513))
