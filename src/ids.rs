@@ -25,6 +25,9 @@ pub enum IdError {
     /// The id holds a control character, which no URL path can carry.
     #[error("{0} holds a control character: remove it")]
     Control(&'static str),
+    /// `.` and `..` mean a folder in a URL, however they are encoded.
+    #[error("{0} is {1:?}, which cannot stand in a URL: use another id")]
+    Dots(&'static str, String),
 }
 
 fn check(what: &'static str, text: &str) -> Result<(), IdError> {
@@ -33,6 +36,7 @@ fn check(what: &'static str, text: &str) -> Result<(), IdError> {
         "undefined" => Err(IdError::Undefined(what)),
         t if t.len() > MAX_ID_BYTES => Err(IdError::TooLong(what, t.len())),
         t if t.chars().any(char::is_control) => Err(IdError::Control(what)),
+        "." | ".." => Err(IdError::Dots(what, text.to_owned())),
         _ => Ok(()),
     }
 }
@@ -44,7 +48,8 @@ macro_rules! id {
         pub struct $name(Arc<str>);
 
         impl $name {
-            /// Checks the text: not empty, not `undefined`, at most [`MAX_ID_BYTES`], no control characters.
+            /// Checks the text: not empty, not `undefined`, not `.` or `..`, at most [`MAX_ID_BYTES`], no control
+            /// characters.
             pub fn new(text: &str) -> Result<Self, IdError> {
                 check($what, text)?;
                 Ok(Self(text.into()))
@@ -140,6 +145,12 @@ mod tests {
             TaskId::new(&"x".repeat(513)),
             Err(IdError::TooLong("task_id", 513))
         );
+        assert_eq!(
+            ProjectId::new(".."),
+            Err(IdError::Dots("project_id", "..".into()))
+        );
+        assert_eq!(TaskId::new("."), Err(IdError::Dots("task_id", ".".into())));
+        assert_eq!(TaskId::new("...").map(|t| t.to_string()), Ok("...".into()));
         assert_eq!(TaskId::new("a/b?ü").map(|t| t.to_string()), Ok("a/b?ü".into()));
     }
 }
