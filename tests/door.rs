@@ -54,6 +54,10 @@ fn lane(id: &str, kind: Kind) -> Lane {
 
 impl Door {
     async fn open(settings: Settings) -> Self {
+        Self::open_with(settings, Limits::default()).await
+    }
+
+    async fn open_with(settings: Settings, limits: Limits) -> Self {
         let folder = tempfile::tempdir().expect("temp folder");
         let spool = spool::Settings {
             path: folder.path().join("data"),
@@ -83,7 +87,7 @@ impl Door {
         for listener in [Listener::Tcp(tcp), Listener::Unix(unix)] {
             let (stopper, stopped) = oneshot::channel::<()>();
             stop.push(stopper);
-            serving.spawn(http::serve(listener, router.clone(), Limits::default(), async {
+            serving.spawn(http::serve(listener, router.clone(), limits, async {
                 let _ = stopped.await;
             }));
         }
@@ -353,6 +357,62 @@ async fn a_pipelining_client_may_send_thousands_of_lines_at_once() {
     };
     let (_sending, ()) = tokio::join!(sent, received);
     assert_eq!(door.spool.ledger().accepted, 5_000);
+    door.close().await;
+}
+
+#[tokio::test]
+async fn a_line_must_end_in_time_even_if_it_goes_on_byte_by_byte() {
+    let limits = Limits {
+        body: Duration::from_millis(200),
+        ..Limits::default()
+    };
+    let large = Settings {
+        max_event_bytes: usize::MAX,
+        ..settings()
+    };
+    let door = Door::open_with(large, limits).await;
+    let stream = UnixStream::connect(&door.unix).await.expect("it listens");
+    let (mut receive, mut sending) = stream.into_split();
+    sending.write_all(b"{\"input\":\"").await.expect("sent");
+    let trickle = async {
+        let mut tick = tokio::time::interval(Duration::from_millis(5));
+        while sending.write_all(b"a").await.is_ok() {
+            tick.tick().await;
+        }
+        // The server closed; whether the answer was read first is for the other half to say.
+        std::future::pending::<()>().await;
+    };
+    let mut answer = String::new();
+    let mut first = [0; 4096];
+    let answered = tokio::time::timeout(Duration::from_secs(30), async {
+        tokio::select! {
+            read = receive.read(&mut first) => read.expect("an answer before the end"),
+            () = trickle => 0,
+        }
+    });
+    let read = answered.await.expect("the line had its time");
+    answer.push_str(std::str::from_utf8(&first[..read]).expect("text"));
+    assert!(answer.contains("did not end in time"), "{answer:?}");
+    assert_eq!(door.spool.ledger().accepted, 0);
+    door.close().await;
+}
+
+#[tokio::test]
+async fn a_project_that_cannot_stand_in_a_url_is_refused_at_once() {
+    let door = Door::open(settings()).await;
+    let (status, reply) = door
+        .post("/v2/log/..", r#"{"batched_log_events":[{"input":"a"}]}"#)
+        .await;
+    assert_eq!(status, 422, "{reply}");
+    let (status, reply) = door
+        .post("/log", r#"[{"input":"a","project_id":".."},{"input":"b"}]"#)
+        .await;
+    assert_eq!(status, 200);
+    let reason = reply["logged_events"][0]["error_in_log"]
+        .as_str()
+        .unwrap_or_default();
+    assert!(reason.contains("cannot stand in a URL"), "{reply}");
+    assert_eq!(door.spool.ledger().queued, 1, "only the second");
     door.close().await;
 }
 

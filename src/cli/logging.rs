@@ -20,6 +20,9 @@ pub(super) fn start(settings: &LogSettings) -> Result<(), String> {
     };
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        // Its way to tell that a line could not be written is `eprintln`, which then panics: a log whose disk is full or
+        // whose reader is gone would end the daemon.
+        .log_internal_errors(false)
         .with_writer(std::io::stderr);
     let installed = if text {
         let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());

@@ -7,6 +7,7 @@ mod sandbox;
 
 use crate::config::{Mistakes, Sources};
 use clap::{Args, Parser, Subcommand};
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -62,10 +63,15 @@ fn assignment(text: &str) -> Result<String, String> {
     }
 }
 
+/// Writes a line to stderr. Where nobody can read it, the exit code still says how it went; `eprintln` would panic.
+fn tell(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
+
 /// Prints what is wrong with the configuration.
 fn bad_configuration(mistakes: &Mistakes) -> ExitCode {
     for mistake in mistakes.iter() {
-        eprintln!("phosphod: {mistake}");
+        tell(&format!("phosphod: {mistake}"));
     }
     ExitCode::from(BAD_CONFIGURATION)
 }

@@ -1,6 +1,8 @@
 //! `phosphod sandbox`: a local stand-in for the phospho API.
 
+use super::tell;
 use crate::sandbox::{self, Settings, State};
+use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
@@ -24,7 +26,7 @@ pub(super) fn run(args: SandboxArgs) -> ExitCode {
     match result {
         Ok(state) => report(&state),
         Err(error) => {
-            eprintln!("phosphod sandbox: {error}");
+            tell(&format!("phosphod sandbox: {error}"));
             ExitCode::from(1)
         }
     }
@@ -47,11 +49,11 @@ async fn serve(args: SandboxArgs) -> std::io::Result<State> {
         control: args.control.unwrap_or(next),
     })
     .await?;
-    println!("sandbox: phospho API on http://{}", sandbox.addr());
-    println!(
+    say(&format!("sandbox: phospho API on http://{}", sandbox.addr()));
+    say(&format!(
         "sandbox: control on http://{}/sandbox/state",
         sandbox.control_addr()
-    );
+    ));
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
@@ -59,20 +61,25 @@ async fn serve(args: SandboxArgs) -> std::io::Result<State> {
     Ok(sandbox.shutdown().await)
 }
 
+/// A reader that closed its pipe has seen enough; `println` would panic.
+fn say(line: &str) {
+    let _ = writeln!(std::io::stdout(), "{line}");
+}
+
 fn report(state: &State) -> ExitCode {
-    println!(
+    say(&format!(
         "sandbox: {} requests, {} tasks stored, {} duplicates, {} refused, {} lost, {} feedback",
         state.requests, state.stored, state.duplicates, state.refused, state.lost, state.evals
-    );
+    ));
     if state.surprises.is_empty() {
         return ExitCode::SUCCESS;
     }
-    eprintln!(
+    tell(&format!(
         "sandbox: {} requests that the contract does not know:",
         state.surprises.len()
-    );
+    ));
     for surprise in &state.surprises {
-        eprintln!("  {}", surprise.escape_debug());
+        tell(&format!("  {}", surprise.escape_debug()));
     }
     ExitCode::from(1)
 }

@@ -197,7 +197,7 @@ struct Parts {
     couriers: JoinSet<Result<(), CourierError>>,
     stop_listening: watch::Sender<bool>,
     stop_delivering: watch::Sender<bool>,
-    _owned: Option<OwnedSocket>,
+    owned: Option<OwnedSocket>,
 }
 
 impl Parts {
@@ -255,7 +255,7 @@ impl Parts {
             couriers,
             stop_listening,
             stop_delivering,
-            _owned: sockets.owned,
+            owned: sockets.owned,
         }
     }
 
@@ -282,6 +282,8 @@ impl Parts {
     async fn stop(&mut self) {
         self.stop_listening.send_replace(true);
         while self.listeners.join_next().await.is_some() {}
+        // Before the data folder's lock is given back: a successor's socket at the same path is not ours to remove.
+        self.owned = None;
         self.stop_delivering.send_replace(true);
         while let Some(ended) = self.couriers.join_next().await {
             if let Ok(Err(fault)) = ended {

@@ -9,7 +9,7 @@ use crate::spool::Entry;
 use std::io;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 use uuid::Uuid;
 
 /// Most lines that are appended together.
@@ -83,14 +83,14 @@ async fn run(
     };
     let mut splitter = Splitter::default();
     let mut room = *READ_BYTES.start();
+    // Until when the line that has begun must end.
+    let mut due = None;
     loop {
         splitter.buffer.reserve(room);
         let read = async {
-            match splitter.is_amid_line() {
-                true => timeout(limits.body, stream.read_buf(&mut splitter.buffer))
-                    .await
-                    .ok(),
-                false => Some(stream.read_buf(&mut splitter.buffer).await),
+            match due {
+                Some(due) => timeout_at(due, stream.read_buf(&mut splitter.buffer)).await.ok(),
+                None => Some(stream.read_buf(&mut splitter.buffer).await),
             }
         };
         let came = tokio::select! {
@@ -99,8 +99,7 @@ async fn run(
         };
         match came {
             None => {
-                let sentence =
-                    "the line did not go on in time and was not kept: end each line with a newline";
+                let sentence = "the line did not end in time and was not kept: end each line with a newline";
                 return write(stream, &error_line(sentence), limits).await;
             }
             Some(0) => break,
@@ -113,9 +112,15 @@ async fn run(
             if group.answers.is_empty() {
                 break;
             }
+            // Another line than before has begun, if any.
+            due = None;
             let answers = store(intake, group).await;
             write(stream, &answers, limits).await?;
         }
+        due = match splitter.is_amid_line() {
+            true => due.or_else(|| Some(Instant::now() + limits.body)),
+            false => None,
+        };
     }
     let mut group = Group::default();
     let last = splitter.last_line();

@@ -3,6 +3,7 @@
 use super::store::{State, Store};
 use super::switches::Switches;
 use serde_json::Value;
+use std::io::Write;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::watch;
@@ -101,7 +102,8 @@ impl Book {
 
     /// Records what the contract does not know.
     pub(super) fn surprise(&self, what: String) {
-        eprintln!("sandbox: surprise: {}", what.escape_debug());
+        // `eprintln` would panic where nobody reads.
+        let _ = writeln!(std::io::stderr(), "sandbox: surprise: {}", what.escape_debug());
         self.with(|page| {
             if page.store.state.surprises.len() < MAX_SURPRISES {
                 page.store.state.surprises.push(what);

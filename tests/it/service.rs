@@ -29,6 +29,28 @@ async fn sigterm_ends_with_the_backlog_on_disk_and_the_next_start_goes_on() {
 }
 
 #[tokio::test]
+async fn its_socket_is_gone_before_its_lock_is_given_back() {
+    let mut pair = Pair::start_with(|setup| {
+        setup
+            .with("shutdown.grace", "5 min")
+            .with("upstream.timeout", "5 min")
+    })
+    .await;
+    pair.upstream.switch(json!({"delay_ms": 300_000})).await;
+    assert_eq!(pair.post("/log", r#"{"input":"x"}"#).await.status, 200);
+    pair.upstream.reached("requests", 1, |state| state.requests).await;
+    pair.daemon.signal(rustix::process::Signal::TERM);
+    // The attempt in flight holds the end up for minutes, and the lock with it.
+    eventually("the socket's removal", || async {
+        (!pair.daemon.unix.exists()).then_some(())
+    })
+    .await;
+    let second = pair.setup.fails().await;
+    assert!(second.1.contains("in use by another phosphod"), "{second:?}");
+    pair.daemon.kill_hard();
+}
+
+#[tokio::test]
 async fn a_request_in_progress_is_finished_before_the_end() {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let mut pair = Pair::start().await;

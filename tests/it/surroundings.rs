@@ -1,6 +1,7 @@
 //! Bad surroundings: the daemon refuses to start with a sentence that names the remedy, and touches nothing.
 
 use crate::support::daemon::Setup;
+use crate::support::eventually;
 use crate::support::skip::skip;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -138,6 +139,34 @@ async fn as_nobody(setup: &Setup) -> String {
         String::from_utf8_lossy(&output.stderr)
     );
     String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[tokio::test]
+async fn a_log_that_cannot_be_written_ends_nothing() {
+    let folder = tempfile::tempdir().expect("a temp folder");
+    let setup = Setup::new(folder.path(), "http://127.0.0.1:9");
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let mut command = setup.command();
+    command.stderr(writer);
+    let mut child = command.spawn().expect("the binary starts");
+    drop(command);
+    // It logs as it starts, so that it answers at all says that it went on.
+    let socket = folder.path().join("s.sock");
+    let connects = || async { tokio::net::UnixStream::connect(&socket).await.ok() };
+    eventually("a socket that accepts, without a log", connects).await;
+    let pid = rustix::process::Pid::from_raw(child.id().cast_signed()).expect("a child has a pid");
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("our child can be signalled");
+    assert!(child.wait().expect("it can be waited for").success());
+
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let refused = setup
+        .with("batch.max_events", "0")
+        .command()
+        .stderr(writer)
+        .status();
+    assert_eq!(refused.expect("the binary starts").code(), Some(78));
 }
 
 #[tokio::test]
