@@ -25,12 +25,17 @@ pub enum IdError {
     /// The id holds a control character, which no URL path can carry.
     #[error("{0} holds a control character: remove it")]
     Control(&'static str),
+    /// A URL cannot name it: `.` and `..` are resolved away.
+    #[error("{0} is \"{1}\", which cannot stand in a URL: use another id")]
+    Dots(&'static str, &'static str),
 }
 
 fn check(what: &'static str, text: &str) -> Result<(), IdError> {
     match text {
         "" => Err(IdError::Empty(what)),
         "undefined" => Err(IdError::Undefined(what)),
+        "." => Err(IdError::Dots(what, ".")),
+        ".." => Err(IdError::Dots(what, "..")),
         t if t.len() > MAX_ID_BYTES => Err(IdError::TooLong(what, t.len())),
         t if t.chars().any(char::is_control) => Err(IdError::Control(what)),
         _ => Ok(()),
@@ -44,7 +49,7 @@ macro_rules! id {
         pub struct $name(Arc<str>);
 
         impl $name {
-            /// Checks the text: not empty, not `undefined`, at most [`MAX_ID_BYTES`], no control characters.
+            /// Checks the text: not empty, not `undefined`, not `.` or `..`, at most [`MAX_ID_BYTES`], no control characters.
             pub fn new(text: &str) -> Result<Self, IdError> {
                 check($what, text)?;
                 Ok(Self(text.into()))
