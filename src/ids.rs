@@ -140,6 +140,8 @@ mod tests {
     fn an_id_that_would_collide_or_break_a_url_is_refused_with_the_reason() {
         assert_eq!(TaskId::new(""), Err(IdError::Empty("task_id")));
         assert_eq!(TaskId::new("undefined"), Err(IdError::Undefined("task_id")));
+        assert_eq!(TaskId::new("."), Err(IdError::Dots("task_id", ".")));
+        assert_eq!(ProjectId::new(".."), Err(IdError::Dots("project_id", "..")));
         assert_eq!(ProjectId::new("a\nb"), Err(IdError::Control("project_id")));
         assert_eq!(
             TaskId::new(&"x".repeat(513)),
