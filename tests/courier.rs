@@ -702,8 +702,8 @@ where
             tokio::spawn(async move {
                 let (mut request, mut part) = (Vec::new(), [0; 4096]);
                 // Every body here is JSON and ends in a brace; a GET has none.
-                while !request.ends_with(b"}")
-                    && !(request.starts_with(b"GET") && request.ends_with(b"\r\n\r\n"))
+                while !(request.ends_with(b"}")
+                    || request.starts_with(b"GET") && request.ends_with(b"\r\n\r\n"))
                 {
                     match stream.read(&mut part).await {
                         Ok(0) | Err(_) => return,
