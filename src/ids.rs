@@ -28,6 +28,9 @@ pub enum IdError {
     /// The id holds a control character, which no URL path can carry.
     #[error("{0} holds a control character: remove it")]
     Control(&'static str),
+    /// A URL cannot name it: `.` and `..` are resolved away.
+    #[error("{0} is \"{1}\", which cannot stand in a URL: use another id")]
+    Dots(&'static str, &'static str),
 }
 
 fn check(what: &'static str, text: &str) -> Result<(), IdError> {
@@ -140,6 +143,8 @@ mod tests {
     fn an_id_that_would_collide_or_break_a_url_is_refused_with_the_reason() {
         assert_eq!(TaskId::new(""), Err(IdError::Empty("task_id")));
         assert_eq!(TaskId::new("undefined"), Err(IdError::Undefined("task_id")));
+        assert_eq!(TaskId::new("."), Err(IdError::Dots("task_id", ".")));
+        assert_eq!(ProjectId::new(".."), Err(IdError::Dots("project_id", "..")));
         assert_eq!(ProjectId::new("a\nb"), Err(IdError::Control("project_id")));
         assert_eq!(TaskId::new(".."), Err(IdError::Dots("task_id", "..")));
         assert_eq!(

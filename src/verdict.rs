@@ -178,7 +178,7 @@ pub fn of_log(outcome: &Outcome, events: usize, server_errors: u32) -> LogVerdic
 ///
 /// Any 2xx is delivered. A 408, 429 or 503 says that nothing was done. Every other fault from 500 up, as well as a
 /// connection that broke after the request may have left, can hide feedback that was counted, and each further call
-/// would count again; so the task is read back first. The caller bounds how long that goes on (`feedback.wait_max`).
+/// would count again; so the task is read back first.
 pub fn of_feedback(outcome: &Outcome) -> FeedbackVerdict {
     let answer = match outcome {
         Outcome::Answered(answer) => answer,

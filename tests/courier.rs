@@ -18,7 +18,9 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tokio::sync::{oneshot, watch};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio::sync::{Notify, oneshot, watch};
 use tokio::task::JoinHandle;
 
 /// Longest wait for what must happen.
@@ -685,4 +687,145 @@ async fn shutdown_releases_what_could_not_be_sent_and_the_account_adds_up() {
     let ledger = spool.ledger();
     assert_eq!((ledger.queued, ledger.balances()), (21, true));
     spool.close().await;
+}
+
+/// An upstream that answers each request, given as text, as `answer` says: status and body. One request a connection.
+async fn scripted<F>(answer: impl Fn(String) -> F + Clone + Send + 'static) -> Upstream
+where
+    F: Future<Output = (u16, String)> + Send,
+{
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("an address");
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let answer = answer.clone();
+            tokio::spawn(async move {
+                let (mut request, mut part) = (Vec::new(), [0; 4096]);
+                // Every body here is JSON and ends in a brace; a GET has none.
+                while !(request.ends_with(b"}")
+                    || request.starts_with(b"GET") && request.ends_with(b"\r\n\r\n"))
+                {
+                    match stream.read(&mut part).await {
+                        Ok(0) | Err(_) => return,
+                        Ok(count) => request.extend_from_slice(&part[..count]),
+                    }
+                }
+                let (status, body) = answer(String::from_utf8_lossy(&request).into_owned()).await;
+                let reply = format!(
+                    "HTTP/1.1 {status} x\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
+                    body.len()
+                );
+                let _ = stream.write_all(reply.as_bytes()).await;
+            });
+        }
+    });
+    let settings = upstream::Settings {
+        base_url: format!("http://{address}"),
+        timeout: LONG,
+        ca_file: None,
+        proxy: None,
+    };
+    Upstream::new(&settings).expect("a client")
+}
+
+#[tokio::test]
+async fn one_feedback_that_always_fails_holds_up_no_other_and_is_buried_in_the_end() {
+    let upstream = scripted(async |request: String| match request.contains("/broken") {
+        true => (500, "{}".into()),
+        false => (200, "{}".into()),
+    })
+    .await;
+    let bench = Bench::with(|settings| {
+        settings.upstream = upstream;
+        settings.feedback_concurrency = 1;
+        settings.feedback_wait_max = Duration::from_millis(50);
+    })
+    .await;
+    bench.feedback("p", "broken", "success").await;
+    bench.is_in("p", Kind::Feedback, "backing_off").await;
+    let mut good = 0;
+    while bench.spool.ledger().dead == 0 {
+        bench.feedback("p", "fine", "success").await;
+        good += 1;
+        until("the others go on", || bench.spool.ledger().delivered == good).await;
+    }
+    let dead = bench.dead().await;
+    assert_eq!(dead[0].burial.status, Some(500));
+    assert!(
+        dead[0].burial.reason.contains("feedback.wait_max"),
+        "{:?}",
+        dead[0].burial
+    );
+    bench.finish().await;
+}
+
+#[tokio::test]
+async fn an_upstream_that_refuses_all_feedback_does_not_turn_it_into_dead_letters_at_once() {
+    let bench = Bench::new().await;
+    bench.log("p", events(0..100)).await;
+    bench.drained().await;
+    bench.switch(json!({"status": 400, "only": ["feedback"]})).await;
+    for n in 0..100 {
+        bench.feedback("p", &task(n), "success").await;
+    }
+    bench.state(|state| state.failed_requests >= 12).await;
+    bench.switch(json!({"status": null})).await;
+    let dead = bench.drained().await.dead;
+    let failed = bench.finish().await.failed_requests;
+    assert!(dead * 4 <= failed, "{dead} buried in {failed} refusals");
+}
+
+#[tokio::test]
+async fn what_a_lost_answer_leaves_open_is_remembered_while_the_lane_is_parked() {
+    let bench = Bench::with(|settings| settings.feedback_concurrency = 1).await;
+    bench.log("p", events(0..2)).await;
+    bench.drained().await;
+    bench
+        .switch(json!({"drop_reply": true, "only": ["feedback", "task"]}))
+        .await;
+    bench.feedback("p", &task(0), "success").await;
+    bench.is_in("p", Kind::Feedback, "backing_off").await;
+    bench.switch(json!({"drop_reply": false, "status": 403})).await;
+    bench.feedback("p", &task(1), "success").await;
+    bench.is_in("p", Kind::Feedback, "parked").await;
+    let failed = bench.sandbox.state().failed_requests;
+    bench.state(|state| state.failed_requests > failed + 2).await;
+    bench.switch(json!({"status": null})).await;
+    assert_eq!(bench.drained().await.delivered, 4);
+    assert_eq!(bench.finish().await.evals, 2);
+}
+
+#[tokio::test]
+async fn a_key_that_changes_while_the_old_one_is_being_refused_is_used_at_once() {
+    let (asked, reply) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let (in_flight, go) = (asked.clone(), reply.clone());
+    let upstream = scripted(move |request: String| {
+        let (asked, reply) = (asked.clone(), reply.clone());
+        async move {
+            if request.contains("Bearer old") {
+                asked.notify_one();
+                reply.notified().await;
+                return (401, "{}".into());
+            }
+            (200, r#"{"logged_events":[{"input":"hello"}]}"#.into())
+        }
+    })
+    .await;
+    let bench = Bench::with(|settings| {
+        settings.upstream = upstream;
+        settings.confirm = false;
+        settings.default_key = Secret::new("old");
+        settings.backoff = Backoff::new(NEVER, NEVER).expect("bounds are in order");
+    })
+    .await;
+    bench.log("p", events(0..1)).await;
+    in_flight.notified().await;
+    bench.change(|settings| settings.default_key = Secret::new("new"));
+    // The lane sees the change before the refusal: nothing is left that would wake it.
+    for _ in 0..20 {
+        tokio::task::yield_now().await;
+    }
+    go.notify_one();
+    assert_eq!(bench.drained().await.delivered, 1);
+    bench.finish().await;
 }

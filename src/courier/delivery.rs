@@ -9,8 +9,7 @@
 //!
 //! **An upstream that refuses everything must not turn a queue into dead letters.** So an event that fails alone
 //! is only buried if something else was accepted:
-//! - 413, alone: buried at once; it cannot be made smaller.
-//! - 400 and 422, alone: buried if another event of this batch was accepted. Otherwise it is held and its neighbour is sent
+//! - 400, 413 and 422, alone: buried if another event of this batch was accepted. Otherwise it is held and its neighbour is sent
 //!   alone. If that is accepted, the held one is sent once more and buried if it fails again. If that fails too, or
 //!   there is none, the lane backs off and both are tried again, [`ROUNDS_REFUSED`] times; then they are buried.
 //! - 500, alone: the same, with [`ROUNDS_FAILED`] rounds; and the event must fail [`ALONE_FAILURES`] times with a wait between,
@@ -25,7 +24,7 @@ use crate::verdict::{Fate, LogVerdict};
 use std::collections::VecDeque;
 use std::time::Duration;
 
-/// How often the same one or two events are tried again after 400 or 422 while nothing at all is accepted.
+/// How often the same one or two events are tried again after 400, 413 or 422 while nothing at all is accepted.
 const ROUNDS_REFUSED: u32 = 3;
 /// The same for 500: about ten minutes with the default `[retry]`.
 const ROUNDS_FAILED: u32 = 20;
@@ -250,7 +249,7 @@ impl<E> Delivery<E> {
         };
         (self.part, self.spoiled, self.server_errors, self.alone_failures) = (0, 0, 0, 0);
         self.alone = self.alone.saturating_sub(1);
-        if others_pass || status == Some(413) {
+        if others_pass {
             return self.bury(vec![sent], &reason, status, excerpt, Then::Go);
         }
         self.held.push(sent);

@@ -3,6 +3,11 @@
 //! The spool gives a feedback out only after the logs that were accepted before it. Several tasks are served at once, because the
 //! API may hold a request for 31 s; of one task one at a time, in order. A task that is not there yet is looked for
 //! at growing intervals until `feedback.wait_max` after the first 404 (counted anew after a restart).
+//!
+//! **An upstream that refuses everything must not turn a queue into dead letters, nor one feedback hold up the others.** A
+//! feedback that is refused (400, 413, 422) is buried at once only if another was delivered since the last burial; else the
+//! lane backs off and it is tried again, [`ROUNDS_REFUSED`] times. One whose answer is lost, or is a 5xx, is tried again
+//! behind the others; it is buried if that goes on for `feedback.wait_max` while others are delivered in between.
 
 use super::feedback_try::{Held, Tried};
 use super::health;
@@ -20,6 +25,8 @@ use tokio::task::JoinSet;
 const MAX_HELD: usize = 1024;
 /// Most feedback in one lease.
 const MAX_LEASE: usize = 256;
+/// How often a refused feedback is tried again while no other is delivered.
+const ROUNDS_REFUSED: u32 = 3;
 
 /// One feedback lane.
 pub(super) struct FeedbackLane {
@@ -29,6 +36,10 @@ pub(super) struct FeedbackLane {
     flights: JoinSet<(Held, Tried)>,
     /// A lease came back empty: wait for news before the next.
     dry: bool,
+    /// Something was delivered since the last burial of a refused one.
+    taken_since_burial: bool,
+    /// When something was delivered last.
+    last_taken: Option<Instant>,
 }
 
 impl FeedbackLane {
@@ -39,6 +50,8 @@ impl FeedbackLane {
             roster: Roster::new(),
             flights: JoinSet::new(),
             dry: false,
+            taken_since_burial: false,
+            last_taken: None,
         }
     }
 
@@ -49,12 +62,14 @@ impl FeedbackLane {
             let settings = self.knobs.borrow_and_update().clone();
             let has_key = settings.key_for(&line.lane().project).is_some();
             line.keyed(has_key);
-            if !has_key || line.health().is_parked() && line.health().hold(Instant::now()).is_some() {
-                self.release_all().await;
-            } else {
+            if has_key {
                 self.start(&settings);
             }
-            let wake = self.next_moment(&settings);
+            let wake = if has_key {
+                self.next_moment(&settings)
+            } else {
+                None
+            };
             let room = self.room(has_key);
             tokio::select! {
                 biased;
@@ -73,7 +88,8 @@ impl FeedbackLane {
             let (held, tried) = flight?;
             self.land(held, tried, &settings).await;
         }
-        self.release_all().await;
+        let rest = self.roster.clear().into_iter().map(|held| held.event);
+        line.release(rest.collect()).await;
         Ok(())
     }
 
@@ -145,14 +161,13 @@ impl FeedbackLane {
         match tried {
             Tried::Delivered => {
                 self.line.passed();
+                self.taken_since_burial = true;
+                self.last_taken = Some(Instant::now());
                 self.roster.landed(held.feedback.task());
                 self.line.settle(vec![held.event]).await;
             }
-            Tried::Refused(burial) => {
-                self.line.passed();
-                self.roster.landed(held.feedback.task());
-                self.bury(held.event, burial).await;
-            }
+            Tried::Refused(burial, began) => self.refused(held, burial, began, settings).await,
+            Tried::Unanswered(burial) => self.unanswered(held, burial, settings).await,
             Tried::NotYet => {
                 self.line.passed();
                 self.not_yet(held, settings).await;
@@ -164,13 +179,56 @@ impl FeedbackLane {
         }
     }
 
+    async fn refused(&mut self, held: Held, burial: Burial, began: Instant, settings: &Settings) {
+        if self.taken_since_burial {
+            self.line.passed();
+        } else if held.failures < ROUNDS_REFUSED {
+            self.line.failing(began, None, &burial.reason, settings);
+            return self.set_aside(held, settings);
+        }
+        self.taken_since_burial = false;
+        self.roster.landed(held.feedback.task());
+        self.bury(held.event, burial).await;
+    }
+
+    async fn unanswered(&mut self, mut held: Held, mut burial: Burial, settings: &Settings) {
+        let now = Instant::now();
+        let before = held.unanswered.replace(now);
+        if self
+            .last_taken
+            .is_none_or(|taken| before.is_none_or(|before| taken < before))
+        {
+            // It may be the upstream and not this feedback: the time counts anew.
+            held.unanswered_since = None;
+        }
+        let since = *held.unanswered_since.get_or_insert(before.unwrap_or(now));
+        if now - since < settings.feedback_wait_max || self.last_taken.is_none_or(|taken| taken < since) {
+            return self.set_aside(held, settings);
+        }
+        burial.reason.push_str(&format!(
+            "; so it went for {:?} (feedback.wait_max), while other feedback was delivered",
+            settings.feedback_wait_max
+        ));
+        self.roster.landed(held.feedback.task());
+        self.bury(held.event, burial).await;
+    }
+
+    /// Tries it again later, behind what is ready by then.
+    fn set_aside(&mut self, mut held: Held, settings: &Settings) {
+        held.failures = held.failures.saturating_add(1);
+        let wait = settings.backoff.delay(held.failures, fastrand::u64(..));
+        held.not_before = Some(Instant::now() + wait);
+        self.roster.back(held);
+    }
+
     async fn not_yet(&mut self, mut held: Held, settings: &Settings) {
         let now = Instant::now();
         let since = *held.missing_since.get_or_insert(now);
         held.misses = held.misses.saturating_add(1);
         if now - since >= settings.feedback_wait_max {
             let reason = format!(
-                "the API has no task {} even {:?} after this feedback was first sent: was the task logged, and to this account?",
+                "the API has no task {} even {:?} (feedback.wait_max) after this feedback was first sent: was the task \
+                 logged, and to this account?",
                 held.feedback.task(),
                 settings.feedback_wait_max
             );
@@ -192,13 +250,6 @@ impl FeedbackLane {
         self.line
             .spool()
             .bury(self.line.lane(), vec![(event, burial)])
-            .await;
-    }
-
-    async fn release_all(&mut self) {
-        let rest = self.roster.clear();
-        self.line
-            .release(rest.into_iter().map(|held| held.event).collect())
             .await;
     }
 }

@@ -19,6 +19,12 @@ pub(super) struct Held {
     pub(super) feedback: Feedback,
     /// How often it was posted.
     pub(super) attempts: u32,
+    /// How often it was refused, or its answer lost.
+    pub(super) failures: u32,
+    /// When its answer was lost last.
+    pub(super) unanswered: Option<Instant>,
+    /// Since when that goes on while others are delivered in between.
+    pub(super) unanswered_since: Option<Instant>,
     /// What to do before it is posted again.
     pub(super) doubt: Doubt,
     /// When the API first said that it has no such task.
@@ -45,8 +51,10 @@ pub(super) enum Doubt {
 pub(super) enum Tried {
     /// The API has it.
     Delivered,
-    /// It never will.
-    Refused(Burial),
+    /// The API refuses it. With the moment at which the attempt began.
+    Refused(Burial, Instant),
+    /// The answer was lost, or a 5xx came in its place; the lane knows of it.
+    Unanswered(Burial),
     /// The task is not there yet.
     NotYet,
     /// A passing fault; the lane knows of it.
@@ -63,6 +71,9 @@ impl Held {
             event,
             feedback,
             attempts: 0,
+            failures: 0,
+            unanswered: None,
+            unanswered_since: None,
             doubt: Doubt::None,
             missing_since: None,
             misses: 0,
@@ -85,11 +96,17 @@ impl Held {
                 return tried;
             }
             match self.post(line, &settings, key).await {
-                Posted::Tried(tried) => return tried,
+                Posted::Tried(tried) => {
+                    if matches!(tried, Tried::Failed | Tried::Parked) {
+                        line.wake_if_changed(knobs);
+                    }
+                    return tried;
+                }
                 Posted::Lost { closed: true, .. } if !stale => stale = true,
-                Posted::Lost { began, reason, .. } => {
-                    line.failing(began, None, &reason, &settings);
-                    return Tried::Failed;
+                Posted::Lost { began, burial, .. } => {
+                    line.failing(began, None, &burial.reason, &settings);
+                    line.wake_if_changed(knobs);
+                    return Tried::Unanswered(burial);
                 }
             }
         }
@@ -105,6 +122,7 @@ impl Held {
         let Some(outcome) = line.ask(|| settings.upstream.get_task(task, key)).await else {
             return Some(Tried::Stopped);
         };
+        let (status, excerpt) = facts(&outcome);
         match readback::read(outcome) {
             Read::Stored(task) if self.doubt == Doubt::Counted && self.feedback.is_borne_by(&task) => {
                 line.count("delivered");
@@ -114,8 +132,20 @@ impl Held {
             Read::Missing => Some(Tried::NotYet),
             Read::Unknown { asked, reason } => {
                 line.failing(began, asked, &reason, settings);
-                Some(Tried::Failed)
+                Some(match self.doubt {
+                    Doubt::Counted => Tried::Unanswered(self.burial(reason, status, excerpt)),
+                    Doubt::Missing | Doubt::None => Tried::Failed,
+                })
             }
+        }
+    }
+
+    fn burial(&self, reason: String, status: Option<u16>, excerpt: Option<String>) -> Burial {
+        Burial {
+            reason,
+            status,
+            excerpt,
+            attempts: self.attempts,
         }
     }
 
@@ -142,15 +172,12 @@ impl Held {
                 return Posted::Lost {
                     closed: is_closed(&outcome),
                     began,
-                    reason,
+                    burial: self.burial(reason, status, excerpt),
                 };
             }
-            FeedbackVerdict::Refused { reason } => Tried::Refused(Burial {
-                reason,
-                status,
-                excerpt,
-                attempts: self.attempts,
-            }),
+            FeedbackVerdict::Refused { reason } => {
+                Tried::Refused(self.burial(reason, status, excerpt), began)
+            }
             FeedbackVerdict::Park { reason } => {
                 line.park(began, &reason, settings);
                 Tried::Parked
@@ -172,7 +199,7 @@ enum Posted {
         /// With the connection: most often one that the server had closed before.
         closed: bool,
         began: Instant,
-        reason: String,
+        burial: Burial,
     },
 }
 

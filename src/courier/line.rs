@@ -162,6 +162,13 @@ impl Line {
         self.health().wake(Instant::now());
     }
 
+    /// The same if they changed while an attempt was in flight: what it met may be mended already.
+    pub(super) fn wake_if_changed(&self, knobs: &Knobs) {
+        if knobs.has_changed().unwrap_or(false) {
+            self.wake();
+        }
+    }
+
     /// Notes a passing fault of an attempt that began at `began`; tells people when it is the first.
     pub(super) fn failing(&self, began: Instant, asked: Option<Duration>, reason: &str, settings: &Settings) {
         let mut health = self.health();

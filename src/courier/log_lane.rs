@@ -68,7 +68,7 @@ impl LogLane {
                 () = line.stop().draining() => break,
                 Some(report) = self.tasks.join_next() => self.take(report?),
                 () = changed(&mut self.knobs) => line.wake(),
-                limits = due(&line, &settings, self.dry), if room => self.lease(&limits).await,
+                limits = due(&line, &settings, &mut self.dry), if room => self.lease(&limits).await,
             }
         }
         while let Some(report) = self.tasks.join_next().await {
@@ -135,14 +135,16 @@ impl LogLane {
 
 /// Resolves when a batch is to be leased, with its limits; never while the lane has no key. A parked
 /// lane probes with a single event.
-async fn due(line: &Line, settings: &Settings, dry: bool) -> Limits {
+async fn due(line: &Line, settings: &Settings, dry: &mut bool) -> Limits {
     let has_key = settings.key_for(&line.lane().project).is_some();
     line.keyed(has_key);
     if !has_key {
         std::future::pending::<()>().await;
     }
-    if dry {
+    if *dry {
         line.view.changed().await;
+        // Said once: this is asked for anew whenever a report comes in, and the news may be all there is.
+        *dry = false;
     }
     let (hold, parked) = {
         let health = line.health();

@@ -44,7 +44,10 @@ pub(super) fn read(outcome: Outcome) -> Read {
         404 | 405 | 501 => Read::NoRoute,
         status => Read::Unknown {
             asked: answer.retry_after,
-            reason: format!("a task could not be read back: upstream answered {status}"),
+            reason: format!(
+                "a task could not be read back: upstream answered {status} to GET /v2/tasks/{{task_id}}; if it never \
+                 takes that, set delivery.confirm = false, then reload"
+            ),
         },
     }
 }

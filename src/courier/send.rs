@@ -51,7 +51,7 @@ impl Line {
                 Turn::Parked => return Progress::Parked,
                 Turn::Stopped => return Progress::Stopped,
             }
-            if delivery.wants_company() {
+            if dress == Dress::AsIs && delivery.wants_company() {
                 let one = Limits {
                     max_events: 1,
                     max_bytes: usize::MAX,
@@ -91,6 +91,7 @@ impl Line {
                 Then::Wait { asked, reason } => self.failing(began, asked, &reason, &settings),
                 Then::Park { reason } => {
                     self.park(began, &reason, &settings);
+                    self.wake_if_changed(knobs);
                     return Progress::Parked;
                 }
             }
