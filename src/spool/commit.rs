@@ -40,7 +40,7 @@ impl Owner {
         let plan = Plan::new(entries, &mut self.lanes, self.head.next_seq, now_ms);
         // Even if the commit fails: what it may have left on disk must not meet another event of the same number.
         self.head.next_seq = plan.next_seq;
-        let mut touched = self.hold_funerals(&plan)?;
+        self.hold_funerals(&plan)?;
 
         let snapshot = self.generations.newest().is_none() || self.head.written >= GENERATION_BYTES;
         let generation = match self.generations.newest() {
@@ -69,19 +69,16 @@ impl Owner {
         self.head = head;
         self.dirty_since = None;
         self.lanes.committed(generation, &additions, now);
-        touched.extend(additions.iter().map(|addition| addition.lane));
         self.publish_account();
-        self.publish_lanes(touched);
+        self.publish_lanes(additions.iter().map(|addition| addition.lane));
         self.remove_settled_generations();
         Ok(())
     }
 
     /// Puts the dead letters of refused and buried events on disk; only then do the buried ones leave their lanes.
-    /// Gives the lanes that changed.
-    fn hold_funerals(&mut self, plan: &Plan) -> Result<BTreeSet<u32>, StorageError> {
-        let mut touched = BTreeSet::new();
+    fn hold_funerals(&mut self, plan: &Plan) -> Result<(), StorageError> {
         if plan.refused.is_empty() && self.funerals.is_empty() {
-            return Ok(touched);
+            return Ok(());
         }
         let buried = self
             .funerals
@@ -89,6 +86,7 @@ impl Owner {
             .flat_map(|funeral| funeral.letters.iter().map(|(_, letter)| letter));
         let letters: Vec<_> = plan.refused.iter().chain(buried).cloned().collect();
         self.bury_letters(&letters).map_err(StorageError)?;
+        let mut touched = BTreeSet::new();
         for funeral in std::mem::take(&mut self.funerals) {
             for (lane, letter) in &funeral.letters {
                 if self.lanes.settle(*lane, letter.seq.0) {
@@ -99,7 +97,9 @@ impl Owner {
             self.mark_dirty();
             let _ = funeral.reply.send(());
         }
-        Ok(touched)
+        // Whatever becomes of the commit: feedback may have waited for what was buried.
+        self.publish_lanes(touched);
+        Ok(())
     }
 
     /// Deletes generations in which, as is now durable, nothing is live.
