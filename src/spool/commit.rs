@@ -14,6 +14,9 @@ use std::time::{Duration, Instant};
 /// Pause between attempts to get failed storage going again.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
 
+/// Bytes from which a generation is worth replacing by an empty one, which takes about a segment.
+const WORTH_DELETING_BYTES: u64 = 4 * 1024 * 1024;
+
 impl Owner {
     /// Makes a group durable together with what was settled and buried since, and answers it.
     pub(super) fn commit(&mut self, mut group: Group) {
@@ -42,7 +45,8 @@ impl Owner {
         self.head.next_seq = plan.next_seq;
         self.hold_funerals(&plan)?;
 
-        let snapshot = self.generations.newest().is_none() || self.head.written >= GENERATION_BYTES;
+        let sealed = self.head.written >= GENERATION_BYTES || self.newest_is_in_the_way();
+        let snapshot = self.generations.newest().is_none() || sealed;
         let generation = match self.generations.newest() {
             Some(newest) if !snapshot => newest,
             _ => self.generations.next(),
@@ -100,6 +104,15 @@ impl Owner {
         // Whatever becomes of the commit: feedback may have waited for what was buried.
         self.publish_lanes(touched);
         Ok(())
+    }
+
+    /// Nothing is accepted for want of room, and the newest generation takes some up although nothing in it is live. No
+    /// append will ever fill and so seal it: only a new one gives the space back.
+    pub(super) fn newest_is_in_the_way(&self) -> bool {
+        let nothing_live = |id| self.lanes.live_in(id) == 0;
+        self.room.full().is_some()
+            && self.head.written >= WORTH_DELETING_BYTES
+            && self.generations.newest().is_some_and(nothing_live)
     }
 
     /// Deletes generations in which, as is now durable, nothing is live.

@@ -247,7 +247,8 @@ impl Owner {
             .failure
             .as_ref()
             .is_some_and(|failure| now >= failure.retry_at);
-        if !group.is_empty() || settle_due || retry_due || !self.funerals.is_empty() {
+        let in_the_way = self.newest_is_in_the_way();
+        if !group.is_empty() || settle_due || retry_due || in_the_way || !self.funerals.is_empty() {
             self.commit(group);
         }
         for lane in self.lanes.readable_again(now) {
