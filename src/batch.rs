@@ -18,9 +18,9 @@ pub struct Limits {
 /// What of a lane is ready to be leased.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Ready {
-    /// Events that are queued and not leased.
+    /// Events that can be leased now; never more than a lane may have on lease at once.
     pub events: u64,
-    /// Their payload bytes.
+    /// Payload bytes of all that is queued and not leased.
     pub bytes: u64,
     /// When the oldest of them became ready. `None` while there are none.
     pub oldest: Option<Instant>,

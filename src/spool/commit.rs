@@ -14,6 +14,9 @@ use std::time::{Duration, Instant};
 /// Pause between attempts to get failed storage going again.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
 
+/// Bytes from which a generation is worth replacing by an empty one, which takes about a segment.
+const WORTH_DELETING_BYTES: u64 = 4 * 1024 * 1024;
+
 impl Owner {
     /// Makes a group durable together with what was settled and buried since, and answers it.
     pub(super) fn commit(&mut self, mut group: Group) {
@@ -40,9 +43,10 @@ impl Owner {
         let plan = Plan::new(entries, &mut self.lanes, self.head.next_seq, now_ms);
         // Even if the commit fails: what it may have left on disk must not meet another event of the same number.
         self.head.next_seq = plan.next_seq;
-        let mut touched = self.hold_funerals(&plan)?;
+        self.hold_funerals(&plan)?;
 
-        let snapshot = self.generations.newest().is_none() || self.head.written >= GENERATION_BYTES;
+        let sealed = self.head.written >= GENERATION_BYTES || self.newest_is_in_the_way();
+        let snapshot = self.generations.newest().is_none() || sealed;
         let generation = match self.generations.newest() {
             Some(newest) if !snapshot => newest,
             _ => self.generations.next(),
@@ -69,19 +73,16 @@ impl Owner {
         self.head = head;
         self.dirty_since = None;
         self.lanes.committed(generation, &additions, now);
-        touched.extend(additions.iter().map(|addition| addition.lane));
         self.publish_account();
-        self.publish_lanes(touched);
+        self.publish_lanes(additions.iter().map(|addition| addition.lane));
         self.remove_settled_generations();
         Ok(())
     }
 
     /// Puts the dead letters of refused and buried events on disk; only then do the buried ones leave their lanes.
-    /// Gives the lanes that changed.
-    fn hold_funerals(&mut self, plan: &Plan) -> Result<BTreeSet<u32>, StorageError> {
-        let mut touched = BTreeSet::new();
+    fn hold_funerals(&mut self, plan: &Plan) -> Result<(), StorageError> {
         if plan.refused.is_empty() && self.funerals.is_empty() {
-            return Ok(touched);
+            return Ok(());
         }
         let buried = self
             .funerals
@@ -89,6 +90,7 @@ impl Owner {
             .flat_map(|funeral| funeral.letters.iter().map(|(_, letter)| letter));
         let letters: Vec<_> = plan.refused.iter().chain(buried).cloned().collect();
         self.bury_letters(&letters).map_err(StorageError)?;
+        let mut touched = BTreeSet::new();
         for funeral in std::mem::take(&mut self.funerals) {
             for (lane, letter) in &funeral.letters {
                 if self.lanes.settle(*lane, letter.seq.0) {
@@ -99,7 +101,18 @@ impl Owner {
             self.mark_dirty();
             let _ = funeral.reply.send(());
         }
-        Ok(touched)
+        // Whatever becomes of the commit: feedback may have waited for what was buried.
+        self.publish_lanes(touched);
+        Ok(())
+    }
+
+    /// Nothing is accepted for want of room, and the newest generation takes some up although nothing in it is live. No
+    /// append will ever fill and so seal it: only a new one gives the space back.
+    pub(super) fn newest_is_in_the_way(&self) -> bool {
+        let nothing_live = |id| self.lanes.live_in(id) == 0;
+        self.room.full().is_some()
+            && self.head.written >= WORTH_DELETING_BYTES
+            && self.generations.newest().is_some_and(nothing_live)
     }
 
     /// Deletes generations in which, as is now durable, nothing is live.

@@ -60,6 +60,9 @@ impl DeadLetters {
                     let mut writes = Writes::default();
                     writes.set(key::HEAD.to_vec(), &Totals::default().encode());
                     db.commit(writes)?;
+                }
+                // Also where a start was cut off between the two.
+                if !db.was_begun() {
                     db.mark_begun()?;
                 }
                 db
@@ -309,5 +312,19 @@ mod tests {
         clock.store(1_060_001, Ordering::Relaxed);
         assert_eq!(dead.bury(&[letter(3, 1_060_001, vec![3])]).unwrap(), 2);
         assert_eq!(seqs(&mut dead), [3]);
+    }
+
+    #[test]
+    fn a_start_that_was_cut_off_before_the_mark_is_finished_by_the_next() {
+        let folder = tempfile::tempdir().unwrap();
+        let open = || {
+            let path = folder.path().join("dead");
+            DeadLetters::open(path, &Disk::real(), 1 << 20, Duration::from_secs(1)).unwrap()
+        };
+        drop(open());
+        let mark = folder.path().join("dead/begun");
+        std::fs::remove_file(&mark).unwrap();
+        drop(open());
+        assert!(mark.exists());
     }
 }

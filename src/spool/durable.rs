@@ -105,10 +105,9 @@ impl Database {
         Ok(())
     }
 
-    /// Whether [`Database::mark_begun`] was done on this folder before. sled takes badly damaged files for empty ones:
-    /// this tells them from a folder that was never finished.
+    /// Whether [`Database::mark_begun`] was done on this folder before.
     pub(super) fn was_begun(&self) -> bool {
-        self.path.join(BEGUN).exists()
+        is_begun(&self.path)
     }
 
     /// Marks the folder as one that holds something, and makes it durable itself: its files' names and its own name
@@ -129,7 +128,7 @@ impl Database {
 
     /// The value of a key.
     pub(super) fn get(&self, key: &[u8]) -> Result<Option<sled::IVec>, StorageError> {
-        Ok(self.db.get(key)?)
+        guarded(|| self.db.get(key))
     }
 
     /// All keys with a prefix, in order, with their values.
@@ -137,17 +136,18 @@ impl Database {
         &self,
         prefix: &[u8],
     ) -> impl Iterator<Item = Result<(sled::IVec, sled::IVec), StorageError>> + use<> {
-        self.db.scan_prefix(prefix).map(|kv| Ok(kv?))
+        let mut found = self.db.scan_prefix(prefix);
+        std::iter::from_fn(move || guarded(|| found.next().transpose()).transpose())
     }
 
     /// The last key that is not above `key`.
     pub(super) fn floor(&self, key: &[u8]) -> Result<Option<sled::IVec>, StorageError> {
-        Ok(self.db.range(..=key).next_back().transpose()?.map(|(key, _)| key))
+        guarded(|| self.db.range(..=key).next_back().transpose()).map(|kv| kv.map(|(key, _)| key))
     }
 
     /// The first key that is not below `key`.
     pub(super) fn ceiling(&self, key: &[u8]) -> Result<Option<sled::IVec>, StorageError> {
-        Ok(self.db.range(key..).next().transpose()?.map(|(key, _)| key))
+        guarded(|| self.db.range(key..).next().transpose()).map(|kv| kv.map(|(key, _)| key))
     }
 
     /// Joins the fragments whose keys start with `prefix`.
@@ -157,6 +157,20 @@ impl Database {
             joined.extend_from_slice(&kv?.1);
         }
         Ok(joined)
+    }
+}
+
+/// Whether a folder's first commit was durable. sled takes badly damaged files for empty ones: this tells them from a
+/// folder that was never finished.
+pub(super) fn is_begun(folder: &Path) -> bool {
+    folder.join(BEGUN).exists()
+}
+
+/// Takes the mark away from a folder that is about to be deleted.
+pub(super) fn unmark_begun(folder: &Path) -> std::io::Result<()> {
+    match fs::remove_file(folder.join(BEGUN)) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
     }
 }
 

@@ -5,7 +5,7 @@
 //! has neither head nor mark, or nothing that was ever acknowledged, and is removed. Deleting one: only after a commit is durable that says that
 //! nothing in it is live, so that a half-deleted one is never needed again.
 use super::disk::{Disk, sync_folder};
-use super::durable::{Database, StorageError, Writes};
+use super::durable::{Database, StorageError, Writes, is_begun, unmark_begun};
 use std::collections::{BTreeSet, VecDeque};
 use std::fs;
 use std::path::PathBuf;
@@ -72,6 +72,11 @@ impl Generations {
     /// Opens a generation without keeping it.
     pub(super) fn open(&self, id: u64) -> Result<Database, StorageError> {
         Database::open(&self.path(id), &self.disk)
+    }
+
+    /// Whether anything in a generation can ever have been acknowledged.
+    pub(super) fn was_begun(&self, id: u64) -> bool {
+        is_begun(&self.path(id))
     }
 
     /// Begins a generation with its first batch, which must hold the whole snapshot. The one before is sealed.
@@ -141,7 +146,10 @@ impl Generations {
     /// Deletes a generation in which nothing is live, as a durable commit says.
     pub(super) fn remove(&mut self, id: u64) -> Result<(), StorageError> {
         self.older.retain(|(older, _)| *older != id);
-        match fs::remove_dir_all(self.path(id)) {
+        let path = self.path(id);
+        // The mark first: what is left if this is cut off must not pass for a damaged generation.
+        unmark_begun(&path)?;
+        match fs::remove_dir_all(path) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
             _ => {}
         }

@@ -20,9 +20,10 @@ pub(super) struct FolderLock {
 /// Makes the folder if it is absent, checks that it is ours alone, takes its lock and checks its format.
 /// A folder that is refused is left as it was found.
 pub(super) fn take(folder: &Path) -> Result<FolderLock, OpenError> {
-    let absent = !folder.exists();
-    if absent {
-        make_folder(folder).map_err(|source| unusable(folder, source))?;
+    if !folder.exists() {
+        let grown = folders_that_grow(folder);
+        let made = make_folder(folder).and_then(|()| grown.iter().try_for_each(|parent| sync_folder(parent)));
+        made.map_err(|source| unusable(folder, source))?;
     }
     check_owner(folder)?;
     check_format(folder)?;
@@ -42,6 +43,23 @@ pub(super) fn make_folder(folder: &Path) -> std::io::Result<()> {
     match DirBuilder::new().mode(0o700).create(folder) {
         Err(error) if error.kind() == ErrorKind::AlreadyExists && folder.is_dir() => Ok(()),
         made => made,
+    }
+}
+
+/// The folders that get a new name in them when `folder` is made, which must be synced after it: a power cut
+/// would otherwise take the whole data folder along.
+fn folders_that_grow(folder: &Path) -> Vec<&Path> {
+    let missing = folder
+        .ancestors()
+        .take_while(|path| !path.as_os_str().is_empty() && !path.exists());
+    missing.filter_map(Path::parent).map(named).collect()
+}
+
+/// A path that can be opened: the parent of a bare name is the working folder.
+fn named(path: &Path) -> &Path {
+    match path.as_os_str().is_empty() {
+        true => Path::new("."),
+        false => path,
     }
 }
 
@@ -111,10 +129,9 @@ fn write_format(folder: &Path) -> std::io::Result<()> {
     file.sync_all()?;
     fs::rename(&draft, folder.join("format"))?;
     sync_folder(folder)?;
-    match folder.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => sync_folder(parent),
-        _ => Ok(()),
-    }
+    folder
+        .parent()
+        .map_or(Ok(()), |parent| sync_folder(named(parent)))
 }
 
 fn lock(folder: &Path) -> Result<FolderLock, OpenError> {
@@ -144,4 +161,21 @@ fn lock(folder: &Path) -> Result<FolderLock, OpenError> {
     file.set_len(0).map_err(refused)?;
     writeln!(file, "{}", std::process::id()).map_err(refused)?;
     Ok(FolderLock { _file: file })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_folder_that_gets_a_new_name_is_synced() {
+        let folder = tempfile::tempdir().unwrap();
+        let (new, inner) = (folder.path().join("new"), folder.path().join("new/inner"));
+        assert_eq!(
+            folders_that_grow(&inner.join("data")),
+            [&inner, &new, folder.path()]
+        );
+        assert_eq!(folders_that_grow(Path::new("no such folder")), [Path::new(".")]);
+        assert!(folders_that_grow(folder.path()).is_empty());
+    }
 }

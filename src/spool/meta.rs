@@ -255,4 +255,19 @@ mod tests {
         };
         assert_eq!(decode_lane(&encode_lane(&lane)), Ok(lane));
     }
+
+    #[test]
+    fn the_largest_cursor_fits_into_one_value() {
+        let mut random = fastrand::Rng::with_seed(1);
+        let mut seq = 1;
+        // Each open event far from the next, as in a lane with little traffic beside busy ones.
+        let open: BTreeSet<u64> = std::iter::repeat_with(|| {
+            seq += random.u64(1..1 << 28);
+            seq
+        })
+        .take(crate::spool::queue::MAX_OPEN)
+        .collect();
+        let cursor = Cursor { next: seq + 1, open };
+        assert!(cursor.encode().len() <= crate::spool::key::MAX_VALUE_BYTES);
+    }
 }

@@ -221,6 +221,7 @@ pub struct Spool {
 struct Inner {
     commands: mpsc::Sender<Command>,
     shared: Arc<Shared>,
+    lanes: watch::Receiver<Arc<Vec<LaneView>>>,
     thread: Mutex<Option<std::thread::JoinHandle<()>>>,
 }
 
@@ -234,6 +235,7 @@ impl Spool {
         let (commands, receiver) = mpsc::channel(MAX_WAITING_COMMANDS);
         let shared = Arc::new(Shared::new());
         let owner = recovery::open(&settings, &disk, &shared, receiver, commands.downgrade())?;
+        let lanes = owner.views.subscribe();
         let thread = std::thread::Builder::new()
             .name("spool".into())
             .spawn(|| owner.run())
@@ -245,6 +247,7 @@ impl Spool {
             inner: Arc::new(Inner {
                 commands,
                 shared,
+                lanes,
                 thread: Mutex::new(Some(thread)),
             }),
         })
@@ -286,9 +289,9 @@ impl Spool {
         self.ask(|reply| Command::Bury { events, reply }).await;
     }
 
-    /// Every lane that was ever used; changes when one is added.
+    /// Every lane that was ever used; changes when one is added, and is closed when the owning thread has ended.
     pub fn lanes(&self) -> watch::Receiver<Arc<Vec<LaneView>>> {
-        self.inner.shared.lanes.subscribe()
+        self.inner.lanes.clone()
     }
 
     /// The account as of the last commit.

@@ -10,7 +10,7 @@ use super::lock::FolderLock;
 use super::meta::Head;
 use super::read::ChunkCache;
 use super::room::{FREE_CHECK_EVERY, Room};
-use super::view::{Shared, locked};
+use super::view::{LaneView, Shared, locked};
 use super::{AppendError, Burial, DeadLetter, Entry};
 use crate::ids::Seq;
 use crate::ledger::Ledger;
@@ -20,7 +20,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc::Receiver;
 use tokio::sync::mpsc::error::TryRecvError;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 /// Longest that a settling waits for an append to ride along with.
 pub(super) const SETTLE_WITHIN: Duration = Duration::from_millis(5);
@@ -42,6 +42,8 @@ pub(super) struct Owner {
     pub(super) runtime: tokio::runtime::Runtime,
     pub(super) disk: Disk,
     pub(super) shared: Arc<Shared>,
+    /// Here alone, so that who waits for lanes learns it when the thread is gone.
+    pub(super) views: watch::Sender<Arc<Vec<LaneView>>>,
     pub(super) abandoned: Arc<Abandoned>,
     pub(super) generations: Generations,
     pub(super) dead: DeadLetters,
@@ -245,7 +247,8 @@ impl Owner {
             .failure
             .as_ref()
             .is_some_and(|failure| now >= failure.retry_at);
-        if !group.is_empty() || settle_due || retry_due || !self.funerals.is_empty() {
+        let in_the_way = self.newest_is_in_the_way();
+        if !group.is_empty() || settle_due || retry_due || in_the_way || !self.funerals.is_empty() {
             self.commit(group);
         }
         for lane in self.lanes.readable_again(now) {
@@ -297,7 +300,7 @@ impl Owner {
         if self.shown < self.lanes.len() {
             self.shown = self.lanes.len();
             let views = self.lanes.iter().map(|state| state.view.clone()).collect();
-            self.shared.lanes.send_replace(Arc::new(views));
+            self.views.send_replace(Arc::new(views));
         }
     }
 

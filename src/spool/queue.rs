@@ -5,8 +5,9 @@ use crate::batch::Ready;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Instant;
 
-/// Most events of a lane that may be leased or released at once: bounds memory and the cursor's size on disk.
-pub(super) const MAX_OPEN: usize = 8_192;
+/// Most events of a lane that may be leased or released at once: bounds memory, and keeps the cursor within one value
+/// on disk even if no two of them are neighbours.
+pub(super) const MAX_OPEN: usize = 4_096;
 /// Most arrival times that are told apart; later ones count as the last.
 const MAX_ARRIVALS: usize = 64;
 
@@ -182,18 +183,20 @@ impl LaneQueue {
         self.live_bytes
     }
 
-    /// What can be leased if only events below `gate` may go. Exact if the gate is behind everything, otherwise an
-    /// upper bound that is zero exactly if there is nothing.
+    /// What can be leased if only events below `gate` may go, and no more than [`LaneQueue::room`] of the unread ones.
+    /// The events are exact if the gate is behind everything, otherwise an upper bound that is zero exactly if
+    /// there is nothing. Without the room, a lane that had run out of it would never be seen to have more.
     pub(super) fn ready(&self, gate: u64) -> Ready {
-        let queued = self.live - self.leased.len() as u64;
+        let all_released = self.released.len() as u64;
+        let all_unread = self.live - self.leased.len() as u64 - all_released;
         let bytes = self.live_bytes - self.leased_bytes;
-        let events = if gate >= self.end {
-            queued
+        let (released, unread) = if gate >= self.end {
+            (all_released, all_unread)
         } else {
-            let released = self.released.range(..gate).count() as u64;
-            let unread = self.unread.map_or(0, |first| gate.saturating_sub(first));
-            queued.min(released + unread)
+            let below = self.unread.map_or(0, |first| gate.saturating_sub(first));
+            (self.released.range(..gate).count() as u64, all_unread.min(below))
         };
+        let events = released + unread.min(self.room() as u64);
         if events == 0 {
             return Ready::default();
         }

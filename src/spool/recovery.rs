@@ -18,6 +18,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::mpsc::{Receiver, WeakSender};
+use tokio::sync::watch;
 
 /// Opens or makes the data folder. Blocking.
 pub(super) fn open(
@@ -52,6 +53,7 @@ pub(super) fn open(
         runtime,
         disk: disk.clone(),
         shared: Arc::clone(shared),
+        views: watch::Sender::new(Arc::default()),
         abandoned: Arc::new(Abandoned::new(wake)),
         generations,
         dead,
@@ -85,9 +87,16 @@ pub(super) fn open(
 fn recover(generations: &mut Generations, now: Instant) -> Result<(Head, Lanes), StorageError> {
     let present: Vec<u64> = generations.present().iter().rev().copied().collect();
     for id in present {
-        let db = generations.open(id)?;
+        let db = match generations.open(id) {
+            // Cut off while it was being made: nothing in it was ever acknowledged.
+            Err(_) if !generations.was_begun(id) => {
+                generations.remove(id)?;
+                continue;
+            }
+            opened => opened?,
+        };
         let Some(stored) = db.get(&key::HEAD)? else {
-            if db.was_begun() {
+            if generations.was_begun(id) {
                 return Err(StorageError(format!(
                     "generation {id} is damaged: its head is gone"
                 )));

@@ -16,7 +16,6 @@ pub(super) struct Shared {
     pub(super) ledger: Mutex<Ledger>,
     pub(super) live_bytes: AtomicU64,
     pub(super) refusing: Mutex<Option<String>>,
-    pub(super) lanes: watch::Sender<Arc<Vec<LaneView>>>,
 }
 
 impl Shared {
@@ -25,7 +24,6 @@ impl Shared {
             ledger: Mutex::default(),
             live_bytes: AtomicU64::new(0),
             refusing: Mutex::default(),
-            lanes: watch::Sender::new(Arc::new(Vec::new())),
         }
     }
 }

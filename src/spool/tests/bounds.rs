@@ -64,6 +64,52 @@ async fn a_disk_under_its_floor_refuses_until_space_is_freed() {
 }
 
 #[tokio::test]
+async fn a_full_disk_gets_back_what_was_delivered_even_from_the_newest_generation() {
+    let folder = tempfile::tempdir().unwrap();
+    let full = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let (filled, first) = (Arc::clone(&full), folder.path().join("spool/gen-00000001"));
+    let free_bytes = move |_: &Path| {
+        Ok(if filled.load(Ordering::SeqCst) && first.exists() {
+            99
+        } else {
+            100
+        })
+    };
+    let disk = Disk {
+        free_bytes: Arc::new(free_bytes),
+        ..Disk::real()
+    };
+    let tight = Settings {
+        min_free_bytes: 100,
+        ..settings(folder.path())
+    };
+    let (spool, lane) = (Spool::open_on(tight, disk).unwrap(), logs("p"));
+    for _ in 0..5 {
+        spool.append(vec![queued(&lane, vec![0; 1 << 20])]).await.unwrap();
+    }
+    full.store(true, Ordering::SeqCst);
+    while spool.append(vec![queued(&lane, "x")]).await.is_ok() {
+        tokio::task::yield_now().await;
+    }
+    loop {
+        let leased = spool.lease(&lane, &limits(99)).await;
+        if leased.is_empty() {
+            break;
+        }
+        spool.settle(&lane, leased).await;
+    }
+    let accepted = async {
+        while spool.append(vec![queued(&lane, "y")]).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    };
+    let accepted = tokio::time::timeout(Duration::from_secs(30), accepted).await;
+    assert!(accepted.is_ok(), "{:?}", spool.refusing());
+    assert!(spool.ledger().balances(), "{:?}", spool.ledger());
+    assert_eq!(texts(&spool.lease(&lane, &limits(9)).await), ["y"]);
+}
+
+#[tokio::test]
 async fn a_second_owner_is_told_the_firsts_pid_and_may_come_after_it() {
     let folder = tempfile::tempdir().unwrap();
     let first = open(folder.path());

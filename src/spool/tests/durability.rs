@@ -248,7 +248,7 @@ async fn a_backlog_over_several_generations_comes_back_once_and_in_order_and_the
     assert!(generations() >= 3, "{}", generations());
     spool.close().await;
     let spool = open(folder.path());
-    assert_eq!(view(&spool, &lane).ready().events, 100_000);
+    assert_eq!(view(&spool, &lane).queued(), 100_000);
     let mut next = 1;
     loop {
         let leased = spool.lease(&lane, &limits(500)).await;
@@ -265,4 +265,87 @@ async fn a_backlog_over_several_generations_comes_back_once_and_in_order_and_the
     assert_eq!(next, 100_001);
     commit(&spool).await;
     assert_eq!((generations(), spool.live_bytes()), (1, 1));
+}
+
+#[tokio::test]
+async fn what_a_failed_start_of_a_generation_left_behind_is_in_nobodys_way() {
+    let folder = tempfile::tempdir().unwrap();
+    let (spool, lane) = (open(folder.path()), logs("p"));
+    spool.append(vec![queued(&lane, "a")]).await.unwrap();
+    spool.close().await;
+    // Cut off before it was begun, in a state that sled does not open.
+    let left = folder.path().join("spool/gen-00000002");
+    std::fs::create_dir(&left).unwrap();
+    std::fs::write(left.join("conf"), "no configuration of sled").unwrap();
+    let spool = open(folder.path());
+    assert_eq!(texts(&spool.lease(&lane, &limits(9)).await), ["a"]);
+    assert!(!left.exists());
+}
+
+#[tokio::test]
+async fn a_burial_frees_the_feedback_behind_it_even_if_the_commit_after_it_fails() {
+    let folder = tempfile::tempdir().unwrap();
+    let failing = Arc::new(AtomicBool::new(false));
+    let flag = Arc::clone(&failing);
+    let sync_data = move |file: &std::fs::File| {
+        let path = std::fs::read_link(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(file)))?;
+        match flag.load(Ordering::SeqCst) && path.to_string_lossy().contains("/gen-") {
+            true => Err(io::Error::other("injected")),
+            false => file.sync_data(),
+        }
+    };
+    let disk = Disk {
+        sync_data: Arc::new(sync_data),
+        ..Disk::real()
+    };
+    let spool = Spool::open_on(settings(folder.path()), disk).unwrap();
+    spool.append(vec![queued(&logs("p"), "log")]).await.unwrap();
+    spool
+        .append(vec![queued(&feedback("p"), "feedback")])
+        .await
+        .unwrap();
+    let log = spool.lease(&logs("p"), &limits(1)).await.pop().unwrap();
+    assert_eq!(view(&spool, &feedback("p")).ready().events, 0);
+    failing.store(true, Ordering::SeqCst);
+    spool.bury(&logs("p"), vec![(log, burial("no"))]).await;
+    while spool.refusing().is_none() {
+        tokio::task::yield_now().await;
+    }
+    failing.store(false, Ordering::SeqCst);
+    while spool.append(vec![queued(&logs("other"), "x")]).await.is_err() {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(view(&spool, &feedback("p")).ready().events, 1);
+    assert!(spool.ledger().balances(), "{:?}", spool.ledger());
+}
+
+#[tokio::test]
+async fn damage_in_an_older_generation_stops_its_lane_and_not_the_spool() {
+    let folder = tempfile::tempdir().unwrap();
+    let (disk, failing) = failing_disk();
+    let (spool, lane) = (Spool::open_on(settings(folder.path()), disk).unwrap(), logs("p"));
+    let mut random = fastrand::Rng::with_seed(5);
+    for _ in 0..50 {
+        let noise: Vec<u8> = (0..20_000).map(|_| random.u8(..)).collect();
+        spool.append(vec![queued(&lane, noise)]).await.unwrap();
+    }
+    // A failure is what begins a generation early.
+    failing.store(true, Ordering::SeqCst);
+    spool.append(vec![queued(&lane, "x")]).await.unwrap_err();
+    failing.store(false, Ordering::SeqCst);
+    while spool.append(vec![queued(&logs("good"), "x")]).await.is_err() {
+        tokio::task::yield_now().await;
+    }
+    // It is open again when it is damaged, so that reading meets the damage and not opening.
+    let first = spool.lease(&lane, &limits(1)).await;
+    assert_eq!(first.len(), 1);
+    let db = folder.path().join("spool/gen-00000001/db");
+    let mut bytes = std::fs::read(&db).unwrap();
+    bytes.iter_mut().for_each(|byte| *byte ^= 0x55);
+    std::fs::write(&db, bytes).unwrap();
+    for _ in 0..50 {
+        let _ = spool.lease(&lane, &limits(1)).await;
+    }
+    spool.append(vec![queued(&logs("good"), "y")]).await.unwrap();
+    assert_eq!(texts(&spool.lease(&logs("good"), &limits(9)).await), ["x", "y"]);
 }

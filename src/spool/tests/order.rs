@@ -191,3 +191,40 @@ async fn a_lease_stays_within_the_batch_limits() {
     }
     assert_eq!(taken, (1..=50).collect::<Vec<_>>());
 }
+
+#[tokio::test]
+async fn a_lane_with_all_on_lease_that_it_may_have_tells_when_there_is_room_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let (spool, lane) = (open(folder.path()), logs("p"));
+    let most = super::super::queue::MAX_OPEN;
+    spool
+        .append((0..most + 9).map(|n| queued(&lane, n.to_string())).collect())
+        .await
+        .unwrap();
+    let mut leased = spool.lease(&lane, &limits(most + 9)).await;
+    assert_eq!(leased.len(), most);
+    let view = view(&spool, &lane);
+    assert_eq!(view.ready().events, 0);
+    assert!(spool.lease(&lane, &limits(9)).await.is_empty());
+    spool.settle(&lane, leased.split_off(most - 4)).await;
+    tokio::select! {
+        biased;
+        () = view.changed() => {}
+        () = std::future::ready(()) => panic!("nobody is told of the room"),
+    }
+    assert_eq!(view.ready().events, 4);
+    assert_eq!(spool.lease(&lane, &limits(9)).await.len(), 4);
+}
+
+#[tokio::test]
+async fn who_waits_for_lanes_is_told_when_the_spool_is_gone() {
+    let folder = tempfile::tempdir().unwrap();
+    let spool = open(folder.path());
+    let mut lanes = spool.lanes();
+    spool.close().await;
+    tokio::select! {
+        biased;
+        changed = lanes.changed() => assert!(changed.is_err()),
+        () = std::future::ready(()) => panic!("it waits for ever"),
+    }
+}
