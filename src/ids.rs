@@ -16,7 +16,7 @@ pub enum IdError {
     Empty(&'static str),
     /// A JavaScript client sent a variable that it never set.
     #[error(
-        "{0} is \"undefined\": the client sent a variable that it never set (contract: `tastId` in the public JS samples does this)"
+        "{0} is \"undefined\": the client sent a variable that it never set (the public JS samples do, where they say `tastId`)"
     )]
     Undefined(&'static str),
     /// The id is over [`MAX_ID_BYTES`].
@@ -28,9 +28,6 @@ pub enum IdError {
     /// The id holds a control character, which no URL path can carry.
     #[error("{0} holds a control character: remove it")]
     Control(&'static str),
-    /// A URL cannot name it: `.` and `..` are resolved away.
-    #[error("{0} is \"{1}\", which cannot stand in a URL: use another id")]
-    Dots(&'static str, &'static str),
 }
 
 fn check(what: &'static str, text: &str) -> Result<(), IdError> {

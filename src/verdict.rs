@@ -222,7 +222,7 @@ fn fault_for_a_person(status: u16, said: &str) -> Option<String> {
              upstream.base_url, then reload"
         ),
         401 => format!(
-            "upstream refused the API key ({said}): set PHOSPHO_API_KEY or upstream.api_key_file, then reload"
+            "upstream refused the API key ({said}): set upstream.api_key_file and reload, or PHOSPHO_API_KEY and restart"
         ),
         403 => format!(
             "upstream does not let this API key use the project ({said}): check PHOSPHO_API_KEY or \

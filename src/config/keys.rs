@@ -183,7 +183,7 @@ pub const KEYS: &[Key] = {
         key(
             "intake.max_body_bytes",
             size(64 * KIB, GIB),
-            Text("32 MiB"),
+            Text("128 MiB"),
             "Largest request body.",
         ),
         key(

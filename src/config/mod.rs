@@ -108,7 +108,7 @@ pub struct IntakeSettings {
     pub unix_group: Option<u32>,
     /// What TCP clients must show, if anything.
     pub token: Option<Secret>,
-    /// Largest request body in bytes. Default 32 MiB.
+    /// Largest request body in bytes. Default 128 MiB.
     pub max_body_bytes: usize,
     /// Largest event in bytes; at most `max_body_bytes`. Default 15 MiB.
     pub max_event_bytes: usize,

@@ -116,7 +116,7 @@ async fn bury(line: &Line, events: Vec<Sent<Leased>>, how: &str) {
     let graves = events.into_iter().map(|sent| {
         let reason = format!(
             "accepted but never stored: the API answered 200 and did not keep the event, even when it was sent {how}; \
-             something in it cannot be stored (contract.md lists the known cases)"
+             something in it cannot be stored, such as an integer beyond 64 bits or a NUL in a key"
         );
         (sent.event, Burial { reason, status: Some(200), excerpt: None, attempts: sent.attempts })
     });

@@ -256,7 +256,7 @@ impl FeedbackLane {
 
 fn unreadable() -> Burial {
     Burial {
-        reason: "the record is not a feedback that this version can read: requeue it with the version that wrote it".into(),
+        reason: "the record is not a feedback that this version can read: report this, with the versions that ran before".into(),
         status: None,
         excerpt: None,
         attempts: 0,

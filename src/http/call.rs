@@ -2,7 +2,7 @@
 
 use super::Transport;
 use super::activity::Activity;
-use super::reply::{Refused, Reply, detail};
+use super::reply::{Refused, Reply, detail, unavailable};
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
@@ -83,7 +83,7 @@ impl Call {
     }
 
     /// Reads a JSON body of at most `max_bytes`, which is what the configuration `key` is set to. Anything else is
-    /// a reply: 415 for another type or a compressed body, 413 over the limit, 408 for a body that does not
+    /// a reply: 415 for another type or a compressed body, 413 over the limit, 503 (not 408: a 4xx ends the official SDK's sender) for a body that does not
     /// arrive in time, 400 for one that breaks off.
     pub async fn json_body(&mut self, max_bytes: usize, key: &str) -> Result<Bytes, Refused> {
         if let Err(refused) = check_type(self.request.headers()) {
@@ -108,9 +108,7 @@ impl Call {
                     "the body did not arrive within {} s: send it again",
                     self.body_time.as_secs()
                 );
-                Err(Box::new(
-                    self.unread(detail(StatusCode::REQUEST_TIMEOUT, &sentence)),
-                ))
+                Err(Box::new(self.unread(unavailable(&sentence, 1))))
             }
         }
     }

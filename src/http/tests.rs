@@ -232,10 +232,10 @@ async fn a_request_may_take_longer_than_any_of_these_limits() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_body_that_stops_coming_is_answered_408_and_closed() {
+async fn a_body_that_stops_coming_is_answered_503_and_closed() {
     let (mut client, _serving) = connect(Limits::default());
     send(&mut client, &post("Content-Length: 10\r\n", "\"abc")).await;
-    assert_eq!(status(&rest(&mut client).await), "408");
+    assert_eq!(status(&rest(&mut client).await), "503");
 }
 
 #[tokio::test(start_paused = true)]

@@ -175,7 +175,7 @@ fn retry_after_is_handed_on() {
 fn sentences_name_the_remedy() {
     assert_eq!(
         log(&answer(401, r#"{"detail":"Invalid token"}"#), 0).1,
-        "upstream refused the API key (401: Invalid token): set PHOSPHO_API_KEY or upstream.api_key_file, then reload"
+        "upstream refused the API key (401: Invalid token): set upstream.api_key_file and reload, or PHOSPHO_API_KEY and restart"
     );
     for (status, remedies) in [
         (307, vec!["upstream.base_url"]),
