@@ -23,7 +23,7 @@ pub enum IdError {
     #[error("{0} is {1} bytes long: ids of up to {MAX_ID_BYTES} bytes are accepted")]
     TooLong(&'static str, usize),
     /// The id is `.` or `..`, which a URL path resolves away.
-    #[error("{0} is {1:?}, which no URL path can carry: choose another")]
+    #[error("{0} is {1:?}, which cannot stand in a URL: choose another")]
     Dots(&'static str, &'static str),
     /// The id holds a control character, which no URL path can carry.
     #[error("{0} holds a control character: remove it")]

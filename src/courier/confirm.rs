@@ -3,7 +3,7 @@
 //! One GET of the last event of a request tells about all of it, because the API stores a request as a whole or not at all.
 //! Storing happens after the reply, so a missing task is looked for again over `confirm_patience`. What is
 //! missing then is sent again one by one, and what is still missing after that once more with null token counts;
-//! the rest is buried. Nothing is settled before it is known to be stored. Faults while reading back say nothing
+//! the rest is buried, once the upstream has shown that it shows tasks at all. Nothing is settled before it is known to be stored. Faults while reading back say nothing
 //! about the event: they are waited out like any other.
 
 use super::delivery::{Delivery, Sent};
@@ -18,6 +18,10 @@ use std::time::Instant;
 
 /// After which thousandths of `confirm_patience` a missing task is looked for again.
 const LOOKS: [u32; 4] = [30, 120, 420, 1000];
+
+/// How often a missing event is looked for again, with backoff, while the upstream has not shown any task at all: about
+/// ten minutes with the default `[retry]`. Burying then could be wrong about a whole queue.
+const ROUNDS_UNSEEN: u32 = 20;
 
 /// What reading back brought.
 enum Found {
@@ -37,7 +41,7 @@ pub(super) async fn confirm(line: &Line, knobs: &mut Knobs, events: Vec<Sent<Lea
     if !knobs.borrow().confirm || line.common.no_read_back.load(Ordering::Relaxed) {
         return line.settle(bare(events)).await;
     }
-    match find(line, knobs, &events[last..]).await {
+    match find(line, knobs, &events[last..], &LOOKS).await {
         Found::Missing(missing) if missing.is_empty() => line.settle(bare(events)).await,
         Found::Missing(_) => {
             line.lost(events.len());
@@ -59,8 +63,12 @@ async fn repair(line: &Line, knobs: &mut Knobs, events: Vec<Sent<Leased>>) {
     let (curable, hopeless) = missing
         .into_iter()
         .partition(|sent| tokens::with_null_counts(sent.event.record()).is_some());
-    bury(line, hopeless, "alone").await;
-    if let Some(missing) = resend(line, knobs, curable, Dress::NullCounts).await {
+    let cured = resend(line, knobs, curable, Dress::NullCounts).await;
+    if let Some(missing) = doubt(line, knobs, hopeless).await {
+        bury(line, missing, "alone").await;
+    }
+    let Some(missing) = cured else { return };
+    if let Some(missing) = doubt(line, knobs, missing).await {
         bury(line, missing, "alone and without token counts").await;
     }
 }
@@ -86,7 +94,17 @@ async fn resend(
             }
         }
     }
-    match find(line, knobs, &accepted).await {
+    settle_found(line, knobs, accepted, &LOOKS).await
+}
+
+/// Settles those of the accepted events that are stored, and returns the others; `None` if shutdown came first.
+async fn settle_found(
+    line: &Line,
+    knobs: &mut Knobs,
+    accepted: Vec<Sent<Leased>>,
+    looks: &[u32],
+) -> Option<Vec<Sent<Leased>>> {
+    match find(line, knobs, &accepted, looks).await {
         Found::Missing(missing) => {
             let mut missing = missing.into_iter().peekable();
             let (lost, stored): (Vec<_>, Vec<_>) = accepted
@@ -109,6 +127,23 @@ async fn resend(
     }
 }
 
+/// Holds missing events for as long as the upstream has not shown a single task, as one might that always answers 404. What
+/// appears meanwhile is settled; the rest is returned after [`ROUNDS_UNSEEN`]. `None` if shutdown came first.
+async fn doubt(line: &Line, knobs: &mut Knobs, mut missing: Vec<Sent<Leased>>) -> Option<Vec<Sent<Leased>>> {
+    for round in 1..=ROUNDS_UNSEEN {
+        if missing.is_empty() || line.common.shown.load(Ordering::Relaxed) {
+            break;
+        }
+        let wait = knobs.borrow().backoff.delay(round, fastrand::u64(..));
+        if !pause_until(line, Instant::now() + wait, false).await {
+            line.release(bare(missing)).await;
+            return None;
+        }
+        missing = settle_found(line, knobs, missing, &[]).await?;
+    }
+    Some(missing)
+}
+
 async fn bury(line: &Line, events: Vec<Sent<Leased>>, how: &str) {
     if events.is_empty() {
         return;
@@ -123,11 +158,12 @@ async fn bury(line: &Line, events: Vec<Sent<Leased>>, how: &str) {
     line.spool().bury(line.lane(), graves.collect()).await;
 }
 
-/// Looks for the events' tasks, and for the missing ones again, until all are found or patience ends.
-async fn find(line: &Line, knobs: &mut Knobs, events: &[Sent<Leased>]) -> Found {
+/// Looks for the events' tasks at once, and for the missing ones again at the given thousandths of `confirm_patience`,
+/// until all are found.
+async fn find(line: &Line, knobs: &mut Knobs, events: &[Sent<Leased>], looks: &[u32]) -> Found {
     let began = Instant::now();
     let mut missing: Vec<usize> = (0..events.len()).collect();
-    for look in std::iter::once(0).chain(LOOKS) {
+    for look in std::iter::once(0).chain(looks.iter().copied()) {
         let patience = knobs.borrow().confirm_patience;
         if !pause_until(line, began + patience * look / 1000, look == 0).await {
             return Found::Stopped;
@@ -135,7 +171,7 @@ async fn find(line: &Line, knobs: &mut Knobs, events: &[Sent<Leased>]) -> Found 
         let mut still = Vec::new();
         for index in missing {
             match read_back(line, knobs, &events[index].event).await {
-                Some(Read::Stored(_)) => {}
+                Some(Read::Stored(_)) => line.common.shown.store(true, Ordering::Relaxed),
                 Some(Read::NoRoute) => return Found::Untold,
                 Some(_) => still.push(index),
                 None => return Found::Stopped,

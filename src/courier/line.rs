@@ -27,6 +27,8 @@ pub(super) struct Common {
     pub(super) stop: Stop,
     /// The upstream does not tell which tasks it has stored; cleared when the settings change.
     pub(super) no_read_back: Arc<AtomicBool>,
+    /// The upstream has shown at least one stored task when asked.
+    pub(super) shown: Arc<AtomicBool>,
 }
 
 /// One lane, for all its tasks.

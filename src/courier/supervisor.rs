@@ -38,6 +38,7 @@ pub async fn run(
         metrics,
         stop: Stop::new(seen),
         no_read_back: Arc::new(AtomicBool::new(false)),
+        shown: Arc::new(AtomicBool::new(false)),
     };
     let mut couriers = Couriers {
         common,
@@ -59,6 +60,7 @@ pub async fn run(
                 reloads = changed.is_ok();
                 // It may be another upstream now.
                 couriers.common.no_read_back.store(false, Ordering::Relaxed);
+                couriers.common.shown.store(false, Ordering::Relaxed);
             }
         }
     }

@@ -308,3 +308,27 @@ async fn without_a_key_events_are_only_queued_and_that_is_said() {
     assert_eq!(pair.upstream.state().requests, 0);
     assert_eq!(pair.daemon.ledger().await.queued, 1);
 }
+
+#[tokio::test]
+async fn an_upstream_that_never_shows_a_task_turns_no_queue_into_dead_letters() {
+    let pair = Pair::start_with(|setup| {
+        setup
+            .with("retry.min", "500 ms")
+            .with("retry.max", "3 s")
+            .with("delivery.confirm_patience", "20 ms")
+    })
+    .await;
+    pair.upstream
+        .switch(json!({"only": ["task"], "status": 404, "detail": "Task not found"}))
+        .await;
+    let events: Vec<String> = (0..20).map(|n| event(&format!("s{n}"))).collect();
+    assert_eq!(pair.post("/v2/log/p", batch(&events)).await.status, 200);
+    // The batch and its 5 looks; each event alone and 5 looks each; the same without token counts; then one round more.
+    pair.upstream
+        .reached("requests", 6 + 2 * (20 + 100) + 20, |state| state.requests)
+        .await;
+    assert_eq!(pair.daemon.ledger().await.dead, 0);
+    pair.upstream.switch(json!({"only": [], "status": null})).await;
+    let counts = pair.finish().await;
+    assert_eq!((counts.delivered, counts.dead), (20, 0));
+}
