@@ -11,7 +11,7 @@ use std::future::Future;
 use std::time::Duration;
 
 /// Longest that a test waits for anything. Only a broken daemon ever takes this long.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Asks again until `check` gives a value; fails with `what` when [`PATIENCE`] runs out.
 pub(crate) async fn eventually<T, F: Future<Output = Option<T>>>(
