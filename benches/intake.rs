@@ -8,6 +8,7 @@ use phosphod::sandbox;
 use serde_json::json;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -15,6 +16,8 @@ use tokio::task::JoinSet;
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
+/// Requests that each client sends in turn.
+const DIFFERENT: usize = 32;
 /// Connections and events a request of each run.
 const RUNS: [(usize, usize); 6] = [(16, 1), (64, 1), (256, 1), (1, 100), (16, 100), (64, 100)];
 
@@ -49,11 +52,14 @@ async fn run(connections: usize, events: usize, length: Duration) -> Result<(), 
     let upstream = sandbox::start(sandbox::Settings::default()).await?;
     upstream.switch(json!({"keep_raw": false})).await?;
     let (_daemon, address) = start(folder.path(), &upstream.base_url())?;
-    let request = request(events);
+    let mut random = fastrand::Rng::with_seed(1);
+    let requests: Vec<Arc<str>> = (0..DIFFERENT)
+        .map(|_| request(&mut random, events).into())
+        .collect();
     let begun = Instant::now();
     let mut clients = JoinSet::new();
     for _ in 0..connections {
-        clients.spawn(client(address.clone(), request.clone(), begun + length));
+        clients.spawn(client(address.clone(), requests.clone(), begun + length));
     }
     let mut latencies = Vec::new();
     while let Some(ended) = clients.join_next().await {
@@ -107,14 +113,36 @@ fn start(folder: &std::path::Path, upstream: &str) -> Result<(Daemon, String), F
     Err("the daemon ended before it accepted".into())
 }
 
-/// One request with so many events of about 1 KB.
-fn request(events: usize) -> String {
-    let words = "the quick brown fox asks a language model what it thinks of lazy dogs and writes it down ";
-    let event = json!({
-        "input": words.repeat(5), "output": words.repeat(5), "session_id": "session-1", "user_id": "user-1",
-        "metadata": {"model": "bench", "temperature": 0.7},
-    });
-    let body = json!({"batched_log_events": vec![event; events]}).to_string();
+/// A request with so many events of about 1 KB, all different, so that they compress no better than those of an app.
+fn request(random: &mut fastrand::Rng, events: usize) -> String {
+    let mut text = |bytes: usize| -> String {
+        let words = std::iter::repeat_with(|| {
+            let seed = random.u64(..4_000);
+            let mut word = fastrand::Rng::with_seed(seed);
+            let length = word.usize(2..10);
+            std::iter::repeat_with(|| word.lowercase())
+                .take(length)
+                .chain([' '])
+                .collect::<String>()
+        });
+        let mut text = String::new();
+        for word in words {
+            if text.len() >= bytes {
+                break;
+            }
+            text.push_str(&word);
+        }
+        text
+    };
+    let batch: Vec<_> = (0..events)
+        .map(|_| {
+            json!({
+                "input": text(400), "output": text(450), "session_id": text(20), "user_id": "user-1",
+                "metadata": {"model": "bench", "temperature": 0.7},
+            })
+        })
+        .collect();
+    let body = json!({"batched_log_events": batch}).to_string();
     format!(
         "POST /v2/log/bench HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
         body.len()
@@ -122,13 +150,16 @@ fn request(events: usize) -> String {
 }
 
 /// Sends until the end and gives how long each answer took.
-async fn client(address: String, request: String, end: Instant) -> Result<Vec<Duration>, Failure> {
+async fn client(address: String, requests: Vec<Arc<str>>, end: Instant) -> Result<Vec<Duration>, Failure> {
     let mut stream = TcpStream::connect(address).await?;
     stream.set_nodelay(true)?;
     let mut latencies = Vec::new();
     let mut buffer = vec![0; 64 * 1024];
-    while Instant::now() < end {
+    for request in requests.iter().cycle() {
         let asked = Instant::now();
+        if asked >= end {
+            break;
+        }
         stream.write_all(request.as_bytes()).await?;
         let mut filled = 0;
         // Head and body of the reply, by its content-length.
