@@ -2,7 +2,7 @@
 //!
 //! Head of the envelope: lane kind u8, lane number u32, first sequence u64, count u32, accepted at u64 (wall
 //! clock, milliseconds since 1970). Body: the events one after the other, each behind its length (u32).
-use super::codec::{CodecError, Fields, seal, unseal};
+use super::codec::{self, CodecError, Fields, seal, unseal};
 use crate::ids::Kind;
 use bytes::Bytes;
 
@@ -76,12 +76,12 @@ pub(super) fn encode<E: AsRef<[u8]>>(label: &Label, events: &[E]) -> Vec<u8> {
         body.extend((event.as_ref().len() as u32).to_be_bytes());
         body.extend(event.as_ref());
     }
-    seal(&head, &body)
+    seal(codec::Kind::Chunk, &head, &body)
 }
 
 /// Reads a chunk and checks all of it.
 pub(super) fn decode(sealed: &[u8]) -> Result<Chunk, CodecError> {
-    let (head, body) = unseal(sealed)?;
+    let (head, body) = unseal(codec::Kind::Chunk, sealed)?;
     let mut fields = Fields(head);
     let (Some(kind), Some(lane), Some(first), Some(count), Some(accepted_at_ms)) = (
         fields.u8().and_then(kind_of),
@@ -180,7 +180,7 @@ mod tests {
         #[test]
         fn a_sealed_body_that_is_no_chunk_is_an_error(head: Vec<u8>, body: Vec<u8>) {
             prop_assume!(head.len() < 25);
-            prop_assert!(decode(&seal(&head, &body)).is_err());
+            prop_assert!(decode(&seal(codec::Kind::Chunk, &head, &body)).is_err());
         }
 
         #[test]

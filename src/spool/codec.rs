@@ -1,21 +1,55 @@
-//! The envelope around everything that the spool keeps: format version, optional lz4, CRC32C. Pure.
+//! The envelope around everything that the spool keeps: format version, kind, optional lz4, CRC32C. Pure.
 //!
 //! ```text
-//! format u8 | flags u8 | head length u16 | raw length u32 | stored length u32 | head | stored | CRC32C u32
+//! magic u24 | format u8 | kind u8 | flags u8 | head length u16 | raw length u32 | stored length u32 | head | stored | CRC32C u32
 //! ```
 //! Numbers are big-endian. The CRC covers all that stands before it. `head` is never compressed, so that
-//! tools can read it cheaply; `stored` is the raw body, compressed when that made it smaller.
+//! tools can read it cheaply; `stored` is the raw body, compressed when that made it smaller. Magic, kind and lengths
+//! stand in front so that an envelope is found again in the bytes of a file that nothing else can read any more.
 
 /// Format of everything inside a generation and among the dead letters. A newer one is not read.
-pub(super) const FORMAT: u8 = 1;
+pub(super) const FORMAT: u8 = 2;
+/// What every envelope starts with. No valid UTF-8 does.
+pub(super) const MAGIC: [u8; 3] = [0xf7, b'p', b'd'];
 
 /// The body is an lz4 block.
 const FLAG_LZ4: u8 = 1;
 /// Everything before the head.
-const FIXED_BYTES: usize = 12;
+pub(super) const FIXED_BYTES: usize = 16;
 const CRC_BYTES: usize = 4;
 /// Bodies below this are not worth compressing.
 const MIN_COMPRESSED_BYTES: usize = 128;
+
+/// What an envelope holds. The numbers are part of the format.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Kind {
+    /// Events of one lane (`chunk.rs`).
+    Chunk = 1,
+    /// Part of an envelope that is too long for one value.
+    Piece = 2,
+    /// The counts of the whole spool, or of the dead letters.
+    Head = 3,
+    /// Which lane a number stands for.
+    Lane = 4,
+    /// How far a lane has come.
+    Cursor = 5,
+    /// What a lane has in a generation.
+    Extent = 6,
+    /// A dead letter.
+    Letter = 7,
+    /// The high-water mark outside sled.
+    Mark = 8,
+}
+
+impl Kind {
+    /// The kind that a number on disk stands for.
+    pub(super) fn of(code: u8) -> Option<Kind> {
+        use Kind::{Chunk, Cursor, Extent, Head, Lane, Letter, Mark, Piece};
+        let all = [Chunk, Piece, Head, Lane, Cursor, Extent, Letter, Mark];
+        all.into_iter().find(|&kind| kind as u8 == code)
+    }
+}
 
 /// Why stored bytes could not be read back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -26,23 +60,28 @@ pub(super) enum CodecError {
     /// The bytes changed after they were written.
     #[error("its checksum does not match")]
     Checksum,
-    /// Written by a newer phosphod.
+    /// Not what this version writes.
     #[error("it has format {0}, which this version does not know")]
     Format(u8),
+    /// Something else stands in its place.
+    #[error("it is not what should stand there")]
+    Kind,
     /// The checksum is right and the content still makes no sense.
     #[error("its {0} makes no sense")]
     Malformed(&'static str),
 }
 
 /// Puts `head` and `raw` into one checked envelope.
-pub(super) fn seal(head: &[u8], raw: &[u8]) -> Vec<u8> {
-    let packed = (raw.len() >= MIN_COMPRESSED_BYTES).then(|| lz4_flex::block::compress(raw));
+pub(super) fn seal(kind: Kind, head: &[u8], raw: &[u8]) -> Vec<u8> {
+    let packed = (raw.len() >= MIN_COMPRESSED_BYTES && kind != Kind::Piece)
+        .then(|| lz4_flex::block::compress(raw));
     let (flags, stored) = match &packed {
         Some(packed) if packed.len() < raw.len() => (FLAG_LZ4, packed.as_slice()),
         _ => (0, raw),
     };
     let mut out = Vec::with_capacity(FIXED_BYTES + head.len() + stored.len() + CRC_BYTES);
-    out.extend([FORMAT, flags]);
+    out.extend(MAGIC);
+    out.extend([FORMAT, kind as u8, flags]);
     out.extend((head.len() as u16).to_be_bytes());
     out.extend((raw.len() as u32).to_be_bytes());
     out.extend((stored.len() as u32).to_be_bytes());
@@ -53,28 +92,39 @@ pub(super) fn seal(head: &[u8], raw: &[u8]) -> Vec<u8> {
     out
 }
 
-/// Checks an envelope and gives back its head and its body.
-pub(super) fn unseal(sealed: &[u8]) -> Result<(&[u8], Vec<u8>), CodecError> {
+/// Checks an envelope of a known kind and gives back its head and its body.
+pub(super) fn unseal(kind: Kind, sealed: &[u8]) -> Result<(&[u8], Vec<u8>), CodecError> {
+    let (found, head, raw) = open(sealed)?;
+    match found == kind {
+        true => Ok((head, raw)),
+        false => Err(CodecError::Kind),
+    }
+}
+
+/// Checks an envelope and gives back what it holds, its head and its body.
+pub(super) fn open(sealed: &[u8]) -> Result<(Kind, &[u8], Vec<u8>), CodecError> {
+    let len = sealed_len(sealed)?;
+    if len > sealed.len() {
+        return Err(CodecError::Truncated);
+    }
+    if len < sealed.len() {
+        return Err(CodecError::Malformed("length"));
+    }
     let (covered, crc) = sealed
         .split_last_chunk::<CRC_BYTES>()
         .ok_or(CodecError::Truncated)?;
-    let mut fields = Fields(covered);
-    let (Some(format), Some(flags), Some(head_len), Some(raw_len), Some(stored_len)) =
+    if crc32c::crc32c(covered) != u32::from_be_bytes(*crc) {
+        return Err(CodecError::Checksum);
+    }
+    let mut fields = Fields(&covered[4..]);
+    let (Some(kind), Some(flags), Some(head_len), Some(raw_len), Some(_)) =
         (fields.u8(), fields.u8(), fields.u16(), fields.u32(), fields.u32())
     else {
         return Err(CodecError::Truncated);
     };
-    if crc32c::crc32c(covered) != u32::from_be_bytes(*crc) {
-        return Err(CodecError::Checksum);
-    }
-    if format != FORMAT {
-        return Err(CodecError::Format(format));
-    }
+    let kind = Kind::of(kind).ok_or(CodecError::Kind)?;
     let head = fields.take(head_len as usize).ok_or(CodecError::Truncated)?;
-    let stored = fields.take(stored_len as usize).ok_or(CodecError::Truncated)?;
-    if !fields.0.is_empty() {
-        return Err(CodecError::Malformed("length"));
-    }
+    let stored = fields.0;
     let raw = match flags {
         0 => stored.to_vec(),
         FLAG_LZ4 => lz4_flex::block::decompress(stored, raw_len as usize)
@@ -84,7 +134,83 @@ pub(super) fn unseal(sealed: &[u8]) -> Result<(&[u8], Vec<u8>), CodecError> {
     if raw.len() != raw_len as usize {
         return Err(CodecError::Malformed("body length"));
     }
-    Ok((head, raw))
+    Ok((kind, head, raw))
+}
+
+/// How long the envelope is that starts here, if one does, going by its first bytes alone: nothing is checked yet.
+pub(super) fn sealed_len(start: &[u8]) -> Result<usize, CodecError> {
+    let mut fields = Fields(start);
+    if fields.take(MAGIC.len()) != Some(&MAGIC) {
+        return Err(CodecError::Malformed("beginning"));
+    }
+    let format = fields.u8().ok_or(CodecError::Truncated)?;
+    if format != FORMAT {
+        return Err(CodecError::Format(format));
+    }
+    let (Some(_), Some(_), Some(head), Some(_), Some(stored)) =
+        (fields.u8(), fields.u8(), fields.u16(), fields.u32(), fields.u32())
+    else {
+        return Err(CodecError::Truncated);
+    };
+    Ok(FIXED_BYTES + head as usize + stored as usize + CRC_BYTES)
+}
+
+/// Most pieces of one envelope: 65,535 of them hold about 1.5 GiB.
+const MAX_PIECES: usize = u16::MAX as usize;
+
+/// Cuts an envelope into values of at most `max_bytes`, each an envelope of its own. `id` is the sequence that the
+/// whole belongs to. One that fits is left as it is.
+pub(super) fn pieces(sealed: Vec<u8>, id: u64, max_bytes: usize) -> Vec<Vec<u8>> {
+    if sealed.len() <= max_bytes {
+        return vec![sealed];
+    }
+    let room = max_bytes - FIXED_BYTES - PIECE_HEAD_BYTES - CRC_BYTES;
+    let count = sealed.len().div_ceil(room).min(MAX_PIECES) as u16;
+    let cut = |(number, part): (u16, &[u8])| {
+        let mut head = Vec::with_capacity(PIECE_HEAD_BYTES);
+        head.extend(id.to_be_bytes());
+        head.extend(number.to_be_bytes());
+        head.extend(count.to_be_bytes());
+        seal(Kind::Piece, &head, part)
+    };
+    (0u16..).zip(sealed.chunks(room)).map(cut).collect()
+}
+
+/// Head of a piece: id u64, number u16, count u16.
+const PIECE_HEAD_BYTES: usize = 12;
+
+/// Which part of what a piece is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Piece {
+    /// What was given to [`pieces`].
+    pub(super) id: u64,
+    /// From 0 on.
+    pub(super) number: u16,
+    /// Pieces of the whole.
+    pub(super) count: u16,
+}
+
+impl Piece {
+    /// Reads the head of a piece.
+    pub(super) fn parse(head: &[u8]) -> Option<Piece> {
+        let mut fields = Fields(head);
+        let piece = Piece {
+            id: fields.u64()?,
+            number: fields.u16()?,
+            count: fields.u16()?,
+        };
+        (fields.0.is_empty() && piece.number < piece.count).then_some(piece)
+    }
+}
+
+/// Whether a value is a piece, and which; checks all of it.
+pub(super) fn as_piece(value: &[u8]) -> Result<Option<(Piece, Vec<u8>)>, CodecError> {
+    if value.get(4) != Some(&(Kind::Piece as u8)) {
+        return Ok(None);
+    }
+    let (head, part) = unseal(Kind::Piece, value)?;
+    let piece = Piece::parse(head).ok_or(CodecError::Malformed("piece"))?;
+    Ok(Some((piece, part)))
 }
 
 /// Reads big-endian fields from the front of a slice; `None` when it is too short.
@@ -169,27 +295,52 @@ mod tests {
         #[test]
         fn what_is_sealed_comes_out_again(head: Vec<u8>, raw: Vec<u8>, times in 1..20usize) {
             let raw = raw.repeat(times);
-            let sealed = seal(&head, &raw);
-            prop_assert_eq!(unseal(&sealed), Ok((head.as_slice(), raw)));
+            let sealed = seal(Kind::Chunk, &head, &raw);
+            prop_assert_eq!(sealed_len(&sealed), Ok(sealed.len()));
+            prop_assert_eq!(unseal(Kind::Chunk, &sealed), Ok((head.as_slice(), raw)));
+            prop_assert_eq!(unseal(Kind::Letter, &sealed), Err(CodecError::Kind));
         }
 
         #[test]
         fn any_flipped_bit_is_noticed(raw: Vec<u8>, at: prop::sample::Index, bit in 0..8u8) {
-            let mut sealed = seal(b"head", &raw);
+            let mut sealed = seal(Kind::Chunk, b"head", &raw);
             let at = at.index(sealed.len());
             sealed[at] ^= 1 << bit;
-            prop_assert!(unseal(&sealed).is_err());
+            prop_assert!(open(&sealed).is_err());
         }
 
         #[test]
         fn any_truncation_is_an_error(raw: Vec<u8>, at: prop::sample::Index) {
-            let sealed = seal(b"head", &raw);
-            prop_assert!(unseal(&sealed[..at.index(sealed.len())]).is_err());
+            let sealed = seal(Kind::Chunk, b"head", &raw);
+            prop_assert!(open(&sealed[..at.index(sealed.len())]).is_err());
         }
 
         #[test]
         fn garbage_is_an_error_and_never_a_panic(garbage: Vec<u8>) {
-            prop_assert!(unseal(&garbage).is_err());
+            prop_assert!(open(&garbage).is_err());
+        }
+
+        #[test]
+        fn pieces_are_short_and_join_to_the_whole(
+            raw in prop::collection::vec(any::<u8>(), 0..20_000), max in 100..3_000usize, id: u64,
+        ) {
+            let whole = seal(Kind::Chunk, b"head", &raw);
+            let mut joined = Vec::new();
+            let cut = pieces(whole.clone(), id, max);
+            for (number, value) in cut.iter().enumerate() {
+                prop_assert!(value.len() <= max);
+                match as_piece(value) {
+                    Ok(Some((piece, part))) => {
+                        prop_assert_eq!((piece.id, piece.number as usize, piece.count as usize), (id, number, cut.len()));
+                        joined.extend(part);
+                    }
+                    other => {
+                        prop_assert_eq!(other, Ok(None));
+                        joined.extend(value);
+                    }
+                }
+            }
+            prop_assert_eq!(joined, whole);
         }
 
         #[test]
@@ -202,12 +353,8 @@ mod tests {
 
     #[test]
     fn a_newer_format_is_named() {
-        let mut sealed = seal(b"", b"x");
-        sealed[0] = FORMAT + 1;
-        let covered = sealed.len() - CRC_BYTES;
-        let crc = crc32c::crc32c(&sealed[..covered]);
-        sealed.truncate(covered);
-        sealed.extend(crc.to_be_bytes());
-        assert_eq!(unseal(&sealed), Err(CodecError::Format(FORMAT + 1)));
+        let mut sealed = seal(Kind::Chunk, b"", b"x");
+        sealed[3] = FORMAT + 1;
+        assert_eq!(open(&sealed), Err(CodecError::Format(FORMAT + 1)));
     }
 }

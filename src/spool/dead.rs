@@ -1,5 +1,5 @@
 //! Dead letters: their own sled folder, in the order of acceptance, bounded by bytes and age.
-use super::codec::{CodecError, Fields, put_varint, seal, unseal};
+use super::codec::{self, CodecError, Fields, put_varint, seal, unseal};
 use super::disk::Disk;
 use super::durable::{Database, StorageError, Writes};
 use super::{DeadLetter, key, letter};
@@ -193,11 +193,11 @@ impl Totals {
         for number in [self.letters, self.bytes, self.evicted] {
             put_varint(&mut head, number);
         }
-        seal(&head, &[])
+        seal(codec::Kind::Head, &head, &[])
     }
 
     fn decode(sealed: &[u8]) -> Result<Totals, CodecError> {
-        let (head, _) = unseal(sealed)?;
+        let (head, _) = unseal(codec::Kind::Head, sealed)?;
         let mut fields = Fields(head);
         match (fields.varint(), fields.varint(), fields.varint()) {
             (Some(letters), Some(bytes), Some(evicted)) => Ok(Totals {

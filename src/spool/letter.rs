@@ -3,7 +3,7 @@
 //! Head of the envelope: lane kind u8, sequence u64, buried at u64 (wall clock, milliseconds since 1970). Body: project,
 //! reason, status, excerpt, attempts, and the record to the end.
 use super::chunk::{kind_code, kind_of};
-use super::codec::{CodecError, Fields, put_bytes, put_varint, seal, unseal};
+use super::codec::{self, CodecError, Fields, put_bytes, put_varint, seal, unseal};
 use super::{Burial, DeadLetter};
 use crate::ids::{Lane, ProjectId, Seq};
 
@@ -26,12 +26,12 @@ pub(super) fn encode(letter: &DeadLetter) -> Vec<u8> {
     }
     put_varint(&mut body, u64::from(burial.attempts));
     body.extend(&letter.record);
-    seal(&head, &body)
+    seal(codec::Kind::Letter, &head, &body)
 }
 
 /// Reads a dead letter and checks all of it.
 pub(super) fn decode(sealed: &[u8]) -> Result<DeadLetter, CodecError> {
-    let (head, body) = unseal(sealed)?;
+    let (head, body) = unseal(codec::Kind::Letter, sealed)?;
     parse(head, &body).ok_or(CodecError::Malformed("dead letter"))
 }
 
@@ -91,7 +91,7 @@ mod tests {
         fn a_sealed_body_that_is_no_letter_is_an_error_or_a_value_and_never_a_panic(
             head in prop::collection::vec(any::<u8>(), 0..20), body: Vec<u8>,
         ) {
-            let _ = decode(&seal(&head, &body));
+            let _ = decode(&seal(codec::Kind::Letter, &head, &body));
         }
     }
 }
