@@ -164,8 +164,8 @@ pub(super) fn pieces(sealed: Vec<u8>, id: u64, max_bytes: usize) -> Vec<Vec<u8>>
     if sealed.len() <= max_bytes {
         return vec![sealed];
     }
-    let room = max_bytes - FIXED_BYTES - PIECE_HEAD_BYTES - CRC_BYTES;
-    let count = sealed.len().div_ceil(room).min(MAX_PIECES) as u16;
+    let room = max_bytes - PIECE_BYTES;
+    let count = pieces_of(sealed.len(), max_bytes);
     let cut = |(number, part): (u16, &[u8])| {
         let mut head = Vec::with_capacity(PIECE_HEAD_BYTES);
         head.extend(id.to_be_bytes());
@@ -176,8 +176,18 @@ pub(super) fn pieces(sealed: Vec<u8>, id: u64, max_bytes: usize) -> Vec<Vec<u8>>
     (0u16..).zip(sealed.chunks(room)).map(cut).collect()
 }
 
+/// How many values [`pieces`] makes of an envelope of this length.
+pub(super) fn pieces_of(sealed_len: usize, max_bytes: usize) -> u16 {
+    match sealed_len <= max_bytes {
+        true => 1,
+        false => sealed_len.div_ceil(max_bytes - PIECE_BYTES).min(MAX_PIECES) as u16,
+    }
+}
+
 /// Head of a piece: id u64, number u16, count u16.
 const PIECE_HEAD_BYTES: usize = 12;
+/// A piece beside what it carries.
+const PIECE_BYTES: usize = FIXED_BYTES + PIECE_HEAD_BYTES + CRC_BYTES;
 
 /// Which part of what a piece is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

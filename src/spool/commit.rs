@@ -45,38 +45,49 @@ impl Owner {
         self.head.next_seq = plan.next_seq;
         self.hold_funerals(&plan)?;
 
-        let sealed = self.head.written >= GENERATION_BYTES || self.newest_is_in_the_way();
-        let snapshot = self.generations.newest().is_none() || sealed;
-        let generation = match self.generations.newest() {
-            Some(newest) if !snapshot => newest,
-            _ => self.generations.next(),
-        };
+        let generation = self.writable_generation()?;
         let mut writes = Writes::default();
-        let additions = plan.write(&mut writes, &self.lanes, now_ms);
+        let additions = plan.write(&mut writes, &self.lanes, generation, now_ms);
         let chunk_bytes = writes.bytes();
-        self.lanes.write(&mut writes, generation, &additions, snapshot);
-        let payload: u64 = additions.iter().map(|addition| addition.extent.bytes).sum();
-        let so_far = if snapshot { 0 } else { self.head.written };
+        self.lanes.write_changed(&mut writes, &additions);
+        let payload: u64 = additions.iter().map(|addition| addition.extent.live_bytes).sum();
         let head = Head {
             accepted: self.head.accepted + plan.accepted,
             dead: self.head.dead + plan.refused.len() as u64,
-            written: so_far + payload.max(chunk_bytes) + writes.bytes() - chunk_bytes,
+            written: self.head.written + payload.max(chunk_bytes) + writes.bytes() - chunk_bytes,
             ..self.head
         };
         writes.set(key::HEAD.to_vec(), &head.encode());
-        if snapshot {
-            self.generations.begin(writes)?;
-        } else {
-            self.generations.commit(writes)?;
-        }
+        self.generations.commit(writes)?;
 
         self.head = head;
         self.dirty_since = None;
-        self.lanes.committed(generation, &additions, now);
+        self.lanes.committed(&additions, now);
         self.publish_account();
         self.publish_lanes(additions.iter().map(|addition| addition.lane));
         self.remove_settled_generations();
         Ok(())
+    }
+
+    /// The generation that takes the next commit: a new one if there is none or the newest is to be sealed. The first
+    /// commit of a generation says how all stands, so that it alone is enough to start from.
+    fn writable_generation(&mut self) -> Result<u64, StorageError> {
+        let sealed = self.head.written >= GENERATION_BYTES || self.newest_is_in_the_way();
+        if let Some(newest) = self.generations.newest().filter(|_| !sealed) {
+            return Ok(newest);
+        }
+        let generation = self.generations.next();
+        let mut writes = Writes::default();
+        self.lanes.write_all(&mut writes);
+        let head = Head {
+            written: writes.bytes(),
+            ..self.head
+        };
+        writes.set(key::HEAD.to_vec(), &head.encode());
+        self.generations.begin(writes)?;
+        self.head = head;
+        self.lanes.committed(&[], Instant::now());
+        Ok(generation)
     }
 
     /// Puts the dead letters of refused and buried events on disk; only then do the buried ones leave their lanes.
@@ -89,7 +100,7 @@ impl Owner {
             .iter()
             .flat_map(|funeral| funeral.letters.iter().map(|(_, letter)| letter));
         let letters: Vec<_> = plan.refused.iter().chain(buried).cloned().collect();
-        self.bury_letters(&letters).map_err(StorageError)?;
+        self.bury_letters(&letters).map_err(StorageError::trouble)?;
         let mut touched = BTreeSet::new();
         for funeral in std::mem::take(&mut self.funerals) {
             for (lane, letter) in &funeral.letters {
@@ -109,7 +120,7 @@ impl Owner {
     /// Nothing is accepted for want of room, and the newest generation takes some up although nothing in it is live. No
     /// append will ever fill and so seal it: only a new one gives the space back.
     pub(super) fn newest_is_in_the_way(&self) -> bool {
-        let nothing_live = |id| self.lanes.live_in(id) == 0;
+        let nothing_live = |id| self.lanes.live_in(id).events == 0;
         self.room.full().is_some()
             && self.head.written >= WORTH_DELETING_BYTES
             && self.generations.newest().is_some_and(nothing_live)
@@ -120,7 +131,7 @@ impl Owner {
         let newest = self.generations.newest();
         let present = self.generations.present().iter().copied();
         let settled: Vec<u64> = present
-            .filter(|&id| Some(id) != newest && self.lanes.live_in(id) == 0)
+            .filter(|&id| Some(id) != newest && self.lanes.live_in(id).events == 0)
             .collect();
         for id in settled {
             if let Err(error) = self.generations.remove(id) {

@@ -46,15 +46,15 @@ impl DeadLetters {
         Ok(dead)
     }
 
-    fn database(&mut self) -> Result<&Database, StorageError> {
+    fn database(&mut self) -> Result<&mut Database, StorageError> {
         let db = match self.db.take() {
             Some(db) => db,
             None => {
-                let db = Database::open(&self.path, &self.disk)?;
+                let mut db = Database::open(&self.path, &self.disk)?;
                 if db.get(&key::HEAD)?.is_none() {
                     if db.was_begun() {
-                        return Err(StorageError(
-                            "the dead letters are damaged: their totals are gone".into(),
+                        return Err(StorageError::damaged(
+                            "the dead letters are damaged: their totals are gone",
                         ));
                     }
                     let mut writes = Writes::default();
@@ -97,13 +97,11 @@ impl DeadLetters {
         for dead_letter in letters {
             let sealed = letter::encode(dead_letter);
             let seq = dead_letter.seq.0;
-            writes.set_fragments(&sealed, |fragment| key::letter(seq, fragment));
-            writes.set(
-                key::age(dead_letter.buried_at_ms, seq),
-                &(sealed.len() as u64).to_be_bytes(),
-            );
+            let bytes = sealed.len() as u64;
+            writes.set_pieces(sealed, seq, |piece| key::letter(seq, piece));
+            writes.set(key::age(dead_letter.buried_at_ms, seq), &bytes.to_be_bytes());
             after.letters += 1;
-            after.bytes += sealed.len() as u64;
+            after.bytes += bytes;
             gone.insert(seq);
         }
         for kv in db.scan(&key::AGES) {
@@ -162,7 +160,7 @@ fn load(db: &Database, seq: Seq) -> Result<Option<Stored>, StorageError> {
         return Ok(None);
     }
     let letter =
-        letter::decode(&sealed).map_err(|e| StorageError(format!("dead letter {seq} is unreadable: {e}")))?;
+        letter::decode(&sealed).map_err(|e| StorageError::damaged(format!("dead letter {seq} is unreadable: {e}")))?;
     Ok(Some(Stored {
         letter,
         bytes: sealed.len(),
@@ -171,9 +169,8 @@ fn load(db: &Database, seq: Seq) -> Result<Option<Stored>, StorageError> {
 
 fn remove(writes: &mut Writes, old: &Stored, totals: &mut Totals) {
     let seq = old.letter.seq.0;
-    let fragments = old.bytes.div_ceil(key::MAX_VALUE_BYTES);
-    for fragment in 0..fragments {
-        writes.remove(key::letter(seq, fragment as u16));
+    for piece in 0..codec::pieces_of(old.bytes, key::MAX_VALUE_BYTES) {
+        writes.remove(key::letter(seq, piece));
     }
     writes.remove(key::age(old.letter.buried_at_ms, seq));
     totals.letters = totals.letters.saturating_sub(1);
@@ -183,8 +180,8 @@ fn remove(writes: &mut Writes, old: &Stored, totals: &mut Totals) {
 fn totals(db: &Database) -> Result<Totals, StorageError> {
     let stored = db
         .get(&key::HEAD)?
-        .ok_or_else(|| StorageError("the dead letters lost their totals".into()))?;
-    Totals::decode(&stored).map_err(|e| StorageError(format!("the totals of the dead letters: {e}")))
+        .ok_or_else(|| StorageError::damaged("the dead letters lost their totals"))?;
+    Totals::decode(&stored).map_err(|e| StorageError::damaged(format!("the totals of the dead letters: {e}")))
 }
 
 impl Totals {

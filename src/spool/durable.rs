@@ -1,6 +1,8 @@
 //! One sled folder, opened so that a panic is caught, and written so that a commit is on disk when it returns.
 use super::disk::{Disk, sync_folder};
-use super::key::{self, MAX_VALUE_BYTES};
+use super::codec;
+use super::key::MAX_VALUE_BYTES;
+use super::slots::{self, Slots};
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -15,18 +17,43 @@ const BEGUN: &str = "begun";
 
 /// What went wrong below, in one clause. Never holds event content.
 #[derive(Debug, Clone, thiserror::Error)]
-#[error("{0}")]
-pub(super) struct StorageError(pub(super) String);
+#[error("{reason}")]
+pub(super) struct StorageError {
+    reason: String,
+    /// What is stored is not what was written, so that trying again is of no use.
+    pub(super) damage: bool,
+}
+
+impl StorageError {
+    /// Something that may work again: the disk, or the machine.
+    pub(super) fn trouble(reason: impl Into<String>) -> StorageError {
+        StorageError {
+            reason: reason.into(),
+            damage: false,
+        }
+    }
+
+    /// Something that is stored is not what was written.
+    pub(super) fn damaged(reason: impl Into<String>) -> StorageError {
+        StorageError {
+            reason: reason.into(),
+            damage: true,
+        }
+    }
+}
 
 impl From<sled::Error> for StorageError {
     fn from(error: sled::Error) -> Self {
-        StorageError(error.to_string())
+        match error {
+            sled::Error::Io(_) => StorageError::trouble(error.to_string()),
+            _ => StorageError::damaged(error.to_string()),
+        }
     }
 }
 
 impl From<std::io::Error> for StorageError {
     fn from(error: std::io::Error) -> Self {
-        StorageError(error.to_string())
+        StorageError::trouble(error.to_string())
     }
 }
 
@@ -34,7 +61,15 @@ impl From<std::io::Error> for StorageError {
 #[derive(Default)]
 pub(super) struct Writes {
     batch: sled::Batch,
+    long: Vec<Long>,
     bytes: u64,
+}
+
+/// A value that goes into slots.
+struct Long {
+    key: Vec<u8>,
+    id: u64,
+    sealed: Vec<u8>,
 }
 
 impl Writes {
@@ -51,10 +86,16 @@ impl Writes {
         self.batch.remove(key);
     }
 
+    /// Puts a value of any length into slots, to be found under `key`. `id` names it among its neighbours.
+    pub(super) fn set_long(&mut self, key: Vec<u8>, id: u64, sealed: Vec<u8>) {
+        self.bytes += (key.len() + sealed.len()) as u64;
+        self.long.push(Long { key, id, sealed });
+    }
+
     /// Lays a value of any length over as many keys as it needs.
-    pub(super) fn set_fragments(&mut self, sealed: &[u8], key: impl Fn(u16) -> Vec<u8>) {
-        for (number, fragment) in key::fragments(sealed) {
-            self.set(key(number), fragment);
+    pub(super) fn set_pieces(&mut self, sealed: Vec<u8>, id: u64, key: impl Fn(u16) -> Vec<u8>) {
+        for (number, piece) in (0u16..).zip(codec::pieces(sealed, id, MAX_VALUE_BYTES)) {
+            self.set(key(number), &piece);
         }
     }
 
@@ -67,6 +108,8 @@ impl Writes {
 /// An open sled folder.
 pub(super) struct Database {
     db: sled::Db,
+    /// Found when first needed.
+    slots: Option<Slots>,
     /// Our own handle to sled's file: sled's flush alone does not survive a power cut (design.md section 3).
     file: File,
     path: PathBuf,
@@ -88,6 +131,7 @@ impl Database {
         make_private(path)?;
         Ok(Database {
             db,
+            slots: None,
             file,
             path: path.to_owned(),
             disk: disk.clone(),
@@ -96,10 +140,22 @@ impl Database {
 
     /// Applies the writes and returns once they would survive a power cut. After an error it is unknown
     /// whether they would: close the folder and trust it again only after reopening.
-    pub(super) fn commit(&self, writes: Writes) -> Result<(), StorageError> {
+    pub(super) fn commit(&mut self, writes: Writes) -> Result<(), StorageError> {
+        let Database { db, slots, .. } = self;
         guarded(|| {
-            self.db.apply_batch(writes.batch)?;
-            self.db.flush()
+            let mut batch = writes.batch;
+            if !writes.long.is_empty() {
+                let mut filling = match *slots {
+                    Some(slots) => slots,
+                    None => Slots::find(db)?,
+                };
+                for Long { key, id, sealed } in writes.long {
+                    filling.fill(db, &mut batch, key, id, sealed)?;
+                }
+                *slots = Some(filling);
+            }
+            db.apply_batch(batch)?;
+            db.flush()
         })?;
         (self.disk.sync_data)(&self.file)?;
         Ok(())
@@ -140,9 +196,9 @@ impl Database {
         std::iter::from_fn(move || guarded(|| found.next().transpose()).transpose())
     }
 
-    /// The last key that is not above `key`.
-    pub(super) fn floor(&self, key: &[u8]) -> Result<Option<sled::IVec>, StorageError> {
-        guarded(|| self.db.range(..=key).next_back().transpose()).map(|kv| kv.map(|(key, _)| key))
+    /// The last key that is not above `key`, with its value.
+    pub(super) fn floor(&self, key: &[u8]) -> Result<Option<(sled::IVec, sled::IVec)>, StorageError> {
+        guarded(|| self.db.range(..=key).next_back().transpose())
     }
 
     /// The first key that is not below `key`.
@@ -150,11 +206,25 @@ impl Database {
         guarded(|| self.db.range(key..).next().transpose()).map(|kv| kv.map(|(key, _)| key))
     }
 
-    /// Joins the fragments whose keys start with `prefix`.
+    /// What was put into slots, given the value under its key.
+    pub(super) fn long(&self, slot: &[u8], id: u64) -> Result<Vec<u8>, StorageError> {
+        let number = slot.try_into().map(u32::from_be_bytes);
+        let number = number.map_err(|_| StorageError::damaged("the number of a slot makes no sense"))?;
+        match catch_unwind(AssertUnwindSafe(|| slots::read(&self.db, number, id))) {
+            Ok(read) => read,
+            Err(_) => Err(gave_up()),
+        }
+    }
+
+    /// Joins the pieces whose keys start with `prefix`.
     pub(super) fn joined(&self, prefix: &[u8]) -> Result<Vec<u8>, StorageError> {
         let mut joined = Vec::new();
         for kv in self.scan(prefix) {
-            joined.extend_from_slice(&kv?.1);
+            let (_, value) = kv?;
+            match codec::as_piece(&value).map_err(|error| StorageError::damaged(error.to_string()))? {
+                Some((_, part)) => joined.extend(part),
+                None => joined.extend_from_slice(&value),
+            }
         }
         Ok(joined)
     }
@@ -178,8 +248,12 @@ pub(super) fn unmark_begun(folder: &Path) -> std::io::Result<()> {
 fn guarded<T>(work: impl FnOnce() -> sled::Result<T>) -> Result<T, StorageError> {
     match catch_unwind(AssertUnwindSafe(work)) {
         Ok(done) => Ok(done?),
-        Err(_) => Err(StorageError("sled gave up on damaged files".into())),
+        Err(_) => Err(gave_up()),
     }
+}
+
+fn gave_up() -> StorageError {
+    StorageError::damaged("sled gave up on damaged files")
 }
 
 /// Folder 0700, files 0600, whatever the umask was.

@@ -84,7 +84,7 @@ impl Generations {
         let id = self.next;
         self.next += 1;
         self.present.insert(id);
-        let made = self.open(id).and_then(|db| {
+        let made = self.open(id).and_then(|mut db| {
             db.commit(first)?;
             db.mark_begun()?;
             Ok(db)
@@ -105,9 +105,9 @@ impl Generations {
 
     /// Writes to the newest generation.
     pub(super) fn commit(&mut self, writes: Writes) -> Result<(), StorageError> {
-        match &self.newest {
+        match &mut self.newest {
             Some((_, db)) => db.commit(writes),
-            None => Err(StorageError("no generation is open".into())),
+            None => Err(StorageError::trouble("no generation is open")),
         }
     }
 
@@ -120,7 +120,7 @@ impl Generations {
 
     /// A generation to read from.
     pub(super) fn read(&mut self, id: u64) -> Result<&Database, StorageError> {
-        let none_open = || StorageError("no generation is open".into());
+        let none_open = || StorageError::trouble("no generation is open");
         if self.newest() == Some(id) {
             return self.newest.as_ref().map(|(_, db)| db).ok_or_else(none_open);
         }

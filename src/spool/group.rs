@@ -130,7 +130,13 @@ impl Plan {
     }
 
     /// Writes the chunks, and says what they add to each lane.
-    pub(super) fn write(&self, writes: &mut Writes, lanes: &Lanes, now_ms: u64) -> Vec<Addition> {
+    pub(super) fn write(
+        &self,
+        writes: &mut Writes,
+        lanes: &Lanes,
+        generation: u64,
+        now_ms: u64,
+    ) -> Vec<Addition> {
         let mut additions = Vec::with_capacity(self.runs.len());
         for (lane, first, records) in &self.runs {
             let kind = lanes.get(*lane).map_or(Kind::Log, |state| state.lane.kind);
@@ -145,19 +151,16 @@ impl Plan {
                     accepted_at_ms: now_ms,
                 };
                 let sealed = chunk::encode(&label, events);
-                writes.set_fragments(&sealed, |fragment| key::event(*lane, seq, fragment));
+                writes.set_long(key::event(*lane, seq), seq, sealed);
                 seq += events.len() as u64;
                 rest = after;
             }
-            let bytes = records.iter().map(|record| record.len() as u64).sum();
-            let events = records.len() as u64;
             let extent = Extent {
+                generation,
                 first: *first,
                 last: seq - 1,
-                events,
-                bytes,
-                ended: 0,
-                ended_bytes: 0,
+                live: records.len() as u64,
+                live_bytes: records.iter().map(|record| record.len() as u64).sum(),
             };
             additions.push(Addition { lane: *lane, extent });
         }

@@ -2,28 +2,24 @@
 //! keys sort as the numbers do.
 //!
 //! ```text
-//! generation:    'e' lane u32, sequence u64, fragment u16    a chunk
-//!                'f' 0 to 16                                 dividers, empty
+//! generation:    'e' lane u32, sequence u64                  slot of the chunk that starts there
+//!                's' slot u32                                a chunk or a piece of one; empty if not used yet
 //!                'm' 'h'                                     head: next sequence, ledger
 //!                'm' 'l' lane u32                            which lane that number is
 //!                'm' 'c' lane u32                            cursor of the lane
-//!                'm' 'x' lane u32, generation u64            what the lane has in a generation
-//! dead letters:  'd' sequence u64, fragment u16              a dead letter
+//!                'm' 'x' lane u32, sequence u64              what the lane has from there on
+//! dead letters:  'd' sequence u64, piece u16                 a dead letter
 //!                'a' buried at u64, sequence u64             by age: bytes on disk
 //!                'm' 'h'                                     totals
 //! ```
 
-/// Longest value that is given to sled. A leaf holds up to 17 values and is written whole; over a quarter of
+/// Longest value that is given to sled. A leaf holds up to 17 values and may be written whole; over a quarter of
 /// the segment it would go to `blobs/`, which sled never syncs (design.md section 3). 17 times this and the keys
 /// stay under a quarter of [`super::durable::SEGMENT_BYTES`].
 pub(super) const MAX_VALUE_BYTES: usize = 24 * 1024;
 
-/// Empty keys between chunks and the rest, as many as a leaf may hold: the keys that every commit changes must not share
-/// a leaf with chunks, or the chunks are rewritten with them.
-pub(super) const DIVIDERS: u8 = 17;
-
 const EVENT: u8 = b'e';
-const DIVIDER: u8 = b'f';
+const SLOT: u8 = b's';
 const META: u8 = b'm';
 const DEAD: u8 = b'd';
 const AGE: u8 = b'a';
@@ -34,6 +30,8 @@ pub(super) const HEAD: [u8; 2] = [META, b'h'];
 pub(super) const LANES: [u8; 2] = [META, b'l'];
 pub(super) const CURSORS: [u8; 2] = [META, b'c'];
 pub(super) const EXTENTS: [u8; 2] = [META, b'x'];
+/// What all slots start with.
+pub(super) const SLOTS: [u8; 1] = [SLOT];
 /// What all age entries start with.
 pub(super) const AGES: [u8; 1] = [AGE];
 
@@ -41,26 +39,29 @@ fn join(parts: &[&[u8]]) -> Vec<u8> {
     parts.concat()
 }
 
-/// Fragment of the chunk that starts with `seq`.
-pub(super) fn event(lane: u32, seq: u64, fragment: u16) -> Vec<u8> {
-    join(&[
-        &[EVENT],
-        &lane.to_be_bytes(),
-        &seq.to_be_bytes(),
-        &fragment.to_be_bytes(),
-    ])
+/// Where the chunk lies that starts with `seq`.
+pub(super) fn event(lane: u32, seq: u64) -> Vec<u8> {
+    join(&[&[EVENT], &lane.to_be_bytes(), &seq.to_be_bytes()])
 }
 
-/// A divider behind all chunks.
-pub(super) fn divider(number: u8) -> Vec<u8> {
-    vec![DIVIDER, number]
-}
-
-/// Lane, first sequence and fragment of an event key.
-pub(super) fn parse_event(key: &[u8]) -> Option<(u32, u64, u16)> {
+/// Lane and first sequence of an event key.
+pub(super) fn parse_event(key: &[u8]) -> Option<(u32, u64)> {
     let mut fields = super::codec::Fields(key.strip_prefix(&[EVENT])?);
-    let parsed = (fields.u32()?, fields.u64()?, fields.u16()?);
+    let parsed = (fields.u32()?, fields.u64()?);
     fields.0.is_empty().then_some(parsed)
+}
+
+/// A slot.
+pub(super) fn slot(number: u32) -> [u8; 5] {
+    let [a, b, c, d] = number.to_be_bytes();
+    [SLOT, a, b, c, d]
+}
+
+/// Number of a slot.
+pub(super) fn parse_slot(key: &[u8]) -> Option<u32> {
+    let mut fields = super::codec::Fields(key.strip_prefix(&[SLOT])?);
+    let number = fields.u32()?;
+    fields.0.is_empty().then_some(number)
 }
 
 /// Name of a lane.
@@ -73,17 +74,17 @@ pub(super) fn cursor(id: u32) -> Vec<u8> {
     join(&[&CURSORS, &id.to_be_bytes()])
 }
 
-/// Extent of a lane in a generation.
-pub(super) fn extent(id: u32, generation: u64) -> Vec<u8> {
-    join(&[&EXTENTS, &id.to_be_bytes(), &generation.to_be_bytes()])
+/// Extent of a lane that starts with a sequence.
+pub(super) fn extent(id: u32, first: u64) -> Vec<u8> {
+    join(&[&EXTENTS, &id.to_be_bytes(), &first.to_be_bytes()])
 }
 
-/// Fragment of a dead letter.
-pub(super) fn letter(seq: u64, fragment: u16) -> Vec<u8> {
-    join(&[&[DEAD], &seq.to_be_bytes(), &fragment.to_be_bytes()])
+/// Piece of a dead letter.
+pub(super) fn letter(seq: u64, piece: u16) -> Vec<u8> {
+    join(&[&[DEAD], &seq.to_be_bytes(), &piece.to_be_bytes()])
 }
 
-/// Sequence and fragment of a dead letter's key.
+/// Sequence and piece of a dead letter's key.
 pub(super) fn parse_letter(key: &[u8]) -> Option<(u64, u16)> {
     let mut fields = super::codec::Fields(key.strip_prefix(&[DEAD])?);
     let parsed = (fields.u64()?, fields.u16()?);
@@ -102,26 +103,18 @@ pub(super) fn parse_age(key: &[u8]) -> Option<(u64, u64)> {
     fields.0.is_empty().then_some(parsed)
 }
 
-/// Cuts a value into fragments that sled may be given. There is always at least one.
-pub(super) fn fragments(value: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
-    (0u16..).zip(value.chunks(MAX_VALUE_BYTES))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn keys_sort_as_their_numbers_do_and_read_back() {
-        let keys = [
-            event(1, 255, 9),
-            event(1, 256, 0),
-            event(1, 256, 1),
-            event(256, 1, 0),
-        ];
+        let keys = [event(1, 255), event(1, 256), event(256, 1)];
         assert!(keys.is_sorted());
-        assert_eq!(parse_event(&keys[2]), Some((1, 256, 1)));
+        assert_eq!(parse_event(&keys[1]), Some((1, 256)));
         assert_eq!(parse_event(&HEAD), None);
+        assert!(slot(255) < slot(256));
+        assert_eq!(parse_slot(&slot(7)), Some(7));
         assert_eq!(parse_letter(&letter(7, 3)), Some((7, 3)));
         assert_eq!(parse_age(&age(5, 6)), Some((5, 6)));
     }

@@ -23,6 +23,14 @@ pub(super) struct Addition {
     pub(super) extent: Extent,
 }
 
+/// What has not ended.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Live {
+    pub(super) events: u64,
+    /// Payload bytes.
+    pub(super) bytes: u64,
+}
+
 /// All lanes. A lane's number is its place in the list.
 #[derive(Default)]
 pub(super) struct Lanes {
@@ -34,8 +42,8 @@ pub(super) struct Lanes {
     extents: BTreeSet<(u32, u64)>,
     /// Lanes whose name is not durable yet.
     unnamed: BTreeSet<u32>,
-    /// Live events by generation.
-    live: BTreeMap<u64, u64>,
+    /// What has not ended, by generation.
+    live: BTreeMap<u64, Live>,
     live_bytes: u64,
     /// Lanes that could not be read, and when they are tried again.
     unreadable: BTreeMap<u32, Instant>,
@@ -44,11 +52,27 @@ pub(super) struct Lanes {
 impl Lanes {
     /// Adds a lane found on disk. Lanes must come in the order of their numbers.
     pub(super) fn recover(&mut self, lane: Lane, queue: LaneQueue) {
-        for (&generation, extent) in queue.extents() {
-            *self.live.entry(generation).or_default() += extent.live();
+        for extent in queue.extents().values() {
+            self.add_live(extent);
         }
         self.live_bytes += queue.live_bytes();
         self.push(lane, queue);
+    }
+
+    fn add_live(&mut self, extent: &Extent) {
+        let live = self.live.entry(extent.generation).or_default();
+        live.events += extent.live;
+        live.bytes += extent.live_bytes;
+    }
+
+    fn take_live(&mut self, generation: u64, events: u64, bytes: u64) {
+        if let Some(live) = self.live.get_mut(&generation) {
+            live.events = live.events.saturating_sub(events);
+            live.bytes = live.bytes.saturating_sub(bytes);
+            if live.events == 0 {
+                self.live.remove(&generation);
+            }
+        }
     }
 
     fn push(&mut self, lane: Lane, queue: LaneQueue) -> u32 {
@@ -109,7 +133,7 @@ impl Lanes {
 
     /// Events that have not ended, in all lanes.
     pub(super) fn live(&self) -> u64 {
-        self.live.values().sum()
+        self.live.values().map(|live| live.events).sum()
     }
 
     /// Their payload bytes.
@@ -117,9 +141,9 @@ impl Lanes {
         self.live_bytes
     }
 
-    /// Live events of a generation.
-    pub(super) fn live_in(&self, generation: u64) -> u64 {
-        self.live.get(&generation).copied().unwrap_or(0)
+    /// What has not ended in a generation.
+    pub(super) fn live_in(&self, generation: u64) -> Live {
+        self.live.get(&generation).copied().unwrap_or_default()
     }
 
     /// Ends a leased event; whether it was leased.
@@ -128,20 +152,28 @@ impl Lanes {
             return false;
         };
         let before = queue.live_bytes();
-        let Some(generation) = queue.settle(seq) else {
+        let Some((first, generation)) = queue.settle(seq) else {
             return false;
         };
         let ended_bytes = before - queue.live_bytes();
         self.live_bytes -= ended_bytes;
-        if let Some(live) = self.live.get_mut(&generation) {
-            *live -= 1;
-            if *live == 0 {
-                self.live.remove(&generation);
+        self.take_live(generation, 1, ended_bytes);
+        self.cursors.insert(number);
+        self.extents.insert((number, first));
+        true
+    }
+
+    /// What was moved on is durable in its new place.
+    pub(super) fn relocated(&mut self, number: u32, from: Extent, moved: Option<Extent>, rest: Option<Extent>) {
+        self.take_live(from.generation, from.live, from.live_bytes);
+        for extent in moved.iter().chain(&rest) {
+            self.add_live(extent);
+        }
+        if let Some(state) = self.get_mut(number) {
+            for first in state.queue.relocate(from.first, moved, rest) {
+                self.extents.insert((number, first));
             }
         }
-        self.cursors.insert(number);
-        self.extents.insert((number, generation));
-        true
     }
 
     /// Sequences below this may be given out: for feedback those before the first log of the project that has not
@@ -191,69 +223,61 @@ impl Lanes {
         }
     }
 
-    /// Writes what the next commit must say about lanes: everything at the start of a generation, else what changed.
-    pub(super) fn write(&self, writes: &mut Writes, generation: u64, additions: &[Addition], snapshot: bool) {
-        if snapshot {
-            self.write_all(writes);
-        } else {
-            self.write_changed(writes);
+    /// Writes all that there is to say about lanes, for the start of a generation.
+    pub(super) fn write_all(&self, writes: &mut Writes) {
+        for (number, state) in (0u32..).zip(&self.list) {
+            writes.set(key::lane(number), &encode_lane(number, &state.lane));
+            writes.set(key::cursor(number), &state.queue.cursor(None).encode(number));
+            for extent in state.queue.extents().values() {
+                writes.set(key::extent(number, extent.first), &extent.encode(number));
+            }
+        }
+    }
+
+    /// Writes what changed since the last commit, and what the next one adds.
+    pub(super) fn write_changed(&self, writes: &mut Writes, additions: &[Addition]) {
+        for &number in &self.unnamed {
+            if let Some(state) = self.get(number) {
+                writes.set(key::lane(number), &encode_lane(number, &state.lane));
+            }
+        }
+        for &number in &self.cursors {
+            if let Some(state) = self.get(number) {
+                writes.set(key::cursor(number), &state.queue.cursor(None).encode(number));
+            }
+        }
+        for &(number, first) in &self.extents {
+            match self
+                .get(number)
+                .and_then(|state| state.queue.extents().get(&first))
+            {
+                Some(extent) => writes.set(key::extent(number, first), &extent.encode(number)),
+                None => writes.remove(key::extent(number, first)),
+            }
         }
         for addition in additions {
             let Some(state) = self.get(addition.lane) else {
                 continue;
             };
-            let extent = state.queue.extent_with(generation, &addition.extent);
-            writes.set(key::extent(addition.lane, generation), &extent.encode());
+            let extent = state.queue.appended(&addition.extent);
+            writes.set(key::extent(addition.lane, extent.first), &extent.encode(addition.lane));
             if state.queue.unread().is_none() {
                 let cursor = state.queue.cursor(Some(addition.extent.first));
-                writes.set(key::cursor(addition.lane), &cursor.encode());
+                writes.set(key::cursor(addition.lane), &cursor.encode(addition.lane));
             }
         }
     }
 
-    fn write_all(&self, writes: &mut Writes) {
-        (0..key::DIVIDERS).for_each(|n| writes.set(key::divider(n), &[]));
-        for (number, state) in (0u32..).zip(&self.list) {
-            writes.set(key::lane(number), &encode_lane(&state.lane));
-            writes.set(key::cursor(number), &state.queue.cursor(None).encode());
-            for (&generation, extent) in state.queue.extents() {
-                writes.set(key::extent(number, generation), &extent.encode());
-            }
-        }
-    }
-
-    fn write_changed(&self, writes: &mut Writes) {
-        for &number in &self.unnamed {
-            if let Some(state) = self.get(number) {
-                writes.set(key::lane(number), &encode_lane(&state.lane));
-            }
-        }
-        for &number in &self.cursors {
-            if let Some(state) = self.get(number) {
-                writes.set(key::cursor(number), &state.queue.cursor(None).encode());
-            }
-        }
-        for &(number, generation) in &self.extents {
-            match self
-                .get(number)
-                .and_then(|state| state.queue.extents().get(&generation))
-            {
-                Some(extent) => writes.set(key::extent(number, generation), &extent.encode()),
-                None => writes.remove(key::extent(number, generation)),
-            }
-        }
-    }
-
-    /// What [`Lanes::write`] wrote is durable.
-    pub(super) fn committed(&mut self, generation: u64, additions: &[Addition], now: Instant) {
+    /// What was written is durable.
+    pub(super) fn committed(&mut self, additions: &[Addition], now: Instant) {
         self.cursors.clear();
         self.extents.clear();
         self.unnamed.clear();
         for addition in additions {
-            *self.live.entry(generation).or_default() += addition.extent.events;
-            self.live_bytes += addition.extent.bytes;
+            self.add_live(&addition.extent);
+            self.live_bytes += addition.extent.live_bytes;
             if let Some(state) = self.get_mut(addition.lane) {
-                state.queue.append(generation, &addition.extent, now);
+                state.queue.append(&addition.extent, now);
             }
         }
     }

@@ -7,7 +7,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 /// Version of the folder's layout. An older one is migrated, a newer one refused.
-pub(super) const FORMAT: u32 = 1;
+pub(super) const FORMAT: u32 = 2;
 /// What the `format` file says before the number.
 const FORMAT_PREFIX: &str = "phosphod data folder, format ";
 

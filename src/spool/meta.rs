@@ -3,7 +3,7 @@
 //! A snapshot of all of it goes into the first batch of each generation, and whatever changed into every later
 //! batch, so that the newest generation alone is enough to start from.
 use super::chunk::{kind_code, kind_of};
-use super::codec::{CodecError, Fields, put_bytes, put_varint, seal, unseal};
+use super::codec::{CodecError, Fields, Kind, put_bytes, put_varint, seal, unseal};
 use crate::ids::{Lane, ProjectId};
 use std::collections::BTreeSet;
 
@@ -31,42 +31,28 @@ pub(super) struct Cursor {
     pub(super) open: BTreeSet<u64>,
 }
 
-/// What one lane has in one generation.
+/// Consecutive events of a lane that lie in the same generation, as far as they have not ended.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Extent {
-    /// Its first event there.
+    /// Where they lie.
+    pub(super) generation: u64,
+    /// Not above the first of them.
     pub(super) first: u64,
-    /// Its last event there.
+    /// The last of them, or later.
     pub(super) last: u64,
-    /// Events there, ended ones included.
-    pub(super) events: u64,
+    /// How many have not ended.
+    pub(super) live: u64,
     /// Their payload bytes.
-    pub(super) bytes: u64,
-    /// Events that have ended.
-    pub(super) ended: u64,
-    /// Their payload bytes.
-    pub(super) ended_bytes: u64,
+    pub(super) live_bytes: u64,
 }
 
 impl Extent {
-    /// Events that have not ended.
-    pub(super) fn live(&self) -> u64 {
-        self.events - self.ended
-    }
-
-    /// Payload bytes of the events that have not ended.
-    pub(super) fn live_bytes(&self) -> u64 {
-        self.bytes - self.ended_bytes
-    }
-
-    /// This extent with later events added.
+    /// This extent with others added that follow it in the same generation.
     pub(super) fn extended(self, by: &Extent) -> Extent {
-        let first = if self.events == 0 { by.first } else { self.first };
         Extent {
-            first,
             last: by.last,
-            events: self.events + by.events,
-            bytes: self.bytes + by.bytes,
+            live: self.live + by.live,
+            live_bytes: self.live_bytes + by.live_bytes,
             ..self
         }
     }
@@ -74,7 +60,7 @@ impl Extent {
 
 impl Head {
     pub(super) fn encode(&self) -> Vec<u8> {
-        seal_numbers(&[
+        seal_numbers(Kind::Head, &[
             self.next_seq,
             self.accepted,
             self.delivered,
@@ -85,7 +71,7 @@ impl Head {
     }
 
     pub(super) fn decode(sealed: &[u8]) -> Result<Head, CodecError> {
-        let [next_seq, accepted, delivered, dead, dropped, written] = unseal_numbers(sealed)?;
+        let [next_seq, accepted, delivered, dead, dropped, written] = unseal_numbers(Kind::Head, sealed)?;
         Ok(Head {
             next_seq,
             accepted,
@@ -98,37 +84,43 @@ impl Head {
 }
 
 impl Extent {
-    pub(super) fn encode(&self) -> Vec<u8> {
-        seal_numbers(&[
+    pub(super) fn encode(&self, lane: u32) -> Vec<u8> {
+        seal_numbers(Kind::Extent, &[
+            u64::from(lane),
+            self.generation,
             self.first,
             self.last,
-            self.events,
-            self.bytes,
-            self.ended,
-            self.ended_bytes,
+            self.live,
+            self.live_bytes,
         ])
     }
 
-    pub(super) fn decode(sealed: &[u8]) -> Result<Extent, CodecError> {
-        let [first, last, events, bytes, ended, ended_bytes] = unseal_numbers(sealed)?;
-        if first > last || ended > events || ended_bytes > bytes {
-            return Err(CodecError::Malformed("extent"));
+    /// Number of the lane and the extent.
+    pub(super) fn decode(sealed: &[u8]) -> Result<(u32, Extent), CodecError> {
+        let [lane, generation, first, last, live, live_bytes] = unseal_numbers(Kind::Extent, sealed)?;
+        let malformed = CodecError::Malformed("extent");
+        if first > last || live > last - first + 1 {
+            return Err(malformed);
         }
-        Ok(Extent {
-            first,
-            last,
-            events,
-            bytes,
-            ended,
-            ended_bytes,
-        })
+        let lane = u32::try_from(lane).map_err(|_| malformed)?;
+        Ok((
+            lane,
+            Extent {
+                generation,
+                first,
+                last,
+                live,
+                live_bytes,
+            },
+        ))
     }
 }
 
 impl Cursor {
     /// `next`, then runs of consecutive open events, each as the gap before it and its length less one.
-    pub(super) fn encode(&self) -> Vec<u8> {
+    pub(super) fn encode(&self, lane: u32) -> Vec<u8> {
         let mut head = Vec::new();
+        put_varint(&mut head, u64::from(lane));
         put_varint(&mut head, self.next);
         let mut body = Vec::new();
         let mut open = self.open.iter().copied().peekable();
@@ -142,13 +134,16 @@ impl Cursor {
             put_varint(&mut body, end - start - 1);
             after = end;
         }
-        seal(&head, &body)
+        seal(Kind::Cursor, &head, &body)
     }
 
-    pub(super) fn decode(sealed: &[u8]) -> Result<Cursor, CodecError> {
-        let (head, body) = unseal(sealed)?;
+    /// Number of the lane and its cursor.
+    pub(super) fn decode(sealed: &[u8]) -> Result<(u32, Cursor), CodecError> {
+        let (head, body) = unseal(Kind::Cursor, sealed)?;
         let malformed = CodecError::Malformed("cursor");
-        let next = Fields(head).varint().ok_or(malformed)?;
+        let mut head = Fields(head);
+        let lane = head.varint().and_then(|n| u32::try_from(n).ok()).ok_or(malformed)?;
+        let next = head.varint().ok_or(malformed)?;
         let mut open = BTreeSet::new();
         let mut fields = Fields(&body);
         let mut after = 0u64;
@@ -166,38 +161,40 @@ impl Cursor {
             open.extend(start..end);
             after = end;
         }
-        Ok(Cursor { next, open })
+        Ok((lane, Cursor { next, open }))
     }
 }
 
 /// Writes the name of a lane.
-pub(super) fn encode_lane(lane: &Lane) -> Vec<u8> {
-    let mut head = vec![kind_code(lane.kind)];
+pub(super) fn encode_lane(number: u32, lane: &Lane) -> Vec<u8> {
+    let mut head = number.to_be_bytes().to_vec();
+    head.push(kind_code(lane.kind));
     put_bytes(&mut head, lane.project.as_str().as_bytes());
-    seal(&head, &[])
+    seal(Kind::Lane, &head, &[])
 }
 
-/// Reads the name of a lane.
-pub(super) fn decode_lane(sealed: &[u8]) -> Result<Lane, CodecError> {
-    let (head, _) = unseal(sealed)?;
+/// Reads the number and the name of a lane.
+pub(super) fn decode_lane(sealed: &[u8]) -> Result<(u32, Lane), CodecError> {
+    let (head, _) = unseal(Kind::Lane, sealed)?;
     let mut fields = Fields(head);
-    let lane = fields.u8().and_then(kind_of).and_then(|kind| {
+    let parsed = fields.u32().and_then(|number| {
+        let kind = kind_of(fields.u8()?)?;
         let project = ProjectId::new(fields.text()?).ok()?;
-        Some(Lane { project, kind })
+        Some((number, Lane { project, kind }))
     });
-    lane.ok_or(CodecError::Malformed("lane"))
+    parsed.ok_or(CodecError::Malformed("lane"))
 }
 
-fn seal_numbers(numbers: &[u64]) -> Vec<u8> {
+fn seal_numbers(kind: Kind, numbers: &[u64]) -> Vec<u8> {
     let mut head = Vec::new();
     for &number in numbers {
         put_varint(&mut head, number);
     }
-    seal(&head, &[])
+    seal(kind, &head, &[])
 }
 
-fn unseal_numbers<const N: usize>(sealed: &[u8]) -> Result<[u64; N], CodecError> {
-    let (head, _) = unseal(sealed)?;
+fn unseal_numbers<const N: usize>(kind: Kind, sealed: &[u8]) -> Result<[u64; N], CodecError> {
+    let (head, _) = unseal(kind, sealed)?;
     let mut fields = Fields(head);
     let mut numbers = [0; N];
     for number in &mut numbers {
@@ -209,21 +206,25 @@ fn unseal_numbers<const N: usize>(sealed: &[u8]) -> Result<[u64; N], CodecError>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::Kind;
+    use crate::ids;
     use proptest::prelude::*;
 
     proptest! {
         #[test]
         fn a_cursor_comes_back_as_it_was(open in prop::collection::btree_set(1..2_000u64, 0..300)) {
             let cursor = Cursor { next: 2_000, open };
-            prop_assert_eq!(Cursor::decode(&cursor.encode()), Ok(cursor));
+            prop_assert_eq!(Cursor::decode(&cursor.encode(7)), Ok((7, cursor)));
         }
 
         #[test]
         fn garbage_in_the_envelope_is_an_error_or_a_value_and_never_a_panic(head: Vec<u8>, body: Vec<u8>) {
-            let sealed = seal(&head, &body);
-            let _ = (Head::decode(&sealed), Extent::decode(&sealed), decode_lane(&sealed));
-            if let Ok(cursor) = Cursor::decode(&seal(&[0xff, 0x0f], &body)) {
+            let sealed = |kind| seal(kind, &head, &body);
+            let _ = (
+                Head::decode(&sealed(Kind::Head)),
+                Extent::decode(&sealed(Kind::Extent)),
+                decode_lane(&sealed(Kind::Lane)),
+            );
+            if let Ok((_, cursor)) = Cursor::decode(&seal(Kind::Cursor, &[1, 0xff, 0x0f], &body)) {
                 prop_assert!(cursor.open.iter().all(|&seq| seq < cursor.next));
             }
         }
@@ -241,19 +242,18 @@ mod tests {
         };
         assert_eq!(Head::decode(&head.encode()), Ok(head));
         let extent = Extent {
+            generation: 3,
             first: 1,
             last: 9,
-            events: 5,
-            bytes: 500,
-            ended: 2,
-            ended_bytes: 200,
+            live: 5,
+            live_bytes: 500,
         };
-        assert_eq!(Extent::decode(&extent.encode()), Ok(extent));
+        assert_eq!(Extent::decode(&extent.encode(u32::MAX)), Ok((u32::MAX, extent)));
         let lane = Lane {
             project: ProjectId::new("prøject/1").unwrap(),
-            kind: Kind::Feedback,
+            kind: ids::Kind::Feedback,
         };
-        assert_eq!(decode_lane(&encode_lane(&lane)), Ok(lane));
+        assert_eq!(decode_lane(&encode_lane(5, &lane)), Ok((5, lane)));
     }
 
     #[test]
@@ -268,6 +268,6 @@ mod tests {
         .take(crate::spool::queue::MAX_OPEN)
         .collect();
         let cursor = Cursor { next: seq + 1, open };
-        assert!(cursor.encode().len() <= crate::spool::key::MAX_VALUE_BYTES);
+        assert!(cursor.encode(u32::MAX).len() <= crate::spool::key::MAX_VALUE_BYTES);
     }
 }

@@ -41,6 +41,7 @@ mod queue;
 mod read;
 mod recovery;
 mod room;
+mod slots;
 #[cfg(test)]
 mod tests;
 mod view;

@@ -14,7 +14,7 @@ const MAX_ARRIVALS: usize = 64;
 /// A lane's state.
 #[derive(Debug, Default)]
 pub(super) struct LaneQueue {
-    /// What has not ended, by generation. An extent of which all has ended is not kept.
+    /// What has not ended, by first sequence. They do not overlap, and one of which all has ended is not kept.
     extents: BTreeMap<u64, Extent>,
     /// Leased events and their payload bytes.
     leased: BTreeMap<u64, u32>,
@@ -33,15 +33,16 @@ pub(super) struct LaneQueue {
 }
 
 impl LaneQueue {
-    /// A lane as the newest generation describes it. What is open was leased by a process that is gone.
+    /// A lane as the newest generation describes it. What is open was leased by a process that is gone. Open events
+    /// outside every extent have ended with it.
     pub(super) fn recovered(cursor: Cursor, extents: BTreeMap<u64, Extent>, now: Instant) -> LaneQueue {
         let mut queue = LaneQueue {
             released: cursor.open,
             end: cursor.next,
             ..LaneQueue::default()
         };
-        queue.live = extents.values().map(Extent::live).sum();
-        queue.live_bytes = extents.values().map(Extent::live_bytes).sum();
+        queue.live = extents.values().map(|x| x.live).sum();
+        queue.live_bytes = extents.values().map(|x| x.live_bytes).sum();
         if let Some(last) = extents.values().map(|x| x.last).max() {
             queue.end = queue.end.max(last + 1);
             queue.arrivals.push_back((last, now));
@@ -55,14 +56,14 @@ impl LaneQueue {
         queue
     }
 
-    /// Adds events that are durable in `generation`, behind all others.
-    pub(super) fn append(&mut self, generation: u64, added: &Extent, now: Instant) {
-        let extent = self.extents.entry(generation).or_default();
-        *extent = extent.extended(added);
+    /// Adds events that are durable, behind all others.
+    pub(super) fn append(&mut self, added: &Extent, now: Instant) {
+        let extent = self.appended(added);
+        self.extents.insert(extent.first, extent);
         self.unread.get_or_insert(added.first);
         self.end = added.last + 1;
-        self.live += added.events;
-        self.live_bytes += added.bytes;
+        self.live += added.live;
+        self.live_bytes += added.live_bytes;
         let full = self.arrivals.len() >= MAX_ARRIVALS;
         match self.arrivals.back_mut() {
             Some(last) if full => last.0 = added.last,
@@ -70,13 +71,36 @@ impl LaneQueue {
         }
     }
 
-    /// The extent in `generation` as it will be with `added`.
-    pub(super) fn extent_with(&self, generation: u64, added: &Extent) -> Extent {
-        self.extents
-            .get(&generation)
-            .copied()
-            .unwrap_or_default()
-            .extended(added)
+    /// The lane's last extent as it will be with `added`: the same one, if that lies in the same generation.
+    pub(super) fn appended(&self, added: &Extent) -> Extent {
+        match self.extents.last_key_value() {
+            Some((_, last)) if last.generation == added.generation => last.extended(added),
+            _ => *added,
+        }
+    }
+
+    /// Puts `moved` in the place of the head of the extent that starts with `from`: `rest` is what stays there. Gives the
+    /// first sequences of all extents that changed or went.
+    pub(super) fn relocate(&mut self, from: u64, moved: Option<Extent>, rest: Option<Extent>) -> Vec<u64> {
+        let mut touched = vec![from];
+        self.extents.remove(&from);
+        for extent in [moved, rest].into_iter().flatten() {
+            let before = self.extents.range(..extent.first).next_back();
+            let joined = match before {
+                Some((_, before)) if before.generation == extent.generation => before.extended(&extent),
+                _ => extent,
+            };
+            touched.push(joined.first);
+            self.extents.insert(joined.first, joined);
+        }
+        touched
+    }
+
+    /// Whether an event within an extent has not ended.
+    pub(super) fn is_live(&self, seq: u64) -> bool {
+        self.unread.is_some_and(|first| seq >= first)
+            || self.leased.contains_key(&seq)
+            || self.released.contains(&seq)
     }
 
     /// What is to be written about the lane, given the first event that is being added to it.
@@ -88,20 +112,20 @@ impl LaneQueue {
         }
     }
 
-    /// Generations in which the lane has something that has not ended.
+    /// Where the lane's events lie, in their order.
     pub(super) fn extents(&self) -> &BTreeMap<u64, Extent> {
         &self.extents
     }
 
-    /// Where an event that has not ended lies: its generation and the lane's last event there.
-    pub(super) fn place(&self, seq: u64) -> Option<(u64, u64)> {
-        let (&generation, extent) = self.extents.iter().find(|(_, x)| seq <= x.last)?;
-        (seq >= extent.first).then_some((generation, extent.last))
+    /// Where an event that has not ended lies.
+    pub(super) fn place(&self, seq: u64) -> Option<Extent> {
+        let (_, extent) = self.extents.range(..=seq).next_back()?;
+        (seq <= extent.last).then_some(*extent)
     }
 
-    /// The lane's first event in any generation after this one.
-    pub(super) fn first_after(&self, generation: u64) -> Option<u64> {
-        self.extents.range(generation + 1..).next().map(|(_, x)| x.first)
+    /// The first sequence of the extent after the one that starts with `first`.
+    pub(super) fn first_after(&self, first: u64) -> Option<u64> {
+        self.extents.range(first + 1..).next().map(|(&first, _)| first)
     }
 
     /// The first event that has not ended: what holds back later feedback.
@@ -157,20 +181,20 @@ impl LaneQueue {
         }
     }
 
-    /// Ends a leased event and gives its generation; `None` if it was not leased.
-    pub(super) fn settle(&mut self, seq: u64) -> Option<u64> {
+    /// Ends a leased event. Gives the first sequence of its extent, and its generation; `None` if it was not leased.
+    pub(super) fn settle(&mut self, seq: u64) -> Option<(u64, u64)> {
         let bytes = u64::from(self.leased.remove(&seq)?);
         self.leased_bytes -= bytes;
-        let (generation, _) = self.place(seq)?;
+        let place = self.place(seq)?;
         self.live -= 1;
         self.live_bytes -= bytes;
-        let extent = self.extents.get_mut(&generation)?;
-        extent.ended += 1;
-        extent.ended_bytes += bytes;
-        if extent.live() == 0 {
-            self.extents.remove(&generation);
+        let extent = self.extents.get_mut(&place.first)?;
+        extent.live = extent.live.saturating_sub(1);
+        extent.live_bytes = extent.live_bytes.saturating_sub(bytes);
+        if extent.live == 0 {
+            self.extents.remove(&place.first);
         }
-        Some(generation)
+        Some((place.first, place.generation))
     }
 
     /// Events that have not ended.
@@ -214,13 +238,13 @@ impl LaneQueue {
 mod tests {
     use super::*;
 
-    fn added(first: u64, last: u64, bytes: u64) -> Extent {
+    fn added(generation: u64, first: u64, last: u64, live_bytes: u64) -> Extent {
         Extent {
+            generation,
             first,
             last,
-            events: last - first + 1,
-            bytes,
-            ..Extent::default()
+            live: last - first + 1,
+            live_bytes,
         }
     }
 
@@ -228,8 +252,8 @@ mod tests {
     fn the_cursor_names_what_is_open_and_recovers_to_the_same_state() {
         let now = Instant::now();
         let mut queue = LaneQueue::default();
-        queue.append(1, &added(1, 3, 30), now);
-        queue.append(2, &added(7, 8, 20), now);
+        queue.append(&added(1, 1, 3, 30), now);
+        queue.append(&added(2, 7, 8, 20), now);
         queue.lease([(1, 10), (2, 10), (3, 10)].into_iter(), Some(7));
         queue.settle(2);
         queue.release(3, now);
@@ -259,7 +283,7 @@ mod tests {
     fn a_gate_hides_what_stands_behind_it() {
         let now = Instant::now();
         let mut queue = LaneQueue::default();
-        queue.append(1, &added(10, 12, 3), now);
+        queue.append(&added(1, 10, 12, 3), now);
         assert_eq!(queue.ready(10), Ready::default());
         assert_eq!(queue.ready(12).events, 2);
         assert_eq!(queue.ready(u64::MAX).events, 3);
@@ -268,11 +292,30 @@ mod tests {
     #[test]
     fn an_extent_leaves_with_its_last_event() {
         let mut queue = LaneQueue::default();
-        queue.append(4, &added(1, 1, 5), Instant::now());
+        queue.append(&added(4, 1, 1, 5), Instant::now());
         queue.lease([(1, 5)].into_iter(), None);
-        assert_eq!(queue.settle(1), Some(4));
+        assert_eq!(queue.settle(1), Some((1, 4)));
         assert!(queue.extents().is_empty());
         assert_eq!(queue.settle(1), None);
         assert_eq!((queue.live(), queue.cursor(None).next), (0, 2));
+    }
+
+    #[test]
+    fn what_is_moved_on_keeps_its_place_in_the_lane() {
+        let now = Instant::now();
+        let mut queue = LaneQueue::default();
+        queue.append(&added(1, 1, 10, 100), now);
+        queue.append(&added(2, 20, 29, 100), now);
+        queue.append(&added(5, 40, 49, 100), now);
+        let (moved, rest) = (added(5, 1, 4, 40), added(1, 5, 10, 60));
+        assert_eq!(queue.relocate(1, Some(moved), Some(rest)), [1, 1, 5]);
+        assert_eq!((queue.place(4), queue.place(5)), (Some(moved), Some(rest)));
+        assert_eq!(queue.first_after(1), Some(5));
+        // The rest follows: one extent again, since nothing lies between in another generation.
+        assert_eq!(queue.relocate(5, Some(added(5, 5, 10, 60)), None), [5, 1]);
+        assert_eq!(queue.place(10), Some(added(5, 1, 10, 100)));
+        assert_eq!(queue.place(15), None);
+        assert_eq!(queue.first_after(1), Some(20));
+        assert_eq!((queue.live(), queue.live_bytes()), (30, 300));
     }
 }

@@ -3,6 +3,7 @@ use super::chunk::{self, Chunk};
 use super::durable::StorageError;
 use super::key;
 use super::lease::Leased;
+use super::meta::Extent;
 use super::owner::Owner;
 use crate::batch::Limits;
 use crate::ids::Lane;
@@ -104,7 +105,7 @@ impl Owner {
     fn find(&mut self, number: u32, limits: &Limits) -> Result<Found, StorageError> {
         let gate = self.lanes.gate(number);
         let Some(queue) = self.lanes.get(number).map(|state| &state.queue) else {
-            return Err(StorageError("the lane is unknown".into()));
+            return Err(StorageError::trouble("the lane is unknown"));
         };
         let released: Vec<u64> = queue
             .released()
@@ -134,7 +135,7 @@ impl Owner {
         while let Some(first) = found.unread.filter(|&seq| seq < gate && room > 0)
             && !found.is_enough(limits)
         {
-            let (chunk, generation) = match self.chunk(number, first) {
+            let (chunk, extent) = match self.chunk(number, first) {
                 Ok(read) => read,
                 Err(_) if !found.events.is_empty() => return Ok(found),
                 Err(error) => return Err(error),
@@ -148,50 +149,63 @@ impl Owner {
             found.unread = if seq < chunk.end() {
                 Some(seq)
             } else {
-                self.following(number, generation, seq)?
+                self.following(number, extent, seq)?
             };
         }
         Ok(found)
     }
 
-    /// The chunk that holds an event, and its generation.
-    fn chunk(&mut self, number: u32, seq: u64) -> Result<(Arc<Chunk>, u64), StorageError> {
+    /// The chunk that holds an event, and the extent that it is in.
+    fn chunk(&mut self, number: u32, seq: u64) -> Result<(Arc<Chunk>, Extent), StorageError> {
         let place = self.lanes.get(number).and_then(|state| state.queue.place(seq));
-        let (generation, _) = place.ok_or_else(|| damaged(seq, "no generation holds it"))?;
+        let extent = place.ok_or_else(|| damaged(seq, "no generation holds it"))?;
         if let Some(chunk) = self.cache.get(number, seq) {
-            return Ok((chunk, generation));
+            return Ok((chunk, extent));
         }
-        let db = self.generations.read(generation)?;
-        let last = db.floor(&key::event(number, seq, u16::MAX))?;
-        let (lane, first, _) = last
-            .and_then(|key| key::parse_event(&key))
-            .ok_or_else(|| damaged(seq, "it is missing"))?;
-        let prefix = key::event(lane, first, 0);
-        let chunk = chunk::decode(&db.joined(&prefix[..prefix.len() - 2])?)
-            .map_err(|error| damaged(seq, &error.to_string()))?;
-        if lane != number || chunk.label.lane != lane || chunk.label.first != first {
-            return Err(damaged(seq, "another chunk stands in its place"));
-        }
-        let chunk = Arc::new(chunk);
+        let chunk = Arc::new(self.read_chunk(number, seq, extent.generation)?);
         self.cache.put(Arc::clone(&chunk));
-        Ok((chunk, generation))
+        Ok((chunk, extent))
     }
 
-    /// The lane's first event from `from` on, which is not below the end of a chunk in `generation`.
-    fn following(&mut self, number: u32, generation: u64, from: u64) -> Result<Option<u64>, StorageError> {
+    /// Reads the chunk that holds an event from a generation.
+    pub(super) fn read_chunk(&mut self, number: u32, seq: u64, generation: u64) -> Result<Chunk, StorageError> {
+        let db = self.generations.read(generation)?;
+        let floor = db.floor(&key::event(number, seq))?;
+        let found = floor.and_then(|(key, slot)| Some((key::parse_event(&key)?, slot)));
+        let ((lane, first), slot) = found.ok_or_else(|| damaged(seq, "it is missing"))?;
+        if lane != number {
+            return Err(damaged(seq, "it is missing"));
+        }
+        let chunk =
+            chunk::decode(&db.long(&slot, first)?).map_err(|error| damaged(seq, &error.to_string()))?;
+        if chunk.label.lane != number || chunk.label.first != first {
+            return Err(damaged(seq, "another chunk stands in its place"));
+        }
+        match seq < chunk.end() {
+            true => Ok(chunk),
+            false => Err(damaged(seq, "its chunk ends before it")),
+        }
+    }
+
+    /// The lane's first event from `from` on, which is not below the end of a chunk in `extent`.
+    pub(super) fn following(
+        &mut self,
+        number: u32,
+        extent: Extent,
+        from: u64,
+    ) -> Result<Option<u64>, StorageError> {
         let Some(queue) = self.lanes.get(number).map(|state| &state.queue) else {
             return Ok(None);
         };
-        let last = queue.extents().get(&generation).map_or(0, |extent| extent.last);
-        if from > last {
-            return Ok(queue.first_after(generation));
+        if from > extent.last {
+            return Ok(queue.first_after(extent.first));
         }
         let next = self
             .generations
-            .read(generation)?
-            .ceiling(&key::event(number, from, 0))?;
+            .read(extent.generation)?
+            .ceiling(&key::event(number, from))?;
         match next.and_then(|key| key::parse_event(&key)) {
-            Some((lane, first, _)) if lane == number && first <= last => Ok(Some(first)),
+            Some((lane, first)) if lane == number && first <= extent.last => Ok(Some(first)),
             _ => Err(damaged(from, "the chunk after it is missing")),
         }
     }
@@ -217,5 +231,5 @@ fn event_of(chunk: &Chunk, seq: u64) -> Result<Bytes, StorageError> {
 }
 
 fn damaged(seq: u64, what: &str) -> StorageError {
-    StorageError(format!("event {seq} cannot be read: {what}"))
+    StorageError::damaged(format!("event {seq} cannot be read: {what}"))
 }

@@ -87,7 +87,7 @@ pub(super) fn open(
 fn recover(generations: &mut Generations, now: Instant) -> Result<(Head, Lanes), StorageError> {
     let present: Vec<u64> = generations.present().iter().rev().copied().collect();
     for id in present {
-        let db = match generations.open(id) {
+        let mut db = match generations.open(id) {
             // Cut off while it was being made: nothing in it was ever acknowledged.
             Err(_) if !generations.was_begun(id) => {
                 generations.remove(id)?;
@@ -97,7 +97,7 @@ fn recover(generations: &mut Generations, now: Instant) -> Result<(Head, Lanes),
         };
         let Some(stored) = db.get(&key::HEAD)? else {
             if generations.was_begun(id) {
-                return Err(StorageError(format!(
+                return Err(StorageError::damaged(format!(
                     "generation {id} is damaged: its head is gone"
                 )));
             }
@@ -122,14 +122,13 @@ fn recover(generations: &mut Generations, now: Instant) -> Result<(Head, Lanes),
     };
     let lanes = Lanes::default();
     let mut writes = Writes::default();
-    lanes.write(&mut writes, generations.next(), &[], true);
     writes.set(key::HEAD.to_vec(), &head.encode());
     generations.begin(writes)?;
     Ok((head, lanes))
 }
 
 fn unreadable(what: &str, error: super::codec::CodecError) -> StorageError {
-    StorageError(format!(
+    StorageError::damaged(format!(
         "a {what} in the newest generation cannot be read: {error}"
     ))
 }
@@ -137,26 +136,20 @@ fn unreadable(what: &str, error: super::codec::CodecError) -> StorageError {
 fn read_lanes(db: &Database, now: Instant) -> Result<Lanes, StorageError> {
     let mut extents: BTreeMap<u32, BTreeMap<u64, Extent>> = BTreeMap::new();
     for kv in db.scan(&key::EXTENTS) {
-        let (key, value) = kv?;
-        let mut fields = super::codec::Fields(&key[key::EXTENTS.len()..]);
-        let (Some(lane), Some(generation)) = (fields.u32(), fields.u64()) else {
-            return Err(StorageError(
-                "a key in the newest generation makes no sense".into(),
-            ));
-        };
-        let extent = Extent::decode(&value).map_err(|error| unreadable("extent", error))?;
-        extents.entry(lane).or_default().insert(generation, extent);
+        let (_, value) = kv?;
+        let (lane, extent) = Extent::decode(&value).map_err(|error| unreadable("extent", error))?;
+        extents.entry(lane).or_default().insert(extent.first, extent);
     }
     let mut lanes = Lanes::default();
     for (number, kv) in (0u32..).zip(db.scan(&key::LANES)) {
-        let (key, value) = kv?;
-        if key != key::lane(number) {
-            return Err(StorageError(format!("the name of lane {number} is missing")));
+        let (_, value) = kv?;
+        let (found, lane) = decode_lane(&value).map_err(|error| unreadable("lane name", error))?;
+        if found != number {
+            return Err(StorageError::damaged(format!("the name of lane {number} is missing")));
         }
-        let lane = decode_lane(&value).map_err(|error| unreadable("lane name", error))?;
         let cursor = match db.get(&key::cursor(number))? {
             None => Cursor::default(),
-            Some(stored) => Cursor::decode(&stored).map_err(|error| unreadable("cursor", error))?,
+            Some(stored) => Cursor::decode(&stored).map_err(|error| unreadable("cursor", error))?.1,
         };
         let extents = extents.remove(&number).unwrap_or_default();
         lanes.recover(lane, LaneQueue::recovered(cursor, extents, now));
@@ -170,10 +163,11 @@ fn check_generations(lanes: &Lanes, generations: &Generations) -> Result<(), Sto
         let missing = state
             .queue
             .extents()
-            .keys()
+            .values()
+            .map(|extent| extent.generation)
             .find(|id| !generations.present().contains(id));
         if let Some(id) = missing {
-            return Err(StorageError(format!(
+            return Err(StorageError::damaged(format!(
                 "generation {id} is missing, and lane {} has events there",
                 state.lane
             )));
