@@ -71,7 +71,7 @@ impl Owner {
 
     /// The generation that takes the next commit: a new one if there is none or the newest is to be sealed. The first
     /// commit of a generation says how all stands, so that it alone is enough to start from.
-    fn writable_generation(&mut self) -> Result<u64, StorageError> {
+    pub(super) fn writable_generation(&mut self) -> Result<u64, StorageError> {
         let sealed = self.head.written >= GENERATION_BYTES || self.newest_is_in_the_way();
         if let Some(newest) = self.generations.newest().filter(|_| !sealed) {
             return Ok(newest);
@@ -141,7 +141,7 @@ impl Owner {
     }
 
     /// Stops trusting what is open. The next attempt starts a new generation. Gives the sentence for callers.
-    fn fail(&mut self, error: StorageError, now: Instant) -> String {
+    pub(super) fn fail(&mut self, error: StorageError, now: Instant) -> String {
         self.generations.close();
         let sentence = format!(
             "the spool could not be written: {error}: look at the disk under spool.path; it is tried again by itself"

@@ -6,9 +6,10 @@
 //! nothing in it is live, so that a half-deleted one is never needed again.
 use super::disk::{Disk, sync_folder};
 use super::durable::{Database, StorageError, Writes, is_begun, unmark_begun};
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs;
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 
 /// Payload and bookkeeping bytes after which the newest generation is sealed.
 pub(super) const GENERATION_BYTES: u64 = 64 * 1024 * 1024;
@@ -22,6 +23,8 @@ pub(super) struct Generations {
     disk: Disk,
     /// On disk, as far as we know.
     present: BTreeSet<u64>,
+    /// Bytes on disk of those that are sealed.
+    sealed: BTreeMap<u64, u64>,
     /// Where writes go. `None` after a failure, until the next one is begun.
     newest: Option<(u64, Database)>,
     /// Least recently read first.
@@ -43,6 +46,7 @@ impl Generations {
             folder,
             disk: disk.clone(),
             present,
+            sealed: BTreeMap::new(),
             newest: None,
             older: VecDeque::new(),
             next,
@@ -64,8 +68,32 @@ impl Generations {
         self.next
     }
 
+    /// Bytes on disk of each generation that is sealed.
+    pub(super) fn sizes(&self) -> impl Iterator<Item = (u64, u64)> {
+        self.sealed.iter().map(|(&id, &bytes)| (id, bytes))
+    }
+
+    /// Bytes on disk of all that are sealed.
+    pub(super) fn bytes(&self) -> u64 {
+        self.sealed.values().sum()
+    }
+
+    /// Free bytes of the disk; as many as there can be if it does not say.
+    pub(super) fn free_bytes(&self) -> u64 {
+        (self.disk.free_bytes)(&self.folder).unwrap_or(u64::MAX)
+    }
+
+    fn seal_all_but(&mut self, newest: u64) {
+        for &id in self.present.iter().filter(|&&id| id != newest) {
+            if !self.sealed.contains_key(&id) {
+                self.sealed.insert(id, bytes_on_disk(&self.path(id)));
+            }
+        }
+    }
+
     /// Lets an existing generation take the writes.
     pub(super) fn resume(&mut self, id: u64, db: Database) {
+        self.seal_all_but(id);
         self.newest = Some((id, db));
     }
 
@@ -93,6 +121,7 @@ impl Generations {
             Ok(db) => {
                 // The sealed one is closed here: it is opened again if a lane reads from it.
                 self.newest = Some((id, db));
+                self.seal_all_but(id);
                 Ok(())
             }
             Err(error) => {
@@ -154,12 +183,20 @@ impl Generations {
             _ => {}
         }
         self.present.remove(&id);
+        self.sealed.remove(&id);
         Ok(sync_folder(&self.folder)?)
     }
 
     fn path(&self, id: u64) -> PathBuf {
         self.folder.join(format!("gen-{id:08}"))
     }
+}
+
+/// What a folder of plain files takes on disk, as far as that can be seen.
+fn bytes_on_disk(folder: &Path) -> u64 {
+    let files = fs::read_dir(folder).into_iter().flatten().flatten();
+    let blocks = files.filter_map(|file| file.metadata().ok()).map(|meta| meta.blocks());
+    blocks.sum::<u64>() * 512
 }
 
 fn parse_name(name: &str) -> Option<u64> {

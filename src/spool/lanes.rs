@@ -31,6 +31,13 @@ pub(super) struct Live {
     pub(super) bytes: u64,
 }
 
+/// How a lane stood before a part of it was moved.
+pub(super) struct Undo {
+    number: u32,
+    extents: BTreeMap<u64, Extent>,
+    live: BTreeMap<u64, Live>,
+}
+
 /// All lanes. A lane's number is its place in the list.
 #[derive(Default)]
 pub(super) struct Lanes {
@@ -163,16 +170,30 @@ impl Lanes {
         true
     }
 
-    /// What was moved on is durable in its new place.
-    pub(super) fn relocated(&mut self, number: u32, from: Extent, moved: Option<Extent>, rest: Option<Extent>) {
+    /// Says that the head of an extent lies elsewhere now. Gives what takes that back.
+    pub(super) fn relocate(&mut self, number: u32, from: Extent, moved: Extent, rest: Option<Extent>) -> Undo {
+        let queue = self.get(number).map(|state| &state.queue);
+        let undo = Undo {
+            number,
+            extents: queue.map(|queue| queue.extents().clone()).unwrap_or_default(),
+            live: self.live.clone(),
+        };
         self.take_live(from.generation, from.live, from.live_bytes);
-        for extent in moved.iter().chain(&rest) {
+        for extent in std::iter::once(&moved).chain(&rest) {
             self.add_live(extent);
         }
         if let Some(state) = self.get_mut(number) {
-            for first in state.queue.relocate(from.first, moved, rest) {
-                self.extents.insert((number, first));
-            }
+            let touched = state.queue.relocate(from.first, moved, rest);
+            self.extents.extend(touched.into_iter().map(|first| (number, first)));
+        }
+        undo
+    }
+
+    /// Takes back a [`Lanes::relocate`] that could not be made durable. Nothing else may have happened in between.
+    pub(super) fn restore(&mut self, undo: Undo) {
+        self.live = undo.live;
+        if let Some(state) = self.get_mut(undo.number) {
+            state.queue.restore(undo.extents);
         }
     }
 

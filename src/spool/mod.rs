@@ -36,6 +36,7 @@ mod lease;
 mod letter;
 mod lock;
 mod meta;
+mod moving;
 mod owner;
 mod queue;
 mod read;

@@ -58,6 +58,10 @@ pub(super) struct Owner {
     pub(super) dead_check_at: Instant,
     /// Why a lane could last not be read, so that it is logged once.
     pub(super) unread_reason: Option<String>,
+    /// Generations that could not be emptied.
+    pub(super) stuck: BTreeSet<u64>,
+    /// There may be more to move on.
+    pub(super) moving: bool,
     /// Lanes that are shown to others.
     pub(super) shown: usize,
     pub(super) lock: FolderLock,
@@ -119,7 +123,8 @@ impl Owner {
         };
         let room = self.room.full().map(|_| Instant::now() + FREE_CHECK_EVERY);
         let unreadable = self.lanes.next_readable();
-        [commit, room, unreadable, Some(self.dead_check_at)]
+        let moving = self.moving.then(Instant::now);
+        [commit, room, unreadable, moving, Some(self.dead_check_at)]
             .into_iter()
             .flatten()
             .min()
@@ -251,6 +256,7 @@ impl Owner {
         if !group.is_empty() || settle_due || retry_due || in_the_way || !self.funerals.is_empty() {
             self.commit(group);
         }
+        self.moving = self.move_on(now);
         for lane in self.lanes.readable_again(now) {
             self.lanes.publish(lane);
         }

@@ -81,10 +81,10 @@ impl LaneQueue {
 
     /// Puts `moved` in the place of the head of the extent that starts with `from`: `rest` is what stays there. Gives the
     /// first sequences of all extents that changed or went.
-    pub(super) fn relocate(&mut self, from: u64, moved: Option<Extent>, rest: Option<Extent>) -> Vec<u64> {
+    pub(super) fn relocate(&mut self, from: u64, moved: Extent, rest: Option<Extent>) -> Vec<u64> {
         let mut touched = vec![from];
         self.extents.remove(&from);
-        for extent in [moved, rest].into_iter().flatten() {
+        for extent in [Some(moved), rest].into_iter().flatten() {
             let before = self.extents.range(..extent.first).next_back();
             let joined = match before {
                 Some((_, before)) if before.generation == extent.generation => before.extended(&extent),
@@ -94,6 +94,18 @@ impl LaneQueue {
             self.extents.insert(joined.first, joined);
         }
         touched
+    }
+
+    /// Takes back what [`LaneQueue::relocate`] did.
+    pub(super) fn restore(&mut self, extents: BTreeMap<u64, Extent>) {
+        self.extents = extents;
+    }
+
+    /// The first event from `seq` on that is leased or released.
+    pub(super) fn open_from(&self, seq: u64) -> Option<u64> {
+        let leased = self.leased.range(seq..).next().map(|(&seq, _)| seq);
+        let released = self.released.range(seq..).next().copied();
+        [leased, released].into_iter().flatten().min()
     }
 
     /// Whether an event within an extent has not ended.
@@ -308,11 +320,11 @@ mod tests {
         queue.append(&added(2, 20, 29, 100), now);
         queue.append(&added(5, 40, 49, 100), now);
         let (moved, rest) = (added(5, 1, 4, 40), added(1, 5, 10, 60));
-        assert_eq!(queue.relocate(1, Some(moved), Some(rest)), [1, 1, 5]);
+        assert_eq!(queue.relocate(1, moved, Some(rest)), [1, 1, 5]);
         assert_eq!((queue.place(4), queue.place(5)), (Some(moved), Some(rest)));
         assert_eq!(queue.first_after(1), Some(5));
         // The rest follows: one extent again, since nothing lies between in another generation.
-        assert_eq!(queue.relocate(5, Some(added(5, 5, 10, 60)), None), [5, 1]);
+        assert_eq!(queue.relocate(5, added(5, 5, 10, 60), None), [5, 1]);
         assert_eq!(queue.place(10), Some(added(5, 1, 10, 100)));
         assert_eq!(queue.place(15), None);
         assert_eq!(queue.first_after(1), Some(20));

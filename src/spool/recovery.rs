@@ -14,7 +14,7 @@ use super::read::ChunkCache;
 use super::room::Room;
 use super::view::Shared;
 use super::{OpenError, Settings, key, lock};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::mpsc::{Receiver, WeakSender};
@@ -66,6 +66,8 @@ pub(super) fn open(
         dirty_since: None,
         dead_check_at: now,
         unread_reason: None,
+        stuck: BTreeSet::new(),
+        moving: false,
         shown: 0,
         lock,
     };
