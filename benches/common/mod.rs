@@ -6,25 +6,25 @@ use std::io::Write;
 use std::time::{Duration, Instant};
 
 /// Events in a group commit.
-pub const GROUP: usize = 256;
+pub(crate) const GROUP: usize = 256;
 /// Bytes of an event.
-pub const EVENT_BYTES: usize = 1_024;
+pub(crate) const EVENT_BYTES: usize = 1_024;
 
 /// What one run took.
-pub struct Measured {
-    pub name: String,
-    pub events: usize,
-    pub took: Duration,
-    pub commits: Vec<Duration>,
-    pub written: u64,
+pub(crate) struct Measured {
+    pub(crate) name: String,
+    pub(crate) events: usize,
+    pub(crate) took: Duration,
+    pub(crate) commits: Vec<Duration>,
+    pub(crate) written: u64,
 }
 
 impl Measured {
-    pub fn per_second(&self) -> f64 {
+    pub(crate) fn per_second(&self) -> f64 {
         self.events as f64 / self.took.as_secs_f64()
     }
 
-    pub fn print(&mut self) {
+    pub(crate) fn print(&mut self) {
         self.commits.sort();
         let at = |share: f64| {
             let n = ((self.commits.len() as f64 * share) as usize).min(self.commits.len().saturating_sub(1));
@@ -43,20 +43,20 @@ impl Measured {
 }
 
 /// The number on the command line.
-pub fn events_wanted(default: usize) -> usize {
+pub(crate) fn events_wanted(default: usize) -> usize {
     let numbers = std::env::args().skip(1);
     numbers.filter_map(|arg| arg.parse().ok()).next().unwrap_or(default)
 }
 
 /// Bytes that this process has sent to the disk so far, as the kernel counts them.
-pub fn written_so_far() -> u64 {
+pub(crate) fn written_so_far() -> u64 {
     let io = std::fs::read_to_string("/proc/self/io").unwrap_or_default();
     let line = io.lines().find_map(|line| line.strip_prefix("write_bytes: "));
     line.and_then(|n| n.parse().ok()).unwrap_or(0)
 }
 
 /// Memory of this process.
-pub fn resident_mib() -> f64 {
+pub(crate) fn resident_mib() -> f64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     let kib: f64 = line
@@ -66,7 +66,7 @@ pub fn resident_mib() -> f64 {
 }
 
 /// Events as an app logs them: JSON with the same keys each time, and text in which a few words are common.
-pub fn events(random: &mut fastrand::Rng) -> Vec<Vec<u8>> {
+pub(crate) fn events(random: &mut fastrand::Rng) -> Vec<Vec<u8>> {
     let words: Vec<String> = (0..4_000)
         .map(|_| (0..random.usize(2..10)).map(|_| random.lowercase()).collect())
         .collect();
@@ -97,7 +97,7 @@ pub fn events(random: &mut fastrand::Rng) -> Vec<Vec<u8>> {
 }
 
 /// The limit: the same groups written to one file, with one fdatasync each.
-pub fn plain_file(events: &[Vec<u8>], total: usize) -> Result<Measured, Box<dyn Error>> {
+pub(crate) fn plain_file(events: &[Vec<u8>], total: usize) -> Result<Measured, Box<dyn Error>> {
     let folder = tempfile::tempdir_in(".")?;
     let mut file = File::create(folder.path().join("plain"))?;
     let (before, start) = (written_so_far(), Instant::now());

@@ -2,7 +2,7 @@
 //!
 //! Head of the envelope: lane kind u8, lane number u32, first sequence u64, count u32, accepted at u64 (wall
 //! clock, milliseconds since 1970). Body: the events one after the other, each behind its length (u32).
-use super::codec::{self, CodecError, Fields, seal, unseal};
+use super::codec::{self, CodecError, Fields, Packed, seal_packed, unseal};
 use crate::ids::Kind;
 use bytes::Bytes;
 
@@ -63,20 +63,47 @@ pub(super) fn cut(lengths: impl Iterator<Item = usize>) -> usize {
         .count()
 }
 
+/// Events that will make one chunk, packed before it is known where they stand.
+#[derive(Debug)]
+pub(super) struct Bundle {
+    /// How many.
+    pub(super) events: u64,
+    /// Their payload bytes.
+    pub(super) bytes: u64,
+    body: Packed,
+}
+
+impl Bundle {
+    /// Packs events, which must be no more than [`cut`] allows.
+    pub(super) fn new<E: AsRef<[u8]>>(events: &[E]) -> Bundle {
+        let bytes: usize = events.iter().map(|event| event.as_ref().len()).sum();
+        let mut body = Vec::with_capacity(bytes + 4 * events.len());
+        for event in events {
+            body.extend((event.as_ref().len() as u32).to_be_bytes());
+            body.extend(event.as_ref());
+        }
+        Bundle {
+            events: events.len() as u64,
+            bytes: bytes as u64,
+            body: Packed::new(body),
+        }
+    }
+
+    /// Writes the chunk.
+    pub(super) fn seal(&self, label: &Label) -> Vec<u8> {
+        let mut head = Vec::with_capacity(25);
+        head.push(kind_code(label.kind));
+        head.extend(label.lane.to_be_bytes());
+        head.extend(label.first.to_be_bytes());
+        head.extend((self.events as u32).to_be_bytes());
+        head.extend(label.accepted_at_ms.to_be_bytes());
+        seal_packed(codec::Kind::Chunk, &head, &self.body)
+    }
+}
+
 /// Writes a chunk.
 pub(super) fn encode<E: AsRef<[u8]>>(label: &Label, events: &[E]) -> Vec<u8> {
-    let mut head = Vec::with_capacity(25);
-    head.push(kind_code(label.kind));
-    head.extend(label.lane.to_be_bytes());
-    head.extend(label.first.to_be_bytes());
-    head.extend((events.len() as u32).to_be_bytes());
-    head.extend(label.accepted_at_ms.to_be_bytes());
-    let mut body = Vec::with_capacity(events.iter().map(|e| 4 + e.as_ref().len()).sum());
-    for event in events {
-        body.extend((event.as_ref().len() as u32).to_be_bytes());
-        body.extend(event.as_ref());
-    }
-    seal(codec::Kind::Chunk, &head, &body)
+    Bundle::new(events).seal(label)
 }
 
 /// Reads a chunk and checks all of it.
@@ -139,6 +166,7 @@ impl Chunk {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::spool::codec::seal;
     use proptest::prelude::*;
 
     fn label(first: u64) -> Label {

@@ -71,19 +71,52 @@ pub(super) enum CodecError {
     Malformed(&'static str),
 }
 
+/// A body as it will be stored, compressed when that made it smaller. The costly part of sealing, and the part that needs to
+/// know nothing about where the body will stand.
+#[derive(Debug)]
+pub(super) struct Packed {
+    flags: u8,
+    raw_len: u32,
+    stored: Vec<u8>,
+}
+
+impl Packed {
+    /// Compresses a body.
+    pub(super) fn new(raw: Vec<u8>) -> Packed {
+        let raw_len = raw.len() as u32;
+        let packed = (raw.len() >= MIN_COMPRESSED_BYTES).then(|| lz4_flex::block::compress(&raw));
+        match packed {
+            Some(stored) if stored.len() < raw.len() => Packed {
+                flags: FLAG_LZ4,
+                raw_len,
+                stored,
+            },
+            _ => Packed {
+                flags: 0,
+                raw_len,
+                stored: raw,
+            },
+        }
+    }
+}
+
 /// Puts `head` and `raw` into one checked envelope.
 pub(super) fn seal(kind: Kind, head: &[u8], raw: &[u8]) -> Vec<u8> {
-    let packed = (raw.len() >= MIN_COMPRESSED_BYTES && kind != Kind::Piece)
-        .then(|| lz4_flex::block::compress(raw));
-    let (flags, stored) = match &packed {
-        Some(packed) if packed.len() < raw.len() => (FLAG_LZ4, packed.as_slice()),
-        _ => (0, raw),
-    };
+    seal_packed(kind, head, &Packed::new(raw.to_vec()))
+}
+
+/// Puts `head` and a packed body into one checked envelope.
+pub(super) fn seal_packed(kind: Kind, head: &[u8], body: &Packed) -> Vec<u8> {
+    let Packed {
+        flags,
+        raw_len,
+        stored,
+    } = body;
     let mut out = Vec::with_capacity(FIXED_BYTES + head.len() + stored.len() + CRC_BYTES);
     out.extend(MAGIC);
-    out.extend([FORMAT, kind as u8, flags]);
+    out.extend([FORMAT, kind as u8, *flags]);
     out.extend((head.len() as u16).to_be_bytes());
-    out.extend((raw.len() as u32).to_be_bytes());
+    out.extend(raw_len.to_be_bytes());
     out.extend((stored.len() as u32).to_be_bytes());
     out.extend(head);
     out.extend(stored);
@@ -171,7 +204,12 @@ pub(super) fn pieces(sealed: Vec<u8>, id: u64, max_bytes: usize) -> Vec<Vec<u8>>
         head.extend(id.to_be_bytes());
         head.extend(number.to_be_bytes());
         head.extend(count.to_be_bytes());
-        seal(Kind::Piece, &head, part)
+        let part = Packed {
+            flags: 0,
+            raw_len: part.len() as u32,
+            stored: part.to_vec(),
+        };
+        seal_packed(Kind::Piece, &head, &part)
     };
     (0u16..).zip(sealed.chunks(room)).map(cut).collect()
 }

@@ -1,6 +1,7 @@
 //! All that callers may ask of the owning thread. A later backend is another loop over these.
+use super::group::Prepared;
 use super::lease::Leased;
-use super::{AppendError, Burial, DeadLetter, Entry};
+use super::{AppendError, Burial, DeadLetter};
 use crate::batch::Limits;
 use crate::ids::{Lane, Seq};
 use tokio::sync::oneshot;
@@ -11,7 +12,7 @@ pub(super) type AppendReply = oneshot::Sender<Result<(), AppendError>>;
 /// One request. Commands are answered in the order of the channel, appends and burials with their commit.
 pub(super) enum Command {
     Append {
-        entries: Vec<Entry>,
+        append: Prepared,
         reply: AppendReply,
     },
     Lease {

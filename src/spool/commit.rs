@@ -1,10 +1,9 @@
 //! The commit: dead letters first, then everything else in one batch, then the answers. And what happens
 //! when it fails.
 use super::AppendError;
-use super::Entry;
 use super::durable::{StorageError, Writes};
 use super::generation::GENERATION_BYTES;
-use super::group::{Group, Plan};
+use super::group::{Group, Part, Plan};
 use super::key;
 use super::meta::Head;
 use super::owner::{Failure, Owner};
@@ -25,7 +24,7 @@ impl Owner {
             let answer = Err(AppendError::Storage(failure.sentence.clone()));
             return group.answer(&answer);
         }
-        let answer = match self.try_commit(group.take_entries(), now) {
+        let answer = match self.try_commit(group.take_parts(), now) {
             Ok(()) => {
                 if self.failure.take().is_some() {
                     tracing::info!("storage works again: accepting");
@@ -38,9 +37,9 @@ impl Owner {
         group.answer(&answer);
     }
 
-    fn try_commit(&mut self, entries: Vec<Entry>, now: Instant) -> Result<(), StorageError> {
+    fn try_commit(&mut self, parts: Vec<Part>, now: Instant) -> Result<(), StorageError> {
         let now_ms = (self.disk.now_ms)();
-        let plan = Plan::new(entries, &mut self.lanes, self.head.next_seq, now_ms);
+        let plan = Plan::new(parts, &mut self.lanes, self.head.next_seq, now_ms);
         // Even if the commit fails: what it may have left on disk must not meet another event of the same number.
         self.head.next_seq = plan.next_seq;
         self.hold_funerals(&plan)?;

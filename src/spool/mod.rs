@@ -55,6 +55,7 @@ use crate::ids::{Lane, Seq};
 use crate::ledger::Ledger;
 use command::Command;
 use disk::Disk;
+use group::Prepared;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
@@ -261,7 +262,8 @@ impl Spool {
         if entries.is_empty() {
             return Ok(());
         }
-        self.ask(|reply| Command::Append { entries, reply })
+        let append = Prepared::new(entries);
+        self.ask(|reply| Command::Append { append, reply })
             .await
             .unwrap_or(Err(AppendError::Closed))
     }

@@ -3,7 +3,7 @@ use super::command::Command;
 use super::dead::DeadLetters;
 use super::disk::Disk;
 use super::generation::Generations;
-use super::group::{Funeral, Group, queued_bytes};
+use super::group::{Funeral, Group, Prepared};
 use super::lanes::Lanes;
 use super::lease::{Abandoned, Leased};
 use super::lock::FolderLock;
@@ -11,7 +11,7 @@ use super::meta::Head;
 use super::read::ChunkCache;
 use super::room::{FREE_CHECK_EVERY, Room};
 use super::view::{LaneView, Shared, locked};
-use super::{AppendError, Burial, DeadLetter, Entry};
+use super::{AppendError, Burial, DeadLetter};
 use crate::ids::Seq;
 use crate::ledger::Ledger;
 use std::collections::BTreeSet;
@@ -133,7 +133,7 @@ impl Owner {
     /// Does what a command asks. Gives the reply to a close.
     fn handle(&mut self, command: Command, group: &mut Group) -> Option<oneshot::Sender<()>> {
         match command {
-            Command::Append { entries, reply } => self.take_append(entries, reply, group),
+            Command::Append { append, reply } => self.take_append(append, reply, group),
             Command::Lease { lane, limits, reply } => {
                 // Leases of a caller that has gone away are released as they are dropped.
                 let _ = reply.send(self.lease(&lane, &limits, Instant::now()));
@@ -164,13 +164,13 @@ impl Owner {
 
     fn take_append(
         &mut self,
-        entries: Vec<Entry>,
+        append: Prepared,
         reply: oneshot::Sender<Result<(), AppendError>>,
         group: &mut Group,
     ) {
         let live = self.lanes.live_bytes() + group.bytes;
-        match self.room.admit(live, queued_bytes(&entries), Instant::now()) {
-            Ok(()) => group.add(entries, reply),
+        match self.room.admit(live, append.bytes, Instant::now()) {
+            Ok(()) => group.add(append, reply),
             Err(sentence) => {
                 self.publish_refusal();
                 let _ = reply.send(Err(AppendError::Full(sentence)));
