@@ -167,7 +167,7 @@ mod tests {
                     // The next one would not have fitted.
                     prop_assert!(count == max_events || body.len() + 1 + next.len() > max_bytes);
                 }
-                seen.extend(split_batch(&body).expect("a batch").iter().map(|event| event.get().to_owned()));
+                seen.extend(split_batch(&body, usize::MAX).expect("a batch").iter().map(|event| event.get().to_owned()));
                 left = rest;
             }
             prop_assert_eq!(seen, events);

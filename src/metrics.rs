@@ -60,6 +60,10 @@ pub struct Metrics {
     pub intake_refused_events: Family<KindLabel, Counter>,
     /// `phosphod_intake_append_seconds`: from a parsed request to its events being synced.
     pub intake_append_seconds: Histogram,
+    /// `phosphod_intake_in_flight_bytes`: what requests in flight take of `intake.max_in_flight_bytes`.
+    pub intake_in_flight_bytes: Gauge,
+    /// `phosphod_intake_no_room_total`: requests and lines refused because that was used up.
+    pub intake_no_room: Counter,
     /// `phosphod_spool_live_bytes`: payload bytes of events that have not ended.
     pub spool_live_bytes: Gauge,
     /// `phosphod_delivery_attempts_total{kind,verdict}`: requests sent upstream, by what their answer meant.
@@ -86,6 +90,8 @@ impl Metrics {
             intake_events: Family::default(),
             intake_refused_events: Family::default(),
             intake_append_seconds: Histogram::new(seconds()),
+            intake_in_flight_bytes: Gauge::default(),
+            intake_no_room: Counter::default(),
             spool_live_bytes: Gauge::default(),
             delivery_attempts: Family::default(),
             delivery_attempt_seconds: Histogram::new(seconds()),
@@ -116,6 +122,17 @@ impl Metrics {
             "From a parsed request to its events being synced",
             Unit::Seconds,
             this.intake_append_seconds.clone(),
+        );
+        r.register_with_unit(
+            "intake_in_flight",
+            "What requests in flight take of intake.max_in_flight_bytes",
+            Unit::Bytes,
+            this.intake_in_flight_bytes.clone(),
+        );
+        r.register(
+            "intake_no_room",
+            "Requests and lines refused because intake.max_in_flight_bytes was used up",
+            this.intake_no_room.clone(),
         );
         r.register_with_unit(
             "spool_live",

@@ -6,7 +6,7 @@ pub mod json;
 pub mod reply;
 
 use json::{JsonKind, Malformed, Text};
-use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 use std::fmt;
 
@@ -60,6 +60,14 @@ pub enum BodyError {
         /// What the route takes.
         expected: &'static str,
     },
+    /// More events than can be held at once.
+    #[error(
+        "the body has more than {most} events: send it in smaller parts, or raise intake.max_in_flight_bytes"
+    )]
+    TooMany {
+        /// As many are taken.
+        most: usize,
+    },
 }
 
 const EXPECTED_BATCH: &str = "{\"batched_log_events\": [{\"input\": \"...\", \"output\": \"...\"}]}";
@@ -71,10 +79,11 @@ const EXPECTED_ANY: &str = "one event such as {\"input\": \"...\", \"output\": \
 ///
 /// # Errors
 /// Not UTF-8, not JSON, not an object, or no list under that key. The API answers 422 or 400 to all of these.
-pub fn split_batch(body: &[u8]) -> Result<Vec<&RawValue>, BodyError> {
+/// More than `most` events: a list of tiny ones would take many times the body's own memory.
+pub fn split_batch(body: &[u8], most: usize) -> Result<Vec<&RawValue>, BodyError> {
     let expected = EXPECTED_BATCH;
     match read(body, expected)? {
-        (text, b'{') => read_batch(text, expected)?.ok_or(BodyError::NoList { expected }),
+        (text, b'{') => read_batch(text, expected, most)?.ok_or(BodyError::NoList { expected }),
         (text, _) => Err(wrong_shape(text, expected)),
     }
 }
@@ -84,7 +93,7 @@ pub fn split_batch(body: &[u8]) -> Result<Vec<&RawValue>, BodyError> {
 ///
 /// # Errors
 /// As [`split_batch`], but an object without the list is one event.
-pub fn split_any(body: &[u8]) -> Result<Vec<&RawValue>, BodyError> {
+pub fn split_any(body: &[u8], most: usize) -> Result<Vec<&RawValue>, BodyError> {
     let expected = EXPECTED_ANY;
     let (text, first) = read(body, expected)?;
     let malformed = |error| BodyError::Malformed {
@@ -92,8 +101,13 @@ pub fn split_any(body: &[u8]) -> Result<Vec<&RawValue>, BodyError> {
         expected,
     };
     match first {
-        b'[' => serde_json::from_str(text).map_err(malformed),
-        b'{' => match read_batch(text, expected)? {
+        b'[' => {
+            let mut deserializer = serde_json::Deserializer::from_str(text);
+            let list = List { most }.deserialize(&mut deserializer);
+            let list = list.and_then(|events| deserializer.end().map(|()| events));
+            list.map_err(malformed)?.ok_or(BodyError::TooMany { most })
+        }
+        b'{' => match read_batch(text, expected, most)? {
             Some(events) => Ok(events),
             None => Ok(vec![serde_json::from_str(text).map_err(malformed)?]),
         },
@@ -122,12 +136,16 @@ fn wrong_shape(text: &str, expected: &'static str) -> BodyError {
 }
 
 /// The list of the batched form; `None` if there is no such key.
-fn read_batch<'a>(text: &'a str, expected: &'static str) -> Result<Option<Vec<&'a RawValue>>, BodyError> {
+fn read_batch<'a>(
+    text: &'a str,
+    expected: &'static str,
+    most: usize,
+) -> Result<Option<Vec<&'a RawValue>>, BodyError> {
     let mut deserializer = serde_json::Deserializer::from_str(text);
-    let events = deserializer
-        .deserialize_map(BatchVisitor)
-        .and_then(|events| deserializer.end().map(|()| events));
-    events.map_err(|error| {
+    let found = deserializer
+        .deserialize_map(BatchVisitor { most })
+        .and_then(|found| deserializer.end().map(|()| found));
+    let found = found.map_err(|error| {
         let fault = Malformed::new(text, &error);
         match error.is_data() {
             // The only type that the visitor insists on is the list's.
@@ -138,13 +156,56 @@ fn read_batch<'a>(text: &'a str, expected: &'static str) -> Result<Option<Vec<&'
             },
             false => BodyError::Malformed { fault, expected },
         }
-    })
+    })?;
+    match found {
+        None => Ok(None),
+        Some(list) => list.map(Some).ok_or(BodyError::TooMany { most }),
+    }
 }
 
-struct BatchVisitor;
+/// `None` for a list of more than that.
+type Bounded<'a> = Option<Vec<&'a RawValue>>;
+
+/// A list of any values; what is over `most` is checked and not kept.
+struct List {
+    most: usize,
+}
+
+impl<'de> DeserializeSeed<'de> for List {
+    type Value = Bounded<'de>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_seq(self)
+    }
+}
+
+impl<'de> Visitor<'de> for List {
+    type Value = Bounded<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+        let mut events = Vec::new();
+        while let Some(event) = list.next_element()? {
+            if events.len() == self.most {
+                while list.next_element::<IgnoredAny>()?.is_some() {}
+                return Ok(None);
+            }
+            events.push(event);
+        }
+        Ok(Some(events))
+    }
+}
+
+struct BatchVisitor {
+    most: usize,
+}
 
 impl<'de> Visitor<'de> for BatchVisitor {
-    type Value = Option<Vec<&'de RawValue>>;
+    /// `None` without the key.
+    type Value = Option<Bounded<'de>>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an object")
@@ -154,7 +215,9 @@ impl<'de> Visitor<'de> for BatchVisitor {
         let mut events = None;
         while let Some(Text(key)) = map.next_key()? {
             if key == BATCH_KEY {
-                events = Some(map.next_value()?);
+                // Of several the last counts; the one before must not stay meanwhile.
+                drop(events.take());
+                events = Some(map.next_value_seed(List { most: self.most })?);
             } else {
                 map.next_value::<IgnoredAny>()?;
             }

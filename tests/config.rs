@@ -244,7 +244,7 @@ fn rules_between_keys_are_told() {
         .file("key", KEY)
         .file("empty", " \n")
         .file("no.pem", "text");
-    let cases: [(&[&str], &[&str]); 11] = [
+    let cases: [(&[&str], &[&str]); 12] = [
         (
             &["upstream.api_key=k", "upstream.api_key_file=key"],
             &["upstream.api_key (--set)", "keep one of the two"],
@@ -260,6 +260,13 @@ fn rules_between_keys_are_told() {
         (
             &["spool.max_bytes=1 MiB"],
             &["intake.max_body_bytes", "spool.max_bytes"],
+        ),
+        (
+            &["intake.max_in_flight_bytes=255 MiB"],
+            &[
+                "intake.max_body_bytes",
+                "more than half of intake.max_in_flight_bytes",
+            ],
         ),
         (
             &["upstream.base_url=http://api.example"],

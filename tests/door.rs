@@ -35,6 +35,7 @@ struct Door {
 fn settings() -> Settings {
     Settings {
         max_body_bytes: 100_000,
+        max_in_flight_bytes: 4 << 20,
         max_event_bytes: 1_000,
         default_project: Some(project("p")),
         token: None,
@@ -122,6 +123,27 @@ impl Door {
         let mut text = String::new();
         stream.read_to_string(&mut text).await.expect("a reply");
         text
+    }
+
+    /// The gauge of what is in flight.
+    async fn in_flight(&self) -> u64 {
+        let head = "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+        let text = self.unix(head).await;
+        let value = |line: &str| {
+            line.strip_prefix("phosphod_intake_in_flight_bytes ")
+                .map(|value| value.parse())
+        };
+        text.lines().find_map(value).expect("a gauge").expect("a number")
+    }
+
+    /// Waits until that holds of it.
+    async fn until_in_flight(&self, holds: impl Fn(u64) -> bool) {
+        let seen = tokio::time::timeout(Duration::from_secs(60), async {
+            while !holds(self.in_flight().await) {
+                tokio::task::yield_now().await;
+            }
+        });
+        seen.await.expect("it comes to that");
     }
 
     /// Sends lines, closes the sending half, and returns the answers.
@@ -394,6 +416,112 @@ async fn a_line_must_end_in_time_even_if_it_goes_on_byte_by_byte() {
     answer.push_str(std::str::from_utf8(&first[..read]).expect("text"));
     assert!(answer.contains("did not end in time"), "{answer:?}");
     assert_eq!(door.spool.ledger().accepted, 0);
+    door.close().await;
+}
+
+/// A door with the smallest budget: 2 MiB for the large.
+async fn narrow_door() -> Door {
+    let limits = Limits {
+        room: Duration::from_millis(20),
+        ..Limits::default()
+    };
+    let settings = Settings {
+        max_body_bytes: 2 << 20,
+        max_event_bytes: 2 << 20,
+        ..settings()
+    };
+    Door::open_with(settings, limits).await
+}
+
+/// A body of `bytes`, one event.
+fn body(bytes: usize) -> String {
+    let frame = r#"{"input":""}"#.len();
+    format!("{{\"input\":\"{}\"}}", "x".repeat(bytes - frame))
+}
+
+#[tokio::test]
+async fn while_a_large_body_has_the_room_others_are_503_and_small_ones_pass() {
+    let door = narrow_door().await;
+    let large = request("POST", "/log", &body(2 << 20));
+    let mut first = TcpStream::connect(door.tcp).await.expect("it listens");
+    let (most, last) = large.split_at(large.len() - 1);
+    first.write_all(most.as_bytes()).await.expect("it is read");
+    door.until_in_flight(|bytes| bytes >= 2 << 20).await;
+
+    let (status, reply) = door.post("/log", &body(1 << 21)).await;
+    assert_eq!(status, 503, "{reply}");
+    assert!(
+        reply["detail"]
+            .as_str()
+            .is_some_and(|why| why.contains("intake.max_in_flight_bytes"))
+    );
+    // Of a chunked body nobody knows the length: it grows until there is no more.
+    let chunked = format!(
+        "POST /log HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n{:x}\r\n{}\r\n0\r\n\r\n",
+        2 << 20,
+        body(2 << 20)
+    );
+    let (status, reply) = door.tcp(&chunked).await;
+    assert_eq!(status, 503, "{reply}");
+    // So does a line; the next one is taken all the same.
+    let stream = UnixStream::connect(&door.unix).await.expect("it listens");
+    let (receive, mut sending) = stream.into_split();
+    let lines = format!("{}\n{{\"input\":\"a\",\"task_id\":\"next\"}}\n", body(2 << 20));
+    let (sent, answers) = tokio::join!(sending.write_all(lines.as_bytes()), async {
+        let mut lines = BufReader::new(receive).lines();
+        let refused = lines.next_line().await.expect("an answer").expect("no end");
+        (
+            refused,
+            lines.next_line().await.expect("an answer").expect("no end"),
+        )
+    });
+    sent.expect("all was read");
+    assert!(answers.0.contains("intake.max_in_flight_bytes"), "{answers:?}");
+    assert_eq!(answers.1, "{\"task_id\":\"next\"}");
+    assert_eq!(door.post("/log", r#"{"input":"small"}"#).await.0, 200);
+
+    first.write_all(last.as_bytes()).await.expect("it is read");
+    let mut text = String::new();
+    first.read_to_string(&mut text).await.expect("a reply");
+    assert_eq!(parsed(&text).0, 200, "{text}");
+    assert_eq!(
+        door.post("/log", &body(2 << 20)).await.0,
+        200,
+        "there is room again"
+    );
+    assert_eq!(door.spool.ledger().accepted, 4);
+    door.close().await;
+}
+
+#[tokio::test]
+async fn a_body_of_more_tiny_events_than_could_ever_be_held_is_413_with_the_key() {
+    let door = narrow_door().await;
+    let most = (2 << 20) / 256;
+    let events = |count: usize| format!("[{}]", vec![r#"{"input":"a"}"#; count].join(","));
+    let (status, reply) = door.post("/log", &events(most + 1)).await;
+    assert_eq!(status, 413, "{reply}");
+    assert!(
+        reply["detail"]
+            .as_str()
+            .is_some_and(|why| why.contains("intake.max_in_flight_bytes"))
+    );
+    assert_eq!(door.post("/log", &events(most)).await.0, 200);
+    door.close().await;
+}
+
+#[tokio::test]
+async fn a_reply_that_nobody_reads_keeps_its_room_until_its_connection_ends() {
+    let door = narrow_door().await;
+    let most = (2 << 20) / 256;
+    let events = vec![format!("{{\"input\":\"a\",\"session_id\":\"{}\"}}", "s".repeat(200)); most];
+    let mut first = UnixStream::connect(&door.unix).await.expect("it listens");
+    let text = request("POST", "/log", &format!("[{}]", events[..most - 1000].join(",")));
+    first.write_all(text.as_bytes()).await.expect("it is read");
+    // Its first byte is out, the rest fits no socket buffer.
+    first.readable().await.expect("a reply begins");
+    assert!(door.in_flight().await > 1 << 20);
+    drop(first);
+    door.until_in_flight(|bytes| bytes == 0).await;
     door.close().await;
 }
 

@@ -187,6 +187,12 @@ pub const KEYS: &[Key] = {
             "Largest request body.",
         ),
         key(
+            "intake.max_in_flight_bytes",
+            size(4 * MIB, 1 << 40),
+            Text("256 MiB"),
+            "Most bytes of request bodies in flight; at least twice intake.max_body_bytes.",
+        ),
+        key(
             "intake.max_event_bytes",
             size(KIB, MOST_EVENT_BYTES),
             Text("15 MiB"),

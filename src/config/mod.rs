@@ -110,6 +110,8 @@ pub struct IntakeSettings {
     pub token: Option<Secret>,
     /// Largest request body in bytes. Default 128 MiB.
     pub max_body_bytes: usize,
+    /// Most bytes of bodies in flight, at least twice `max_body_bytes`. Default 256 MiB.
+    pub max_in_flight_bytes: usize,
     /// Largest event in bytes; at most `max_body_bytes`. Default 15 MiB.
     pub max_event_bytes: usize,
     /// `upstream.project_id`: project of events that name none.
@@ -220,6 +222,7 @@ fn intake(resolver: &mut Resolver) -> IntakeSettings {
         unix_group: resolver.number("intake.unix_group").map(small),
         token: resolver.secret_file("intake.token_file"),
         max_body_bytes: count(resolver, "intake.max_body_bytes"),
+        max_in_flight_bytes: count(resolver, "intake.max_in_flight_bytes"),
         max_event_bytes: count(resolver, "intake.max_event_bytes"),
         default_project: resolver.project(),
     }

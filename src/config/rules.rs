@@ -16,6 +16,7 @@ pub(super) fn check(resolver: &mut Resolver) {
     base_url(resolver);
     proxy(resolver);
     sizes(resolver);
+    room(resolver);
 }
 
 fn written_empty(resolver: &Resolver, path: &str) -> bool {
@@ -177,4 +178,20 @@ fn sizes(resolver: &mut Resolver) {
         "spool.max_bytes",
         "a full body could never be accepted",
     );
+}
+
+/// Half the budget is for large bodies, so a full one must fit into that.
+fn room(resolver: &mut Resolver) {
+    let (body, all) = ("intake.max_body_bytes", "intake.max_in_flight_bytes");
+    let (Some(small), Some(large)) = (resolver.number(body), resolver.number(all)) else {
+        return;
+    };
+    if small > large / 2 {
+        let (small, large) = (units::show_size(small), units::show_size(large));
+        let sentence = format!(
+            "{small} is more than half of {all}, which is {large}, so a full body could never be taken: lower it or \
+             raise {all} to twice that"
+        );
+        resolver.wrong(body, sentence);
+    }
 }

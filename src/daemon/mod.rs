@@ -301,6 +301,7 @@ async fn stopped(mut stop: watch::Receiver<bool>) {
 fn intake_settings(settings: &config::IntakeSettings) -> intake::Settings {
     intake::Settings {
         max_body_bytes: settings.max_body_bytes,
+        max_in_flight_bytes: settings.max_in_flight_bytes,
         max_event_bytes: settings.max_event_bytes,
         default_project: settings.default_project.clone(),
         token: settings.token.clone(),

@@ -1,8 +1,9 @@
 //! One request, as services see it.
 
-use super::Transport;
 use super::activity::Activity;
+use super::budget::{Budget, LEAST_BYTES, NoRoom, Reservation, SMALL_BYTES};
 use super::reply::{Refused, Reply, detail, unavailable};
+use super::{Limits, Transport};
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
@@ -12,18 +13,17 @@ use percent_encoding::percent_decode_str;
 use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
-/// Room made at once for a body in several pieces; more is only made as it comes, whatever its length claims.
-const FIRST_ROOM_BYTES: usize = 1024 * 1024;
+/// What a client is told to wait when there was no room for its body, in seconds.
+const RETRY_AFTER_S: u32 = 5;
 
 /// A request, with what its connection knows about it.
 #[derive(Debug)]
 pub struct Call {
     request: Request<Incoming>,
     transport: Transport,
-    body_time: Duration,
+    limits: Limits,
     activity: Arc<Activity>,
     param: Range<usize>,
 }
@@ -32,13 +32,13 @@ impl Call {
     pub(super) fn new(
         request: Request<Incoming>,
         transport: Transport,
-        body_time: Duration,
+        limits: Limits,
         activity: Arc<Activity>,
     ) -> Self {
         Self {
             request,
             transport,
-            body_time,
+            limits,
             activity,
             param: 0..0,
         }
@@ -84,8 +84,16 @@ impl Call {
 
     /// Reads a JSON body of at most `max_bytes`, which is what the configuration `key` is set to. Anything else is
     /// a reply: 415 for another type or a compressed body, 413 over the limit, 503 (not 408: a 4xx ends the official SDK's sender) for a body that does not
-    /// arrive in time, 400 for one that breaks off.
-    pub async fn json_body(&mut self, max_bytes: usize, key: &str) -> Result<Bytes, Refused> {
+    /// arrive in time or that `budget` has no room for, 400 for one that breaks off.
+    ///
+    /// Nothing is read from the socket while there is no room. What comes with the body is its room, to be held until the
+    /// request is answered.
+    pub async fn json_body(
+        &mut self,
+        max_bytes: usize,
+        key: &str,
+        budget: &Budget,
+    ) -> Result<(Bytes, Reservation), Refused> {
         if let Err(refused) = check_type(self.request.headers()) {
             return Err(Box::new(self.unread(*refused)));
         }
@@ -93,10 +101,28 @@ impl Call {
         if size.lower() > max_bytes as u64 {
             return Err(Box::new(self.unread(too_large(max_bytes, key))));
         }
-        let deadline = Instant::now() + self.body_time;
-        match timeout_at(deadline, collect(self.request.body_mut(), max_bytes)).await {
-            Ok(Ok(body)) => Ok(body),
+        // Of a chunked body the length is not known; it starts small and grows.
+        let first = size.exact().unwrap_or(SMALL_BYTES as u64);
+        let first = usize::try_from(first).unwrap_or(max_bytes);
+        let mut room = match budget.reserve(first, self.limits.room).await {
+            Ok(room) => room,
+            Err(no_room) => {
+                return Err(Box::new(
+                    self.unread(unavailable(&no_room.to_string(), RETRY_AFTER_S)),
+                ));
+            }
+        };
+        let deadline = Instant::now() + self.limits.body;
+        let body = collect(self.request.body_mut(), max_bytes, &mut room);
+        match timeout_at(deadline, body).await {
+            Ok(Ok(body)) => {
+                room.shrink_to(body.len().max(LEAST_BYTES));
+                Ok((body, room))
+            }
             Ok(Err(Broken::TooLarge)) => Err(Box::new(self.unread(too_large(max_bytes, key)))),
+            Ok(Err(Broken::NoRoom(no_room))) => Err(Box::new(
+                self.unread(unavailable(&no_room.to_string(), RETRY_AFTER_S)),
+            )),
             Ok(Err(Broken::Cut(error))) => {
                 tracing::debug!(%error, "a body broke off");
                 let sentence =
@@ -106,7 +132,7 @@ impl Call {
             Err(_) => {
                 let sentence = format!(
                     "the body did not arrive within {} s: send it again",
-                    self.body_time.as_secs()
+                    self.limits.body.as_secs()
                 );
                 Err(Box::new(self.unread(unavailable(&sentence, 1))))
             }
@@ -139,10 +165,11 @@ fn closing(mut reply: Reply) -> Reply {
 
 enum Broken {
     TooLarge,
+    NoRoom(NoRoom),
     Cut(hyper::Error),
 }
 
-async fn collect(body: &mut Incoming, max_bytes: usize) -> Result<Bytes, Broken> {
+async fn collect(body: &mut Incoming, max_bytes: usize, room: &mut Reservation) -> Result<Bytes, Broken> {
     let mut whole = Bytes::new();
     let mut pieces = Vec::new();
     while let Some(frame) = body.frame().await {
@@ -154,17 +181,19 @@ async fn collect(body: &mut Incoming, max_bytes: usize) -> Result<Bytes, Broken>
         if sum > max_bytes {
             return Err(Broken::TooLarge);
         }
+        if sum > room.bytes() {
+            // By doubling, so that a long body does not ask for every piece.
+            room.grow_to(sum.max(2 * room.bytes()).min(max_bytes))
+                .map_err(Broken::NoRoom)?;
+        }
         if sum == piece.len() {
             // Most bodies are one piece: no copy.
             whole = piece;
             continue;
         }
+        // All that was reserved; memory that is not written to yet costs nothing.
+        pieces.reserve_exact(room.bytes().max(sum) - pieces.len());
         if pieces.is_empty() {
-            let left = body.size_hint().lower();
-            let room = usize::try_from(left)
-                .unwrap_or(FIRST_ROOM_BYTES)
-                .min(FIRST_ROOM_BYTES);
-            pieces = Vec::with_capacity(sum + room);
             pieces.extend_from_slice(&whole);
         }
         pieces.extend_from_slice(&piece);

@@ -17,6 +17,9 @@ use tokio::time::{Instant, sleep_until, timeout};
 /// Longest request head, in bytes: room for generous headers, none for an attack on memory.
 const MAX_HEAD_BYTES: usize = 64 * 1024;
 
+/// Most that hyper buffers of a connection, each way. Outside the budget, because idle connections have it too.
+const MAX_BUFFER_BYTES: usize = 128 * 1024;
+
 /// A connection to the Unix socket: its first byte tells NDJSON from HTTP.
 pub(super) async fn unix<H: Handler>(stream: UnixStream, handler: Arc<H>, limits: Limits, mut stop: Stop) {
     let mut stream = BufReader::new(stream);
@@ -46,7 +49,7 @@ where
             let (handler, activity) = (handler.clone(), activity.clone());
             activity.request_began();
             async move {
-                let call = Call::new(request, transport, limits.body, activity.clone());
+                let call = Call::new(request, transport, limits, activity.clone());
                 let reply = handler.handle(call).await;
                 activity.request_ended();
                 Ok::<_, Infallible>(reply)
@@ -65,6 +68,7 @@ where
             // of a connection that closes in between.
             .pipeline_flush(false)
             .max_header_size(MAX_HEAD_BYTES)
+            .max_buf_size(MAX_BUFFER_BYTES)
             .serve_connection(io, service)
     );
     let mut watcher = pin!(watch(&activity, &limits));

@@ -5,6 +5,7 @@
 //! A connection to a Unix socket whose first byte is `{` is no HTTP: it is handed over whole ([`Lines`]).
 
 mod activity;
+mod budget;
 mod call;
 mod connection;
 mod gate;
@@ -15,6 +16,7 @@ mod serve;
 #[cfg(test)]
 mod tests;
 
+pub use budget::{Budget, EVENT_BYTES, NoRoom, Reservation, SMALL_BYTES};
 pub use call::Call;
 pub use gate::Gate;
 pub use reply::{Refused, Reply, detail, json, text, unavailable};
@@ -55,6 +57,8 @@ pub struct Limits {
     pub header: Duration,
     /// From the first wish to read a request's body to its end; the same for one NDJSON line. Default 30 s.
     pub body: Duration,
+    /// How long a request waits for room in the [`Budget`] before its body is read. Default 10 s.
+    pub room: Duration,
     /// How long a connection may rest between requests, and how long a reply may find no reader. Default 75 s.
     pub idle: Duration,
     /// How long requests in progress may take to finish once the listener shuts down. Default 10 s.
@@ -67,6 +71,7 @@ impl Default for Limits {
             connections: 4096,
             header: Duration::from_secs(5),
             body: Duration::from_secs(30),
+            room: Duration::from_secs(10),
             idle: Duration::from_secs(75),
             drain: Duration::from_secs(10),
         }

@@ -3,7 +3,9 @@
 use super::*;
 use crate::metrics::{Metrics, RequestLabels};
 use hyper::StatusCode;
+use prometheus_client::metrics::{counter::Counter, gauge::Gauge};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream};
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, oneshot};
@@ -11,10 +13,20 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 /// Answers what it is sent; `/wait` answers when it is told to.
-#[derive(Default)]
 struct Echo {
+    budget: Budget,
     arrived: Notify,
     go_on: Notify,
+}
+
+impl Echo {
+    fn new(budget: Budget) -> Self {
+        Self {
+            budget,
+            arrived: Notify::new(),
+            go_on: Notify::new(),
+        }
+    }
 }
 
 impl Service for Echo {
@@ -43,8 +55,8 @@ impl Service for Echo {
 
     async fn call(&self, id: &'static str, mut call: Call) -> Reply {
         match id {
-            "echo" => match call.json_body(64, "intake.max_body_bytes").await {
-                Ok(body) => json(StatusCode::OK, body),
+            "echo" => match call.json_body(64, "intake.max_body_bytes", &self.budget).await {
+                Ok((body, _room)) => json(StatusCode::OK, body),
                 Err(refused) => *refused,
             },
             "wait" => {
@@ -85,10 +97,18 @@ impl Service for Nothing {
 
 type TestRouter = Router<Echo, Nothing>;
 
+fn budget() -> Budget {
+    Budget::new(4 << 20, Gauge::default(), Counter::default())
+}
+
 fn router() -> Arc<TestRouter> {
+    router_with(budget())
+}
+
+fn router_with(budget: Budget) -> Arc<TestRouter> {
     let metrics = Arc::new(Metrics::new());
     Arc::new(Router::new(
-        Arc::new(Echo::default()),
+        Arc::new(Echo::new(budget)),
         Arc::new(Nothing),
         Gate::default(),
         metrics,
@@ -97,10 +117,14 @@ fn router() -> Arc<TestRouter> {
 
 /// A connection in memory, so that a paused clock moves only when both sides wait.
 fn connect(limits: Limits) -> (DuplexStream, JoinHandle<()>) {
+    connect_to(router(), limits)
+}
+
+fn connect_to(router: Arc<TestRouter>, limits: Limits) -> (DuplexStream, JoinHandle<()>) {
     let (client, server) = tokio::io::duplex(256 * 1024);
     let (stopper, stop) = Stop::new();
     let serving = tokio::spawn(async move {
-        connection::http(server, Transport::Tcp, router(), limits, stop).await;
+        connection::http(server, Transport::Tcp, router, limits, stop).await;
         drop(stopper);
     });
     (client, serving)
@@ -168,6 +192,55 @@ async fn pipelined_requests_are_answered_in_order_on_one_connection() {
     assert!(reply(&mut client).await.ends_with("\"pong\""));
 }
 
+/// Everything that a small request could get.
+async fn taken_up(budget: &Budget) -> Vec<Reservation> {
+    let mut held = vec![budget.reserve(2 << 20, Duration::ZERO).await.expect("half")];
+    held.push(budget.reserve(1 << 20, Duration::ZERO).await.expect("a quarter"));
+    while let Ok(room) = budget.reserve(SMALL_BYTES, Duration::ZERO).await {
+        held.push(room);
+    }
+    held
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_without_room_is_not_read_and_is_answered_as_soon_as_there_is_some() {
+    let (budget, limits) = (budget(), Limits::default());
+    let mut held = taken_up(&budget).await;
+    let (mut client, _serving) = connect_to(router_with(budget), limits);
+    let began = Instant::now();
+    send(&mut client, &post("Content-Length: 3\r\n", "\"1\"")).await;
+    tokio::time::sleep(limits.room / 2).await;
+    // Of its own share.
+    drop(held.pop());
+    assert!(reply(&mut client).await.ends_with("\"1\""));
+    assert!(began.elapsed() < limits.room);
+    // It gave its room back, so there is some at once.
+    send(
+        &mut client,
+        &post("Transfer-Encoding: chunked\r\n", "3\r\n\"2\"\r\n0\r\n\r\n"),
+    )
+    .await;
+    assert!(reply(&mut client).await.ends_with("\"2\""));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_gets_no_room_in_time_is_503_with_retry_after_and_the_key() {
+    let (budget, limits) = (budget(), Limits::default());
+    let _held = taken_up(&budget).await;
+    let (mut client, _serving) = connect_to(router_with(budget), limits);
+    let began = Instant::now();
+    send(&mut client, &post("Content-Length: 3\r\n", "")).await;
+    let reply = reply(&mut client).await;
+    assert_eq!(status(&reply), "503", "{reply}");
+    assert!(began.elapsed() >= limits.room && began.elapsed() < limits.body);
+    let head = reply.to_ascii_lowercase();
+    assert!(
+        head.contains("retry-after: 5\r\n") && head.contains("connection: close"),
+        "{reply}"
+    );
+    assert!(reply.contains("raise intake.max_in_flight_bytes"), "{reply}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_half_sent_head_is_closed_after_the_header_limit_however_slowly_it_drips() {
     let limits = Limits::default();
@@ -214,7 +287,7 @@ async fn an_idle_connection_outlives_the_header_limit_but_not_the_idle_one() {
 async fn a_request_may_take_longer_than_any_of_these_limits() {
     let limits = Limits::default();
     let (mut client, server) = tokio::io::duplex(4096);
-    let echo = Arc::new(Echo::default());
+    let echo = Arc::new(Echo::new(budget()));
     let router = Arc::new(Router::new(
         echo.clone(),
         Arc::new(Nothing),
@@ -342,7 +415,7 @@ async fn a_foreign_host_and_a_web_page_are_refused() {
 async fn requests_are_counted_by_pattern_and_never_by_path() {
     let metrics = Arc::new(Metrics::new());
     let router = Arc::new(Router::new(
-        Arc::new(Echo::default()),
+        Arc::new(Echo::new(budget())),
         Arc::new(Nothing),
         Gate::default(),
         metrics.clone(),
@@ -377,7 +450,7 @@ async fn requests_are_counted_by_pattern_and_never_by_path() {
 async fn listen(limits: Limits) -> (TcpStream, Arc<Echo>, oneshot::Sender<()>, JoinHandle<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("bound");
-    let echo = Arc::new(Echo::default());
+    let echo = Arc::new(Echo::new(budget()));
     let router = Arc::new(Router::new(
         echo.clone(),
         Arc::new(Nothing),

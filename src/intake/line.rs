@@ -40,9 +40,7 @@ impl Splitter {
                 self.searched = self.buffer.len();
                 let too_long = !self.skipping && self.buffer.len() > max_bytes;
                 if self.skipping || too_long {
-                    self.buffer.clear();
-                    self.searched = 0;
-                    self.skipping = true;
+                    self.give_up();
                 }
                 return too_long.then_some(Line::TooLong);
             };
@@ -65,6 +63,13 @@ impl Splitter {
         let rest = self.buffer.split();
         self.searched = 0;
         (!self.skipping && !rest.is_empty()).then_some(Line::Whole(rest))
+    }
+
+    /// Throws the line that has begun away, the rest of it as it comes.
+    pub fn give_up(&mut self) {
+        self.buffer.clear();
+        self.searched = 0;
+        self.skipping = true;
     }
 
     /// Whether a line has begun and not ended.

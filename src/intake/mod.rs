@@ -10,13 +10,15 @@ mod ndjson;
 use crate::event::Refusal;
 use crate::feedback::Feedback;
 use crate::http::{
-    Call, Gate, Guard, Limits, Lines, Refused, Reply, Route, Service, Stop, Verb, detail, json, unavailable,
+    Budget, Call, EVENT_BYTES, Gate, Guard, Limits, Lines, Refused, Reply, Reservation, Route, SMALL_BYTES,
+    Service, Stop, Verb, detail, json, unavailable,
 };
 use crate::ids::{Kind, Lane, ProjectId};
 use crate::metrics::{KindLabel, Metrics};
 use crate::secret::Secret;
 use crate::spool::{AppendError, Entry, Spool};
 use crate::wire::{self, BodyError};
+use bytes::Bytes;
 use hyper::StatusCode;
 use log::{Door, Plan};
 use prometheus_client::metrics::counter::Counter;
@@ -38,6 +40,8 @@ const EVENTS_A_TURN: usize = 256;
 pub struct Settings {
     /// `intake.max_body_bytes`: largest request body.
     pub max_body_bytes: usize,
+    /// `intake.max_in_flight_bytes`: most bytes of bodies and lines that are not answered yet.
+    pub max_in_flight_bytes: usize,
     /// `intake.max_event_bytes`: largest single event; a larger one becomes a dead letter. Also the longest NDJSON line.
     pub max_event_bytes: usize,
     /// `upstream.project_id`, for what names no project. Default none.
@@ -75,6 +79,7 @@ const fn post(pattern: &'static str, id: Id) -> Route<Id> {
 pub struct Intake {
     settings: Settings,
     spool: Spool,
+    budget: Budget,
     metrics: Arc<Metrics>,
     counters: Counters,
 }
@@ -110,9 +115,15 @@ impl Intake {
                 .intake_refused_events
                 .get_or_create_owned(&label(Kind::Log)),
         };
+        let budget = Budget::new(
+            settings.max_in_flight_bytes,
+            metrics.intake_in_flight_bytes.clone(),
+            metrics.intake_no_room.clone(),
+        );
         Self {
             settings,
             spool,
+            budget,
             metrics,
             counters,
         }
@@ -132,14 +143,21 @@ impl Intake {
             }
             _ => self.settings.default_project.clone(),
         };
-        let body = call
-            .json_body(self.settings.max_body_bytes, "intake.max_body_bytes")
+        let (body, mut room) = call
+            .json_body(
+                self.settings.max_body_bytes,
+                "intake.max_body_bytes",
+                &self.budget,
+            )
             .await?;
+        let most = self.budget.most_bytes() / EVENT_BYTES;
         let split = match id {
-            Id::LogTo => wire::split_batch(&body),
-            _ => wire::split_any(&body),
+            Id::LogTo => wire::split_batch(&body, most),
+            _ => wire::split_any(&body, most),
         };
-        let events = split.map_err(|error: BodyError| unprocessable(&error.to_string()))?;
+        let events = split.map_err(|error| refusal_of_body(&error))?;
+        room.grow_to(events.len() * EVENT_BYTES)
+            .map_err(|no_room| Box::new(unavailable(&no_room.to_string(), RETRY_AFTER_S)))?;
         let door = Door {
             project,
             max_event_bytes: self.settings.max_event_bytes,
@@ -153,7 +171,7 @@ impl Intake {
         self.append(entries).await.map_err(|error| refusal_of(&error))?;
         self.counters.logs.inc_by(accepted);
         self.counters.refused_logs.inc_by(refused);
-        Ok(json(StatusCode::OK, reply))
+        Ok(json(StatusCode::OK, held(reply, room)))
     }
 
     async fn plan(&self, events: &[&RawValue], door: &Door) -> Result<Plan, Refused> {
@@ -182,10 +200,11 @@ impl Intake {
             max_event_bytes,
             ..
         } = self.settings;
-        let body = match max_body_bytes < max_event_bytes {
-            true => call.json_body(max_body_bytes, "intake.max_body_bytes").await?,
-            false => call.json_body(max_event_bytes, "intake.max_event_bytes").await?,
+        let (most, key) = match max_body_bytes < max_event_bytes {
+            true => (max_body_bytes, "intake.max_body_bytes"),
+            false => (max_event_bytes, "intake.max_event_bytes"),
         };
+        let (body, _room) = call.json_body(most, key, &self.budget).await?;
         let feedback = Feedback::parse(&body, task.as_deref(), self.settings.default_project.as_ref())
             .map_err(|refusal| unprocessable(&refusal.to_string()))?;
         let mut reply = b"{\"task_id\":".to_vec();
@@ -254,6 +273,33 @@ fn entry_of(feedback: &Feedback) -> Entry {
         },
         record: feedback.to_record(),
     }
+}
+
+/// A large reply keeps its room until it is sent: the client decides how fast that goes.
+fn held(reply: Vec<u8>, mut room: Reservation) -> Bytes {
+    struct Held(
+        Vec<u8>,
+        #[expect(dead_code, reason = "it is held, not read")] Reservation,
+    );
+    impl AsRef<[u8]> for Held {
+        fn as_ref(&self) -> &[u8] {
+            &self.0
+        }
+    }
+    if reply.len() <= SMALL_BYTES {
+        return reply.into();
+    }
+    room.shrink_to(reply.len());
+    Bytes::from_owner(Held(reply, room))
+}
+
+fn refusal_of_body(error: &BodyError) -> Refused {
+    let status = match error {
+        // Waiting would not help, and no SDK sends events that tiny.
+        BodyError::TooMany { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+        _ => StatusCode::UNPROCESSABLE_ENTITY,
+    };
+    Box::new(detail(status, &error.to_string()))
 }
 
 fn unprocessable(sentence: &str) -> Refused {

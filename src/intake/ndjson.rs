@@ -1,11 +1,12 @@
 //! NDJSON on a connection to the Unix socket: reads what is there, appends it as one group, answers line by line.
 
-use super::line::{Outcome, Splitter, error_line, plan};
+use super::line::{Line, Outcome, Splitter, error_line, plan};
 use super::log::Door;
 use super::{Intake, now_s};
-use crate::http::{Limits, Stop};
+use crate::http::{EVENT_BYTES, Limits, Reservation, SMALL_BYTES, Stop};
 use crate::ids::Kind;
 use crate::spool::Entry;
+use bytes::{BufMut, BytesMut};
 use std::io;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
@@ -71,6 +72,128 @@ pub(super) async fn serve(
     }
 }
 
+/// A connection's bytes on their way in, and the room that they have.
+struct Inlet<'a> {
+    intake: &'a Intake,
+    stream: &'a mut BufReader<UnixStream>,
+    limits: Limits,
+    splitter: Splitter,
+    /// For what is in the splitter and the group that was cut from it; none while the connection rests.
+    held: Option<Reservation>,
+    /// Until when the line that has begun must end.
+    due: Option<Instant>,
+    /// How much is read at once.
+    read_bytes: usize,
+}
+
+/// What reading led to.
+enum Came {
+    Bytes,
+    End,
+    /// The line that has begun is not kept, for this reason; the rest of it is thrown away.
+    GaveUp(String),
+    /// The connection is not served any longer, for this reason.
+    Enough(String),
+}
+
+impl Inlet<'_> {
+    /// Waits for bytes and reads them. Without room nothing is read: the client waits.
+    async fn read(&mut self) -> io::Result<Came> {
+        let due = self.due;
+        let reading = async {
+            loop {
+                if let Some(came) = self.read_once().await? {
+                    return Ok(came);
+                }
+            }
+        };
+        let Some(due) = due else { return reading.await };
+        let sentence = "the line did not end in time and was not kept: end each line with a newline";
+        let late = Ok(Came::Enough(sentence.to_owned()));
+        timeout_at(due, reading).await.unwrap_or(late)
+    }
+
+    /// `None` if there was nothing to read after all.
+    async fn read_once(&mut self) -> io::Result<Option<Came>> {
+        let rests = self.held.is_none();
+        if rests && self.stream.buffer().is_empty() {
+            self.stream.get_ref().readable().await?;
+        }
+        let held = match &mut self.held {
+            Some(held) => held,
+            none => match self.intake.budget.reserve(SMALL_BYTES, self.limits.room).await {
+                Ok(room) => none.insert(room),
+                Err(no_room) => return Ok(Some(Came::Enough(no_room.to_string()))),
+            },
+        };
+        let buffer = &mut self.splitter.buffer;
+        let mut free = held.bytes().saturating_sub(buffer.len());
+        if free < self.read_bytes {
+            // If it is not to be had, what is left will do.
+            let grown = held.grow_to(buffer.len() + self.read_bytes);
+            free = held.bytes().saturating_sub(buffer.len()).min(self.read_bytes);
+            if let (0, Err(no_room)) = (free, grown) {
+                self.splitter.give_up();
+                self.held = None;
+                return Ok(Some(Came::GaveUp(no_room.to_string())));
+            }
+        }
+        buffer.reserve(free);
+        let mut place = buffer.limit(free);
+        let came = if rests {
+            // It may look readable and not be: room is not held for that.
+            tokio::select! {
+                biased;
+                came = self.stream.read_buf(&mut place) => came?,
+                () = std::future::ready(()) => {
+                    self.held = None;
+                    return Ok(None);
+                }
+            }
+        } else {
+            self.stream.read_buf(&mut place).await?
+        };
+        self.read_bytes = match came {
+            0 => return Ok(Some(Came::End)),
+            n if n >= self.read_bytes => (n * 2).min(*READ_BYTES.end()),
+            n if n < self.read_bytes / 4 => (self.read_bytes / 2).max(*READ_BYTES.start()),
+            _ => self.read_bytes,
+        };
+        Ok(Some(Came::Bytes))
+    }
+
+    /// Answers all lines that are complete.
+    async fn answer_lines(&mut self, door: &Door) -> io::Result<()> {
+        loop {
+            let weight = self.held.as_ref().map_or(0, Reservation::bytes);
+            let group = gather(&mut self.splitter, door, weight);
+            if group.answers.is_empty() {
+                return Ok(());
+            }
+            // Another line than before has begun, if any.
+            self.due = None;
+            let answers = store(self.intake, group).await;
+            write(self.stream, &answers, self.limits).await?;
+        }
+    }
+
+    /// Keeps no more than what is needed for what is there.
+    fn settle_down(&mut self) {
+        self.due = match self.splitter.is_amid_line() {
+            true => self.due.or_else(|| Some(Instant::now() + self.limits.body)),
+            false => None,
+        };
+        if self.splitter.buffer.is_empty() {
+            self.held = None;
+            if self.splitter.buffer.capacity() > *READ_BYTES.start() {
+                self.splitter.buffer = BytesMut::new();
+            }
+        } else if let Some(held) = &mut self.held {
+            held.shrink_to((self.splitter.buffer.len() + self.read_bytes).max(SMALL_BYTES));
+        }
+    }
+}
+
 async fn run(
     intake: &Intake,
     stream: &mut BufReader<UnixStream>,
@@ -81,64 +204,51 @@ async fn run(
         project: intake.settings.default_project.clone(),
         max_event_bytes: intake.settings.max_event_bytes,
     };
-    let mut splitter = Splitter::default();
-    let mut room = *READ_BYTES.start();
-    // Until when the line that has begun must end.
-    let mut due = None;
+    let mut inlet = Inlet {
+        intake,
+        stream,
+        limits,
+        splitter: Splitter::default(),
+        held: None,
+        due: None,
+        read_bytes: *READ_BYTES.start(),
+    };
     loop {
-        splitter.buffer.reserve(room);
-        let read = async {
-            match due {
-                Some(due) => timeout_at(due, stream.read_buf(&mut splitter.buffer)).await.ok(),
-                None => Some(stream.read_buf(&mut splitter.buffer).await),
-            }
-        };
         let came = tokio::select! {
-            came = read => came.transpose()?,
+            came = inlet.read() => came?,
             () = stop.requested() => return Ok(()),
         };
         match came {
-            None => {
-                let sentence = "the line did not end in time and was not kept: end each line with a newline";
-                return write(stream, &error_line(sentence), limits).await;
-            }
-            Some(0) => break,
-            Some(n) if n >= room => room = (room * 2).min(*READ_BYTES.end()),
-            Some(n) if n < room / 4 => room = (room / 2).max(*READ_BYTES.start()),
-            Some(_) => {}
+            Came::Bytes => inlet.answer_lines(&door).await?,
+            Came::End => break,
+            Came::GaveUp(sentence) => write(inlet.stream, &error_line(&sentence), limits).await?,
+            Came::Enough(sentence) => return write(inlet.stream, &error_line(&sentence), limits).await,
         }
-        loop {
-            let group = gather(&mut splitter, &door);
-            if group.answers.is_empty() {
-                break;
-            }
-            // Another line than before has begun, if any.
-            due = None;
-            let answers = store(intake, group).await;
-            write(stream, &answers, limits).await?;
-        }
-        due = match splitter.is_amid_line() {
-            true => due.or_else(|| Some(Instant::now() + limits.body)),
-            false => None,
-        };
+        inlet.settle_down();
     }
     let mut group = Group::default();
-    let last = splitter.last_line();
+    let last = inlet.splitter.last_line();
     last.and_then(|line| plan(&line, &door, now_s(), Uuid::new_v4()))
         .into_iter()
         .for_each(|it| group.push(it));
     let answers = store(intake, group).await;
-    write(stream, &answers, limits).await
+    write(inlet.stream, &answers, limits).await
 }
 
-/// Decides about the lines that are there, up to one group.
-fn gather(splitter: &mut Splitter, door: &Door) -> Group {
+/// Decides about the lines that are there, up to one group. They count no more than `weight` together, or are one.
+fn gather(splitter: &mut Splitter, door: &Door, weight: usize) -> Group {
     let mut group = Group::default();
     let now_s = now_s();
-    while !group.is_full() {
+    let mut left = weight;
+    while !group.is_full() && left > 0 {
         let Some(line) = splitter.next_line(door.max_event_bytes) else {
             break;
         };
+        let bytes = match &line {
+            Line::Whole(line) => line.len(),
+            Line::TooLong => 0,
+        };
+        left = left.saturating_sub(bytes.max(EVENT_BYTES));
         if let Some(outcome) = plan(&line, door, now_s, Uuid::new_v4()) {
             group.push(outcome);
         }

@@ -8,13 +8,13 @@ fn texts(events: Vec<&RawValue>) -> Vec<&str> {
 }
 
 fn batch(body: &str) -> Result<Vec<&str>, String> {
-    split_batch(body.as_bytes())
+    split_batch(body.as_bytes(), 1000)
         .map(texts)
         .map_err(|error| error.to_string())
 }
 
 fn any_form(body: &str) -> Result<Vec<&str>, String> {
-    split_any(body.as_bytes())
+    split_any(body.as_bytes(), 1000)
         .map(texts)
         .map_err(|error| error.to_string())
 }
@@ -113,14 +113,14 @@ fn a_body_that_cannot_be_cut_says_where_and_what_was_expected() {
 
 #[test]
 fn invalid_utf_8_has_its_own_sentence_with_the_place() {
-    let error = split_batch(b"{\"batched_log_events\":[\"\xc3\x28\"]}").expect_err("invalid");
+    let error = split_batch(b"{\"batched_log_events\":[\"\xc3\x28\"]}", 1000).expect_err("invalid");
     assert_eq!(error, BodyError::Utf8 { byte: 24 });
     assert!(
         error
             .to_string()
             .starts_with("the body is not valid UTF-8 at byte 24: send JSON as UTF-8")
     );
-    let gzip = split_any(b"\x1f\x8b\x08").expect_err("compressed");
+    let gzip = split_any(b"\x1f\x8b\x08", 1000).expect_err("compressed");
     assert_eq!(gzip, BodyError::Utf8 { byte: 1 });
 }
 
@@ -133,8 +133,8 @@ fn a_hundred_thousand_open_brackets_overflow_no_stack() {
         "{\"batched_log_events\":[",
     ] {
         let deep = open.repeat(100_000);
-        assert!(split_batch(deep.as_bytes()).is_err());
-        assert!(split_any(deep.as_bytes()).is_err());
+        assert!(split_batch(deep.as_bytes(), 1000).is_err());
+        assert!(split_any(deep.as_bytes(), 1000).is_err());
     }
     let closed = format!(
         "{{\"batched_log_events\":[{}{}]}}",
@@ -199,7 +199,7 @@ proptest! {
             r#"\{"batched_log_events":[\[\]{},":0-9a\n ]{0,30}"#.prop_map(String::into_bytes),
         ],
     ) {
-        for result in [split_batch(&raw), split_any(&raw)] {
+        for result in [split_batch(&raw, 1000), split_any(&raw, 1000)] {
             match result {
                 Err(BodyError::Malformed { fault, .. }) => prop_assert!(fault.byte <= raw.len()),
                 Err(error) => prop_assert!(!error.to_string().is_empty()),
@@ -209,4 +209,32 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn a_list_of_more_events_than_are_taken_is_told_so_in_every_form() {
+    for (body, any_only) in [
+        ("{\"batched_log_events\":[1,2,3]}", false),
+        (
+            "{\"batched_log_events\":[1],\"batched_log_events\":[1,2,3]}",
+            false,
+        ),
+        ("[1,2,3]", true),
+    ] {
+        let body = body.as_bytes();
+        let too_many = BodyError::TooMany { most: 2 };
+        assert_eq!(split_any(body, 2).map(|_| ()), Err(too_many.clone()));
+        assert_eq!(split_any(body, 3).map(|events| events.len()), Ok(3));
+        if !any_only {
+            assert_eq!(split_batch(body, 2).map(|_| ()), Err(too_many));
+            assert_eq!(split_batch(body, 3).map(|events| events.len()), Ok(3));
+        }
+    }
+    // What is wrong is told first, and a list that does not count may be of any length.
+    assert!(matches!(
+        split_any(b"[1,2,3,", 2),
+        Err(BodyError::Malformed { .. })
+    ));
+    let last = b"{\"batched_log_events\":[1,2,3],\"batched_log_events\":[1]}";
+    assert_eq!(split_batch(last, 2).map(|events| events.len()), Ok(1));
 }

@@ -13,6 +13,7 @@ mod demo;
 mod documented_curl;
 mod durable;
 mod intake;
+mod memory;
 mod observability;
 mod outage;
 mod service;
