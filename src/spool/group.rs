@@ -21,6 +21,8 @@ pub(super) struct Group {
     replies: Vec<AppendReply>,
     /// Payload bytes that will be queued.
     pub(super) bytes: u64,
+    /// Payload bytes on lease, if they had to be counted.
+    pub(super) leased_bytes: Option<u64>,
 }
 
 impl Group {

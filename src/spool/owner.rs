@@ -2,8 +2,9 @@
 use super::command::Command;
 use super::dead::DeadLetters;
 use super::disk::Disk;
+use super::drop_log::DropLog;
 use super::generation::Generations;
-use super::group::{Funeral, Group, queued_bytes};
+use super::group::{Funeral, Group};
 use super::lanes::Lanes;
 use super::lease::{Abandoned, Leased};
 use super::lock::FolderLock;
@@ -50,6 +51,9 @@ pub(super) struct Owner {
     pub(super) lanes: Lanes,
     pub(super) head: Head,
     pub(super) room: Room,
+    /// Bytes at which a generation is sealed.
+    pub(super) generation_bytes: u64,
+    pub(super) drop_log: DropLog,
     pub(super) cache: ChunkCache,
     pub(super) funerals: Vec<Funeral>,
     pub(super) failure: Option<Failure>,
@@ -119,7 +123,8 @@ impl Owner {
         };
         let room = self.room.full().map(|_| Instant::now() + FREE_CHECK_EVERY);
         let unreadable = self.lanes.next_readable();
-        [commit, room, unreadable, Some(self.dead_check_at)]
+        let told = self.drop_log.due(Instant::now());
+        [commit, room, unreadable, told, Some(self.dead_check_at)]
             .into_iter()
             .flatten()
             .min()
@@ -163,8 +168,7 @@ impl Owner {
         reply: oneshot::Sender<Result<(), AppendError>>,
         group: &mut Group,
     ) {
-        let live = self.lanes.live_bytes() + group.bytes;
-        match self.room.admit(live, queued_bytes(&entries), Instant::now()) {
+        match self.admit(&entries, group, Instant::now()) {
             Ok(()) => group.add(entries, reply),
             Err(sentence) => {
                 self.publish_refusal();
@@ -260,7 +264,8 @@ impl Owner {
                 tracing::error!(reason, "old dead letters could not be dropped");
             }
         }
-        self.room.recheck(self.lanes.live_bytes(), now);
+        self.recheck_room(now);
+        self.tell_dropped(now, false);
         self.publish_refusal();
     }
 
@@ -331,6 +336,7 @@ impl Owner {
         if self.dirty_since.is_some() || !self.funerals.is_empty() {
             self.commit(Group::default());
         }
+        self.tell_dropped(Instant::now(), true);
         let Owner {
             generations,
             dead,

@@ -156,7 +156,7 @@ impl Owner {
     }
 
     /// The chunk that holds an event, and the extent that it is in.
-    fn chunk(&mut self, number: u32, seq: u64) -> Result<(Arc<Chunk>, Extent), StorageError> {
+    pub(super) fn chunk(&mut self, number: u32, seq: u64) -> Result<(Arc<Chunk>, Extent), StorageError> {
         let place = self.lanes.get(number).and_then(|state| state.queue.place(seq));
         let extent = place.ok_or_else(|| damaged(seq, "no generation holds it"))?;
         if let Some(chunk) = self.cache.get(number, seq) {
@@ -210,7 +210,7 @@ impl Owner {
         }
     }
 
-    fn set_unreadable(&mut self, number: u32, now: Instant, error: &StorageError) {
+    pub(super) fn set_unreadable(&mut self, number: u32, now: Instant, error: &StorageError) {
         let sentence = error.to_string();
         if self.unread_reason.as_ref() != Some(&sentence)
             && let Some(state) = self.lanes.get(number)

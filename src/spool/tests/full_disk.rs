@@ -1,0 +1,2 @@
+//! A disk that is really full, with the ballast.
+use super::*;
