@@ -213,7 +213,11 @@ fn every_mistake_is_told_at_once_with_its_place() {
             &["upstream.timeout (config.toml:3)", "timeout = \"30 s\""],
             &["batch.max_events (config.toml:5)", "\"many\"", "from 1 to 10000"],
             &["batch.max_bytes (config.toml:6)", "\"4 M\"", "MiB"],
-            &["spool.on_full (config.toml:8)", "\"drop_newest\"", "\"drop_oldest\""],
+            &[
+                "spool.on_full (config.toml:8)",
+                "\"drop_newest\"",
+                "\"drop_oldest\"",
+            ],
             &["retry.min (config.toml:10)", "retry.max", "config.toml:11"],
             &["log.level (config.toml:13)", "\"inof\"", "info"],
             &["log.format (PHOSPHOD__LOG__FORMAT)", "\"xml\"", "\"json\""],

@@ -5,7 +5,8 @@ use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-/// Size of the ballast. See [`BALLAST_BYTES`]'s use in docs/design.md for what it has to last for.
+/// Size of the ballast. It has to last for a new generation and for all settling until the first old one can be deleted
+/// (docs/design.md, "What happens when the disk is full?").
 pub(super) const BALLAST_BYTES: u64 = 16 * 1024 * 1024;
 /// Blocks as `stat` counts them.
 const STAT_BLOCK_BYTES: u64 = 512;
@@ -23,7 +24,9 @@ impl Ballast {
         let whole = |meta: &fs::Metadata| {
             meta.len() == BALLAST_BYTES && meta.blocks().saturating_mul(STAT_BLOCK_BYTES) >= BALLAST_BYTES
         };
-        let held = path.symlink_metadata().is_ok_and(|meta| meta.is_file() && whole(&meta));
+        let held = path
+            .symlink_metadata()
+            .is_ok_and(|meta| meta.is_file() && whole(&meta));
         Ballast { path, held }
     }
 
@@ -75,7 +78,9 @@ fn allocate(path: &Path) -> io::Result<()> {
         .open(path)?;
     let flags = rustix::fs::FallocateFlags::empty();
     match rustix::fs::fallocate(&file, flags, 0, BALLAST_BYTES) {
-        Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS | rustix::io::Errno::INVAL) => fill(&file)?,
+        Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS | rustix::io::Errno::INVAL) => {
+            fill(&file)?
+        }
         done => done?,
     }
     file.sync_all()

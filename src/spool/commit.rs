@@ -2,8 +2,8 @@
 //! when it fails.
 use super::AppendError;
 use super::Entry;
-use super::durable::{StorageError, Writes};
 use super::dropping::Dropping;
+use super::durable::{StorageError, Writes};
 use super::group::{Group, Plan, queued_bytes};
 use super::key;
 use super::meta::Head;
@@ -49,7 +49,12 @@ impl Owner {
         let _ = self.commit_entries(Vec::new(), dropping, now);
     }
 
-    fn commit_entries(&mut self, entries: Vec<Entry>, dropping: Dropping, now: Instant) -> Result<(), AppendError> {
+    fn commit_entries(
+        &mut self,
+        entries: Vec<Entry>,
+        dropping: Dropping,
+        now: Instant,
+    ) -> Result<(), AppendError> {
         match self.try_commit(entries, dropping, now) {
             Ok(()) => {
                 if self.failure.take().is_some() {

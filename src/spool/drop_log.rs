@@ -111,7 +111,10 @@ mod tests {
         assert_eq!(log.line(start + LINE_EVERY / 2, false), None);
         assert_eq!(log.due(start), Some(start + LINE_EVERY));
         assert_eq!(told(log.line(start + LINE_EVERY, false)), (3, 8, 0));
-        assert_eq!(log.line(start + 2 * LINE_EVERY, false), Some(Line::Stopped { total: 8 }));
+        assert_eq!(
+            log.line(start + 2 * LINE_EVERY, false),
+            Some(Line::Stopped { total: 8 })
+        );
         assert_eq!(log.due(start), None);
     }
 
@@ -124,7 +127,9 @@ mod tests {
             log.note(lane, u64::from(lane) + 1, Reason::Disk, start);
         }
         match log.line(start, true) {
-            Some(Line::Dropped { lanes, other_lanes, .. }) => {
+            Some(Line::Dropped {
+                lanes, other_lanes, ..
+            }) => {
                 assert_eq!((lanes[0], lanes.len(), other_lanes), ((19, 20), MAX_NAMED, 12));
             }
             other => panic!("{other:?}"),

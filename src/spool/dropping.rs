@@ -62,7 +62,12 @@ impl Owner {
         let all = self.lanes.live_bytes() + group.bytes;
         let live = match self.room.drops_oldest() && all.saturating_add(adding) > self.room.max_bytes() {
             // That takes a look at each lane: once a group is enough.
-            true => *group.leased_bytes.get_or_insert_with(|| self.lanes.leased_bytes()) + group.bytes,
+            true => {
+                *group
+                    .leased_bytes
+                    .get_or_insert_with(|| self.lanes.leased_bytes())
+                    + group.bytes
+            }
             false => all,
         };
         self.room.admit(live, adding, now)
@@ -116,7 +121,8 @@ impl Owner {
             // Leases that were given out since the appends were admitted, or a lane that cannot be read.
             let held = self.lanes.live_bytes();
             let sentence = self.room.admit(held, adding, now).err();
-            let sentence = sentence.unwrap_or_else(|| "no room in the spool: send again in a moment".to_owned());
+            let sentence =
+                sentence.unwrap_or_else(|| "no room in the spool: send again in a moment".to_owned());
             return Err(Stop::Refused(AppendError::Full(sentence)));
         }
         let mut dropped = Dropped {
@@ -179,7 +185,10 @@ impl Owner {
         bytes: u64,
     ) -> Result<(Run, Option<u64>), StorageError> {
         let (chunk, extent) = self.chunk(lane, seq)?;
-        let was_released = self.lanes.get(lane).is_some_and(|state| state.queue.is_released(seq));
+        let was_released = self
+            .lanes
+            .get(lane)
+            .is_some_and(|state| state.queue.is_released(seq));
         let end = match was_released {
             true => seq + 1,
             false => until.min(chunk.end()).max(seq + 1),
@@ -223,7 +232,9 @@ impl Owner {
     /// Drops and deletes whole generations, the oldest first, until the disk has room or nothing can be dropped.
     fn free_disk(&mut self, now: Instant) {
         while self.failure.is_none() && self.room.short_of_disk(0, now).is_some() {
-            let Some(id) = self.generation_to_drop() else { return };
+            let Some(id) = self.generation_to_drop() else {
+                return;
+            };
             self.commit_alone(Dropping::Generation(id), now);
             self.room.forget_free_bytes();
         }

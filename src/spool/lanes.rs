@@ -181,7 +181,9 @@ impl Lanes {
 
     /// Ends all of a lane's events in a generation that are not on lease. Gives how many that were.
     pub(super) fn drop_generation(&mut self, number: u32, generation: u64) -> u64 {
-        let Some(state) = self.get_mut(number) else { return 0 };
+        let Some(state) = self.get_mut(number) else {
+            return 0;
+        };
         let extents = state.queue.extents().values();
         let extents: Vec<Extent> = extents.filter(|x| x.generation == generation).copied().collect();
         let mut dropped = 0;
@@ -256,14 +258,21 @@ impl Lanes {
 
     /// Lanes that have events in a generation.
     pub(super) fn in_generation(&self, generation: u64) -> Vec<u32> {
-        let lies_there = |state: &LaneState| state.queue.extents().values().any(|x| x.generation == generation);
+        let lies_there =
+            |state: &LaneState| state.queue.extents().values().any(|x| x.generation == generation);
         let lanes = (0u32..).zip(&self.list);
         let lanes = lanes.filter(|(_, state)| lies_there(state));
         lanes.map(|(number, _)| number).collect()
     }
 
     /// What was moved on is durable in its new place.
-    pub(super) fn relocated(&mut self, number: u32, from: Extent, moved: Option<Extent>, rest: Option<Extent>) {
+    pub(super) fn relocated(
+        &mut self,
+        number: u32,
+        from: Extent,
+        moved: Option<Extent>,
+        rest: Option<Extent>,
+    ) {
         self.take_live(from.generation, from.live, from.live_bytes);
         for extent in moved.iter().chain(&rest) {
             self.add_live(extent);
@@ -359,7 +368,10 @@ impl Lanes {
                 continue;
             };
             let extent = state.queue.appended(&addition.extent);
-            writes.set(key::extent(addition.lane, extent.first), &extent.encode(addition.lane));
+            writes.set(
+                key::extent(addition.lane, extent.first),
+                &extent.encode(addition.lane),
+            );
             if state.queue.unread().is_none() {
                 let cursor = state.queue.cursor(Some(addition.extent.first));
                 writes.set(key::cursor(addition.lane), &cursor.encode(addition.lane));

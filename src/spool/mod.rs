@@ -12,6 +12,7 @@
 //! <path>/lock            held by the one owner; its pid
 //! <path>/spool/gen-N/    generations: small sled folders, appended to and deleted whole
 //! <path>/dead/           dead letters, a sled folder
+//! <path>/ballast         space that is given up when the disk is full
 //! ```
 //! Keys are in `key.rs`, values in `codec.rs` (envelope), `chunk.rs` (events), `meta.rs` (lanes, cursors, ledger)
 //! and `letter.rs` (dead letters). The newest generation describes the whole spool; older ones only hold events.
@@ -19,7 +20,7 @@
 //! # Parts
 //! `owner` the thread's loop, `group` and `commit` one group commit, `read` leases, `lanes` and `queue` the state in
 //! memory, `generation` the row of folders, `recovery` opening, `durable` and `disk` the narrow seam to sled and the
-//! machine, `room` admission, `view` what is shown outside.
+//! machine, `room` admission, `dropping` and `drop_log` what makes room for it, `ballast` a full disk, `view` what is shown outside.
 
 mod ballast;
 mod chunk;

@@ -238,7 +238,8 @@ impl LaneQueue {
         };
         let within = extent.first..=extent.last;
         let on_lease = self.leased.range(within.clone());
-        let (leased, leased_bytes) = on_lease.fold((0, 0), |(n, sum), (_, &bytes)| (n + 1, sum + u64::from(bytes)));
+        let (leased, leased_bytes) =
+            on_lease.fold((0, 0), |(n, sum), (_, &bytes)| (n + 1, sum + u64::from(bytes)));
         let events = extent.live.saturating_sub(leased);
         let bytes = extent.live_bytes.saturating_sub(leased_bytes);
         self.released.retain(|seq| !within.contains(seq));
@@ -277,7 +278,11 @@ impl LaneQueue {
 
     /// The first event that is not on lease after a released one.
     pub(super) fn idle_after(&self, released: u64) -> Option<u64> {
-        self.released.range(released + 1..).next().copied().or(self.unread)
+        self.released
+            .range(released + 1..)
+            .next()
+            .copied()
+            .or(self.unread)
     }
 
     /// What is on lease, in order.

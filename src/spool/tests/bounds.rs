@@ -55,7 +55,10 @@ async fn a_disk_under_its_floor_refuses_until_space_is_freed() {
     )
     .unwrap();
     let sentence = refusal(spool.append(vec![queued(&logs("p"), "a")]).await);
-    assert!(sentence.contains("spool.min_free_bytes = 107374182400"), "{sentence}");
+    assert!(
+        sentence.contains("spool.min_free_bytes = 107374182400"),
+        "{sentence}"
+    );
     free.store(100 << 30, Ordering::SeqCst);
     while spool.append(vec![queued(&logs("p"), "a")]).await.is_err() {
         tokio::task::yield_now().await;

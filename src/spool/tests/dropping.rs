@@ -19,7 +19,10 @@ fn numbered(lane: &Lane, n: usize) -> Entry {
 }
 
 fn numbers(leased: &[Leased]) -> Vec<usize> {
-    texts(leased).iter().map(|text| text.trim().parse().unwrap()).collect()
+    texts(leased)
+        .iter()
+        .map(|text| text.trim().parse().unwrap())
+        .collect()
 }
 
 async fn rest(spool: &Spool, lane: &Lane) -> Vec<usize> {
@@ -56,14 +59,23 @@ async fn the_oldest_of_all_lanes_go_first_and_feedback_may_go_once_its_log_was_d
     let spool = Spool::open(dropping(folder.path(), 10_000)).unwrap();
     let (a, b, c) = (logs("a"), feedback("a"), logs("c"));
     for n in 0..9 {
-        spool.append(vec![numbered([&a, &b, &c][n % 3], n)]).await.unwrap();
+        spool
+            .append(vec![numbered([&a, &b, &c][n % 3], n)])
+            .await
+            .unwrap();
     }
     assert_eq!(view(&spool, &b).ready().events, 0);
     // Two more than there is room for: 0 and 1 go, a log and a feedback.
-    spool.append((9..12).map(|n| numbered(&c, n)).collect()).await.unwrap();
+    spool
+        .append((9..12).map(|n| numbered(&c, n)).collect())
+        .await
+        .unwrap();
     assert_eq!(view(&spool, &b).queued(), 2);
     // 2, 3, 4, 5 and 6 go: no log of a is left, and the one feedback of a may go.
-    spool.append((12..17).map(|n| numbered(&c, n)).collect()).await.unwrap();
+    spool
+        .append((12..17).map(|n| numbered(&c, n)).collect())
+        .await
+        .unwrap();
     assert_eq!((spool.ledger().dropped, spool.live_bytes()), (7, 10_000));
     assert_eq!(view(&spool, &b).ready().events, 1);
     assert_eq!(rest(&spool, &a).await, [0; 0]);
@@ -76,18 +88,27 @@ async fn what_is_on_lease_is_passed_over_and_what_came_back_is_not() {
     let folder = tempfile::tempdir().unwrap();
     let spool = Spool::open(dropping(folder.path(), 10_000)).unwrap();
     let lane = logs("p");
-    spool.append((0..10).map(|n| numbered(&lane, n)).collect()).await.unwrap();
+    spool
+        .append((0..10).map(|n| numbered(&lane, n)).collect())
+        .await
+        .unwrap();
     let mut leased = spool.lease(&lane, &limits(4)).await;
     let kept = leased.split_off(2);
     spool.release(&lane, leased).await;
     // 0 and 1 came back; 2 and 3 are on lease.
-    spool.append((10..15).map(|n| numbered(&lane, n)).collect()).await.unwrap();
+    spool
+        .append((10..15).map(|n| numbered(&lane, n)).collect())
+        .await
+        .unwrap();
     assert_eq!(spool.ledger().dropped, 5);
     assert_eq!(numbers(&kept), [2, 3]);
     // Whatever came, 9 KB do not fit beside the 2 KB on lease: nothing is dropped for that.
     let too_much = (20..29).map(|n| numbered(&lane, n)).collect();
     let refused = spool.append(too_much).await;
-    assert!(matches!(&refused, Err(AppendError::Full(why)) if why.contains("spool.max_bytes")), "{refused:?}");
+    assert!(
+        matches!(&refused, Err(AppendError::Full(why)) if why.contains("spool.max_bytes")),
+        "{refused:?}"
+    );
     assert_eq!(spool.ledger().dropped, 5);
     let copy = killed(folder.path());
     spool.settle(&lane, kept).await;
@@ -105,11 +126,17 @@ async fn an_append_that_can_never_fit_is_refused_and_drops_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let spool = Spool::open(dropping(folder.path(), 10_000)).unwrap();
     let lane = logs("p");
-    spool.append((0..10).map(|n| numbered(&lane, n)).collect()).await.unwrap();
+    spool
+        .append((0..10).map(|n| numbered(&lane, n)).collect())
+        .await
+        .unwrap();
     let refused = spool.append(vec![queued(&lane, vec![0; 10_001])]).await;
     assert!(matches!(refused, Err(AppendError::Full(_))), "{refused:?}");
     assert_eq!((spool.ledger().dropped, spool.refusing()), (0, None));
-    spool.append(vec![queued(&lane, vec![b'7'; 10_000])]).await.unwrap();
+    spool
+        .append(vec![queued(&lane, vec![b'7'; 10_000])])
+        .await
+        .unwrap();
     assert_eq!((spool.ledger().dropped, spool.ledger().queued), (10, 1));
 }
 
@@ -128,7 +155,10 @@ async fn a_commit_that_fails_dropped_nothing() {
     };
     let spool = Spool::open_on(dropping(folder.path(), 10_000), disk).unwrap();
     let lane = logs("p");
-    spool.append((0..10).map(|n| numbered(&lane, n)).collect()).await.unwrap();
+    spool
+        .append((0..10).map(|n| numbered(&lane, n)).collect())
+        .await
+        .unwrap();
     let leased = spool.lease(&lane, &limits(3)).await;
     spool.release(&lane, leased).await;
     failing.store(true, Ordering::SeqCst);
@@ -140,7 +170,10 @@ async fn a_commit_that_fails_dropped_nothing() {
         tokio::task::yield_now().await;
     }
     let ledger = spool.ledger();
-    assert!(ledger.balances() && (ledger.accepted, ledger.dropped) == (11, 1), "{ledger:?}");
+    assert!(
+        ledger.balances() && (ledger.accepted, ledger.dropped) == (11, 1),
+        "{ledger:?}"
+    );
     assert_eq!(rest(&spool, &lane).await, [1, 2, 3, 4, 5, 6, 7, 8, 9, 15]);
 }
 
@@ -185,7 +218,10 @@ async fn under_the_floor_whole_generations_go_the_oldest_first() {
     let ledger = spool.ledger();
     assert!(ledger.balances() && spool.refusing().is_none(), "{ledger:?}");
     let left = |id: u32| folder.path().join(format!("spool/gen-{id:08}")).exists();
-    assert_eq!([1, 2, 3, 4, 5, 6].map(left), [false, false, true, true, true, true]);
+    assert_eq!(
+        [1, 2, 3, 4, 5, 6].map(left),
+        [false, false, true, true, true, true]
+    );
     let dropped = ledger.dropped as usize;
     let copy = killed(folder.path());
     let again = open(copy.path());
@@ -209,7 +245,10 @@ async fn under_the_floor_even_the_newest_goes_if_it_is_the_only_one_but_nothing_
     };
     let (spool, lane) = (Spool::open_on(tight, disk).unwrap(), logs("p"));
     for start in (0..5_000).step_by(500) {
-        spool.append((start..start + 500).map(|n| numbered(&lane, n)).collect()).await.unwrap();
+        spool
+            .append((start..start + 500).map(|n| numbered(&lane, n)).collect())
+            .await
+            .unwrap();
     }
     let leased = spool.lease(&lane, &limits(3)).await;
     full_until.store(1, Ordering::SeqCst);
@@ -228,6 +267,9 @@ async fn under_the_floor_even_the_newest_goes_if_it_is_the_only_one_but_nothing_
         tokio::task::yield_now().await;
     }
     let ledger = spool.ledger();
-    assert!(ledger.balances() && ledger.queued == 1 && ledger.delivered == 3, "{ledger:?}");
+    assert!(
+        ledger.balances() && ledger.queued == 1 && ledger.delivered == 3,
+        "{ledger:?}"
+    );
     assert_eq!(rest(&spool, &lane).await, [7]);
 }
