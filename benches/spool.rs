@@ -83,7 +83,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let settings = Settings {
         path: folder.path().join("data"),
         max_bytes: u64::MAX,
+        on_full: phosphod::spool::OnFull::default(),
         min_free_bytes: 0,
+        generation_bytes: 64 << 20,
         dead_max_bytes: 1 << 30,
         dead_max_age: Duration::from_secs(86_400),
     };

@@ -190,7 +190,7 @@ fn the_names_that_the_sdks_read_work_and_the_daemons_own_beat_them() {
 #[test]
 fn every_mistake_is_told_at_once_with_its_place() {
     let text = "[upstream]\nbase_ulr = 'x'\ntimeout = 30\n[batch]\nmax_events = 'many'\nmax_bytes = '4 M'\n\
-                [spool]\non_full = 'drop_oldest'\n[retry]\nmin = '2 min'\nmax = '1 min'\n[log]\nlevel = 'inof'\n";
+                [spool]\non_full = 'drop_newest'\n[retry]\nmin = '2 min'\nmax = '1 min'\n[log]\nlevel = 'inof'\n";
     let stand = Stand::new()
         .file("config.toml", text)
         .env("PHOSPHOD__LOG__FORMAT", "xml")
@@ -213,7 +213,11 @@ fn every_mistake_is_told_at_once_with_its_place() {
             &["upstream.timeout (config.toml:3)", "timeout = \"30 s\""],
             &["batch.max_events (config.toml:5)", "\"many\"", "from 1 to 10000"],
             &["batch.max_bytes (config.toml:6)", "\"4 M\"", "MiB"],
-            &["spool.on_full (config.toml:8)", "not available in this version"],
+            &[
+                "spool.on_full (config.toml:8)",
+                "\"drop_newest\"",
+                "\"drop_oldest\"",
+            ],
             &["retry.min (config.toml:10)", "retry.max", "config.toml:11"],
             &["log.level (config.toml:13)", "\"inof\"", "info"],
             &["log.format (PHOSPHOD__LOG__FORMAT)", "\"xml\"", "\"json\""],

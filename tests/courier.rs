@@ -75,7 +75,9 @@ impl Bench {
         let spool = spool::Settings {
             path: folder.path().join("data"),
             max_bytes: 1 << 30,
+            on_full: spool::OnFull::default(),
             min_free_bytes: 0,
+            generation_bytes: 64 << 20,
             dead_max_bytes: 1 << 30,
             dead_max_age: NEVER,
         };

@@ -63,7 +63,9 @@ impl Door {
         let spool = spool::Settings {
             path: folder.path().join("data"),
             max_bytes: 1 << 30,
+            on_full: spool::OnFull::default(),
             min_free_bytes: 0,
+            generation_bytes: 64 << 20,
             dead_max_bytes: 1 << 20,
             dead_max_age: Duration::from_secs(3600),
         };

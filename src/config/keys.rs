@@ -308,15 +308,21 @@ pub const KEYS: &[Key] = {
         ),
         key(
             "spool.on_full",
-            Kind::Choice(&["reject"]),
+            Kind::Choice(&["reject", "drop_oldest"]),
             Text("reject"),
-            "What happens when the spool is full: reject answers 503.",
+            "What happens when the spool is full: reject answers 503, drop_oldest drops what waits longest.",
         ),
         key(
             "spool.min_free_bytes",
             size(0, 1 << 50),
             Text("256 MiB"),
             "Free disk space below which nothing more is accepted.",
+        ),
+        key(
+            "spool.generation_bytes",
+            size(MIB, 1 << 30),
+            Text("64 MiB"),
+            "Bytes in one folder of the queue; it is deleted whole once they have ended.",
         ),
         key(
             "dead_letters.max_bytes",

@@ -268,7 +268,12 @@ fn spool(resolver: &Resolver) -> spool::Settings {
     spool::Settings {
         path: resolver.path("spool.path").unwrap_or_default(),
         max_bytes: resolver.number("spool.max_bytes").unwrap_or_default(),
+        on_full: match resolver.text("spool.on_full") {
+            Some("drop_oldest") => spool::OnFull::DropOldest,
+            _ => spool::OnFull::Reject,
+        },
         min_free_bytes: resolver.number("spool.min_free_bytes").unwrap_or_default(),
+        generation_bytes: resolver.number("spool.generation_bytes").unwrap_or_default(),
         dead_max_bytes: resolver.number("dead_letters.max_bytes").unwrap_or_default(),
         dead_max_age: resolver.time("dead_letters.max_age").unwrap_or_default(),
     }

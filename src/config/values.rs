@@ -35,7 +35,7 @@ pub(super) fn read(key: &Key, kind: &ValueKind) -> Result<Datum, String> {
         Kind::Address => address(kind),
         Kind::Mode => mode(kind),
         Kind::Group => group(kind),
-        Kind::Choice(words) => choice(key, kind, words),
+        Kind::Choice(words) => choice(kind, words),
         Kind::Filter => filter(kind),
     }
 }
@@ -267,12 +267,9 @@ fn group(kind: &ValueKind) -> Result<Datum, String> {
     })
 }
 
-fn choice(key: &Key, kind: &ValueKind, words: &[&str]) -> Result<Datum, String> {
+fn choice(kind: &ValueKind, words: &[&str]) -> Result<Datum, String> {
     match kind {
         ValueKind::String(text) if words.contains(&text.as_str()) => Ok(Datum::Text(text.clone())),
-        ValueKind::String(text) if key.path == "spool.on_full" && text == "drop_oldest" => {
-            Err("\"drop_oldest\" is not available in this version: write \"reject\"".to_owned())
-        }
         other => Err(format!(
             "{} is not known: write one of \"{}\"",
             found(other),

@@ -1,9 +1,9 @@
 //! The commit: dead letters first, then everything else in one batch, then the answers. And what happens
 //! when it fails.
 use super::AppendError;
+use super::dropping::Dropping;
 use super::durable::{StorageError, Writes};
-use super::generation::GENERATION_BYTES;
-use super::group::{Group, Part, Plan};
+use super::group::{Group, Part, Plan, queued_bytes};
 use super::key;
 use super::meta::Head;
 use super::owner::{Failure, Owner};
@@ -16,6 +16,19 @@ const RETRY_PAUSE: Duration = Duration::from_millis(500);
 /// Bytes from which a generation is worth replacing by an empty one, which takes about a segment.
 const WORTH_DELETING_BYTES: u64 = 4 * 1024 * 1024;
 
+/// Why a commit was not made.
+pub(super) enum Stop {
+    /// There is nothing wrong with the storage: its appends are refused.
+    Refused(AppendError),
+    Storage(StorageError),
+}
+
+impl From<StorageError> for Stop {
+    fn from(error: StorageError) -> Stop {
+        Stop::Storage(error)
+    }
+}
+
 impl Owner {
     /// Makes a group durable together with what was settled and buried since, and answers it.
     pub(super) fn commit(&mut self, mut group: Group) {
@@ -24,27 +37,41 @@ impl Owner {
             let answer = Err(AppendError::Storage(failure.sentence.clone()));
             return group.answer(&answer);
         }
-        let answer = match self.try_commit(group.take_parts(), now) {
-            Ok(()) => {
-                if self.failure.take().is_some() {
-                    tracing::info!("storage works again: accepting");
-                }
-                Ok(())
-            }
-            Err(error) => Err(AppendError::Storage(self.fail(error, now))),
-        };
+        let answer = self.commit_parts(group.take_parts(), Dropping::ForAppends, now);
         self.publish_refusal();
         group.answer(&answer);
     }
 
-    fn try_commit(&mut self, parts: Vec<Part>, now: Instant) -> Result<(), StorageError> {
+    /// A commit without appends, that drops a generation.
+    pub(super) fn commit_alone(&mut self, dropping: Dropping, now: Instant) {
+        // What went wrong was logged, and is tried again.
+        let _ = self.commit_parts(Vec::new(), dropping, now);
+    }
+
+    fn commit_parts(&mut self, parts: Vec<Part>, dropping: Dropping, now: Instant) -> Result<(), AppendError> {
+        match self.try_commit(parts, dropping, now) {
+            Ok(()) => {
+                if self.failure.take().is_some() {
+                    tracing::info!("storage works again");
+                }
+                Ok(())
+            }
+            Err(Stop::Refused(error)) => Err(error),
+            Err(Stop::Storage(error)) => Err(AppendError::Storage(self.fail(error, now))),
+        }
+    }
+
+    fn try_commit(&mut self, parts: Vec<Part>, dropping: Dropping, now: Instant) -> Result<(), Stop> {
         let now_ms = (self.disk.now_ms)();
+        let adding = queued_bytes(&parts);
         let plan = Plan::new(parts, &mut self.lanes, self.head.next_seq, now_ms);
         // Even if the commit fails: what it may have left on disk must not meet another event of the same number.
         self.head.next_seq = plan.next_seq;
         self.hold_funerals(&plan)?;
 
-        let generation = self.writable_generation()?;
+        let generation = self.writable_generation(dropping)?;
+        // Behind the commit that may begin a generation, which would else tell of it before the ledger does.
+        let dropped = self.take_dropped(dropping, adding, now)?;
         let mut writes = Writes::default();
         let additions = plan.write(&mut writes, &self.lanes, generation, now_ms);
         let chunk_bytes = writes.bytes();
@@ -53,16 +80,21 @@ impl Owner {
         let head = Head {
             accepted: self.head.accepted + plan.accepted,
             dead: self.head.dead + plan.refused.len() as u64,
+            dropped: self.head.dropped + dropped.total(),
             written: self.head.written + payload.max(chunk_bytes) + writes.bytes() - chunk_bytes,
             ..self.head
         };
         writes.set(key::HEAD.to_vec(), &head.encode());
-        self.generations.commit(writes)?;
+        if let Err(error) = self.generations.commit(writes) {
+            self.put_back(dropped);
+            return Err(error.into());
+        }
 
         self.head = head;
         self.dirty_since = None;
         self.lanes.committed(&additions, now);
         self.publish_account();
+        self.note_dropped(&dropped, dropping, now);
         self.publish_lanes(additions.iter().map(|addition| addition.lane));
         self.remove_settled_generations();
         Ok(())
@@ -70,9 +102,10 @@ impl Owner {
 
     /// The generation that takes the next commit: a new one if there is none or the newest is to be sealed. The first
     /// commit of a generation says how all stands, so that it alone is enough to start from.
-    pub(super) fn writable_generation(&mut self) -> Result<u64, StorageError> {
-        let sealed = self.head.written >= GENERATION_BYTES || self.newest_is_in_the_way();
-        if let Some(newest) = self.generations.newest().filter(|_| !sealed) {
+    pub(super) fn writable_generation(&mut self, dropping: Dropping) -> Result<u64, StorageError> {
+        let full = self.head.written >= self.generation_bytes || self.newest_is_in_the_way();
+        let stays = |&newest: &u64| !full && dropping != Dropping::Generation(newest);
+        if let Some(newest) = self.generations.newest().filter(stays) {
             return Ok(newest);
         }
         let generation = self.generations.next();
@@ -121,8 +154,13 @@ impl Owner {
     pub(super) fn newest_is_in_the_way(&self) -> bool {
         let nothing_live = |id| self.lanes.live_in(id).events == 0;
         self.room.full().is_some()
-            && self.head.written >= WORTH_DELETING_BYTES
+            && self.newest_is_large()
             && self.generations.newest().is_some_and(nothing_live)
+    }
+
+    /// Whether deleting the newest generation frees more than the next one takes.
+    pub(super) fn newest_is_large(&self) -> bool {
+        self.head.written >= WORTH_DELETING_BYTES
     }
 
     /// Deletes generations in which, as is now durable, nothing is live.
@@ -142,6 +180,7 @@ impl Owner {
     /// Stops trusting what is open. The next attempt starts a new generation. Gives the sentence for callers.
     pub(super) fn fail(&mut self, error: StorageError, now: Instant) -> String {
         self.generations.close();
+        let freed = self.room.give_way(error.full);
         let sentence = format!(
             "the spool could not be written: {error}: look at the disk under spool.path; it is tried again by itself"
         );
@@ -150,7 +189,7 @@ impl Owner {
         }
         self.failure = Some(Failure {
             sentence: sentence.clone(),
-            retry_at: now + RETRY_PAUSE,
+            retry_at: if freed { now } else { now + RETRY_PAUSE },
         });
         sentence
     }

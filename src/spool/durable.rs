@@ -1,6 +1,6 @@
 //! One sled folder, opened so that a panic is caught, and written so that a commit is on disk when it returns.
-use super::disk::{Disk, sync_folder};
 use super::codec;
+use super::disk::{Disk, sync_folder};
 use super::key::MAX_VALUE_BYTES;
 use super::slots::{self, Slots};
 use std::fs::{self, File};
@@ -22,6 +22,8 @@ pub(super) struct StorageError {
     reason: String,
     /// What is stored is not what was written, so that trying again is of no use.
     pub(super) damage: bool,
+    /// There was no space for it.
+    pub(super) full: bool,
 }
 
 impl StorageError {
@@ -30,6 +32,7 @@ impl StorageError {
         StorageError {
             reason: reason.into(),
             damage: false,
+            full: false,
         }
     }
 
@@ -38,6 +41,7 @@ impl StorageError {
         StorageError {
             reason: reason.into(),
             damage: true,
+            full: false,
         }
     }
 }
@@ -45,7 +49,7 @@ impl StorageError {
 impl From<sled::Error> for StorageError {
     fn from(error: sled::Error) -> Self {
         match error {
-            sled::Error::Io(_) => StorageError::trouble(error.to_string()),
+            sled::Error::Io(error) => error.into(),
             _ => StorageError::damaged(error.to_string()),
         }
     }
@@ -53,7 +57,11 @@ impl From<sled::Error> for StorageError {
 
 impl From<std::io::Error> for StorageError {
     fn from(error: std::io::Error) -> Self {
-        StorageError::trouble(error.to_string())
+        use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+        StorageError {
+            full: matches!(error.kind(), StorageFull | QuotaExceeded),
+            ..StorageError::trouble(error.to_string())
+        }
     }
 }
 

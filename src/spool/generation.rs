@@ -11,8 +11,6 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-/// Payload and bookkeeping bytes after which the newest generation is sealed.
-pub(super) const GENERATION_BYTES: u64 = 64 * 1024 * 1024;
 /// Most open generations beside the newest: those that lanes read from. An open one takes about as much memory as it
 /// holds bytes, and opening one takes 10 to 20 ms.
 const MAX_OLDER_OPEN: usize = 2;

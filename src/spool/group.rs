@@ -76,6 +76,8 @@ pub(super) struct Group {
     events: u64,
     /// Payload bytes that will be queued.
     pub(super) bytes: u64,
+    /// Payload bytes on lease, if they had to be counted.
+    pub(super) leased_bytes: Option<u64>,
 }
 
 impl Group {
@@ -107,6 +109,16 @@ impl Group {
             let _ = reply.send(answer.clone());
         }
     }
+}
+
+/// Payload bytes of those parts that will be queued.
+pub(super) fn queued_bytes(parts: &[Part]) -> u64 {
+    let queued = parts.iter().map(|part| match part {
+        Part::Event(_, record) => record.len() as u64,
+        Part::Bundle(_, bundle) => bundle.bytes,
+        Part::Refused(..) => 0,
+    });
+    queued.sum()
 }
 
 /// A burial whose dead letters are not durable yet.

@@ -2,7 +2,7 @@
 use super::durable::Writes;
 use super::key;
 use super::meta::{Extent, encode_lane};
-use super::queue::LaneQueue;
+use super::queue::{LaneQueue, Run};
 use super::view::LaneView;
 use crate::ids::{Kind, Lane};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -31,11 +31,12 @@ pub(super) struct Live {
     pub(super) bytes: u64,
 }
 
-/// How a lane stood before a part of it was moved.
-pub(super) struct Undo {
-    number: u32,
-    extents: BTreeMap<u64, Extent>,
+/// How some lanes stood, to undo what a failed commit was to end.
+#[derive(Default)]
+pub(super) struct Memo {
+    queues: BTreeMap<u32, LaneQueue>,
     live: BTreeMap<u64, Live>,
+    live_bytes: u64,
 }
 
 /// All lanes. A lane's number is its place in the list.
@@ -170,14 +171,102 @@ impl Lanes {
         true
     }
 
-    /// Says that the head of an extent lies elsewhere now. Gives what takes that back.
-    pub(super) fn relocate(&mut self, number: u32, from: Extent, moved: Extent, rest: Option<Extent>) -> Undo {
-        let queue = self.get(number).map(|state| &state.queue);
-        let undo = Undo {
-            number,
-            extents: queue.map(|queue| queue.extents().clone()).unwrap_or_default(),
-            live: self.live.clone(),
+    /// Ends events that are not on lease.
+    pub(super) fn drop_run(&mut self, run: &Run) {
+        let Some(extent) = self.get_mut(run.lane).and_then(|state| state.queue.drop_run(run)) else {
+            return;
         };
+        self.ended(run.lane, &extent, run.events, run.bytes);
+    }
+
+    /// Ends all of a lane's events in a generation that are not on lease. Gives how many that were.
+    pub(super) fn drop_generation(&mut self, number: u32, generation: u64) -> u64 {
+        let Some(state) = self.get_mut(number) else {
+            return 0;
+        };
+        let extents = state.queue.extents().values();
+        let extents: Vec<Extent> = extents.filter(|x| x.generation == generation).copied().collect();
+        let mut dropped = 0;
+        for extent in extents {
+            let Some(state) = self.get_mut(number) else { break };
+            let (events, bytes) = state.queue.drop_extent(extent.first);
+            self.ended(number, &extent, events, bytes);
+            dropped += events;
+        }
+        dropped
+    }
+
+    fn ended(&mut self, number: u32, extent: &Extent, events: u64, bytes: u64) {
+        self.live_bytes -= bytes;
+        self.take_live(extent.generation, events, bytes);
+        self.cursors.insert(number);
+        self.extents.insert((number, extent.first));
+    }
+
+    /// How these lanes stand.
+    pub(super) fn memo(&self, numbers: impl Iterator<Item = u32>) -> Memo {
+        let queues = numbers.filter_map(|number| Some((number, self.get(number)?.queue.clone())));
+        Memo {
+            queues: queues.collect(),
+            live: self.live.clone(),
+            live_bytes: self.live_bytes,
+        }
+    }
+
+    /// Back to how the lanes stood. What was to be written about them still is: it says how they stand then.
+    pub(super) fn restore(&mut self, memo: Memo) {
+        if memo.queues.is_empty() {
+            return;
+        }
+        self.live = memo.live;
+        self.live_bytes = memo.live_bytes;
+        for (number, queue) in memo.queues {
+            if let Some(state) = self.get_mut(number) {
+                state.queue = queue;
+            }
+        }
+    }
+
+    /// First event that is not on lease and lane number, of each lane that has one and can be read.
+    pub(super) fn first_idle(&self) -> impl Iterator<Item = (u64, u32)> {
+        let lanes = (0u32..).zip(&self.list);
+        lanes
+            .filter(|(number, _)| !self.is_unreadable(*number))
+            .filter_map(|(number, state)| Some((state.queue.first_idle()?, number)))
+    }
+
+    /// Payload bytes on lease.
+    pub(super) fn leased_bytes(&self) -> u64 {
+        self.list.iter().map(|state| state.queue.leased_bytes()).sum()
+    }
+
+    /// How many events are on lease in each generation.
+    pub(super) fn leased_by_generation(&self) -> BTreeMap<u64, u64> {
+        let mut leased = BTreeMap::new();
+        for queue in self.list.iter().map(|state| &state.queue) {
+            for place in queue.leased().filter_map(|seq| queue.place(seq)) {
+                *leased.entry(place.generation).or_default() += 1;
+            }
+        }
+        leased
+    }
+
+    /// Generations that hold anything that has not ended.
+    pub(super) fn generations(&self) -> impl Iterator<Item = u64> {
+        self.live.keys().copied()
+    }
+
+    /// Lanes that have events in a generation.
+    pub(super) fn in_generation(&self, generation: u64) -> Vec<u32> {
+        let lies_there =
+            |state: &LaneState| state.queue.extents().values().any(|x| x.generation == generation);
+        let lanes = (0u32..).zip(&self.list);
+        let lanes = lanes.filter(|(_, state)| lies_there(state));
+        lanes.map(|(number, _)| number).collect()
+    }
+
+    /// Says that the head of an extent lies elsewhere now.
+    pub(super) fn relocate(&mut self, number: u32, from: Extent, moved: Extent, rest: Option<Extent>) {
         self.take_live(from.generation, from.live, from.live_bytes);
         for extent in std::iter::once(&moved).chain(&rest) {
             self.add_live(extent);
@@ -185,15 +274,6 @@ impl Lanes {
         if let Some(state) = self.get_mut(number) {
             let touched = state.queue.relocate(from.first, moved, rest);
             self.extents.extend(touched.into_iter().map(|first| (number, first)));
-        }
-        undo
-    }
-
-    /// Takes back a [`Lanes::relocate`] that could not be made durable. Nothing else may have happened in between.
-    pub(super) fn restore(&mut self, undo: Undo) {
-        self.live = undo.live;
-        if let Some(state) = self.get_mut(undo.number) {
-            state.queue.restore(undo.extents);
         }
     }
 
@@ -281,7 +361,10 @@ impl Lanes {
                 continue;
             };
             let extent = state.queue.appended(&addition.extent);
-            writes.set(key::extent(addition.lane, extent.first), &extent.encode(addition.lane));
+            writes.set(
+                key::extent(addition.lane, extent.first),
+                &extent.encode(addition.lane),
+            );
             if state.queue.unread().is_none() {
                 let cursor = state.queue.cursor(Some(addition.extent.first));
                 writes.set(key::cursor(addition.lane), &cursor.encode(addition.lane));

@@ -158,8 +158,10 @@ fn lock(folder: &Path) -> Result<FolderLock, OpenError> {
         }
         Err(TryLockError::Error(source)) => return Err(refused(source)),
     }
-    file.set_len(0).map_err(refused)?;
-    writeln!(file, "{}", std::process::id()).map_err(refused)?;
+    // Over the old one, and cut only then: on a full disk there may be no other block for it.
+    let pid = format!("{}\n", std::process::id());
+    file.write_all(pid.as_bytes()).map_err(refused)?;
+    file.set_len(pid.len() as u64).map_err(refused)?;
     Ok(FolderLock { _file: file })
 }
 

@@ -60,14 +60,17 @@ impl Extent {
 
 impl Head {
     pub(super) fn encode(&self) -> Vec<u8> {
-        seal_numbers(Kind::Head, &[
-            self.next_seq,
-            self.accepted,
-            self.delivered,
-            self.dead,
-            self.dropped,
-            self.written,
-        ])
+        seal_numbers(
+            Kind::Head,
+            &[
+                self.next_seq,
+                self.accepted,
+                self.delivered,
+                self.dead,
+                self.dropped,
+                self.written,
+            ],
+        )
     }
 
     pub(super) fn decode(sealed: &[u8]) -> Result<Head, CodecError> {
@@ -85,14 +88,17 @@ impl Head {
 
 impl Extent {
     pub(super) fn encode(&self, lane: u32) -> Vec<u8> {
-        seal_numbers(Kind::Extent, &[
-            u64::from(lane),
-            self.generation,
-            self.first,
-            self.last,
-            self.live,
-            self.live_bytes,
-        ])
+        seal_numbers(
+            Kind::Extent,
+            &[
+                u64::from(lane),
+                self.generation,
+                self.first,
+                self.last,
+                self.live,
+                self.live_bytes,
+            ],
+        )
     }
 
     /// Number of the lane and the extent.
@@ -142,7 +148,10 @@ impl Cursor {
         let (head, body) = unseal(Kind::Cursor, sealed)?;
         let malformed = CodecError::Malformed("cursor");
         let mut head = Fields(head);
-        let lane = head.varint().and_then(|n| u32::try_from(n).ok()).ok_or(malformed)?;
+        let lane = head
+            .varint()
+            .and_then(|n| u32::try_from(n).ok())
+            .ok_or(malformed)?;
         let next = head.varint().ok_or(malformed)?;
         let mut open = BTreeSet::new();
         let mut fields = Fields(&body);

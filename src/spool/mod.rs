@@ -12,6 +12,7 @@
 //! <path>/lock            held by the one owner; its pid
 //! <path>/spool/gen-N/    generations: small sled folders, appended to and deleted whole
 //! <path>/dead/           dead letters, a sled folder
+//! <path>/ballast         space that is given up when the disk is full
 //! ```
 //! Keys are in `key.rs`, values in `codec.rs` (envelope), `chunk.rs` (events), `meta.rs` (lanes, cursors, ledger)
 //! and `letter.rs` (dead letters). The newest generation describes the whole spool; older ones only hold events.
@@ -19,14 +20,17 @@
 //! # Parts
 //! `owner` the thread's loop, `group` and `commit` one group commit, `read` leases, `lanes` and `queue` the state in
 //! memory, `generation` the row of folders, `recovery` opening, `durable` and `disk` the narrow seam to sled and the
-//! machine, `room` admission, `view` what is shown outside.
+//! machine, `room` admission, `dropping` and `drop_log` what makes room for it, `ballast` a full disk, `view` what is shown outside.
 
+mod ballast;
 mod chunk;
 mod codec;
 mod command;
 mod commit;
 mod dead;
 mod disk;
+mod drop_log;
+mod dropping;
 mod durable;
 mod generation;
 mod group;
@@ -73,12 +77,26 @@ pub struct Settings {
     pub path: PathBuf,
     /// Most live payload bytes, as accepted, uncompressed. Default 10 GiB.
     pub max_bytes: u64,
+    /// What happens when there is no room. Default: reject.
+    pub on_full: OnFull,
     /// Free disk bytes below which nothing more is accepted. Default 256 MiB.
     pub min_free_bytes: u64,
+    /// Payload and bookkeeping bytes after which a generation is sealed. Default 64 MiB, at least 1 MiB.
+    pub generation_bytes: u64,
     /// Most bytes of dead letters; the oldest go first. Default 1 GiB.
     pub dead_max_bytes: u64,
     /// Longest that a dead letter is kept. Default 30 days.
     pub dead_max_age: Duration,
+}
+
+/// What happens when there is no room for an append (`spool.on_full`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OnFull {
+    /// It is refused.
+    #[default]
+    Reject,
+    /// The oldest events that nobody has on lease are dropped for it, and counted.
+    DropOldest,
 }
 
 /// Why the data folder could not be opened. The sentence names the remedy.

@@ -8,7 +8,7 @@
 //! What drains by itself is left alone: the oldest generations of a backlog never come over that bound.
 use super::chunk::{self, Chunk, Label};
 use super::durable::{StorageError, Writes};
-use super::generation::GENERATION_BYTES;
+use super::dropping::Dropping;
 use super::key;
 use super::meta::{Extent, Head};
 use super::owner::Owner;
@@ -37,7 +37,7 @@ impl Owner {
         let Some(generation) = self.worth_moving() else {
             return false;
         };
-        let moved = self.writable_generation().and_then(|to| self.move_some(generation, to));
+        let moved = self.writable_generation(Dropping::ForAppends).and_then(|to| self.move_some(generation, to));
         match moved {
             Ok(()) => true,
             Err(error) if error.damage => {
@@ -55,7 +55,7 @@ impl Owner {
     /// The generation to be emptied next, if the disk holds too much that has ended.
     fn worth_moving(&self) -> Option<u64> {
         let newest = self.generations.newest()?;
-        let allowed = self.lanes.live_bytes().saturating_mul(2).saturating_add(GENERATION_BYTES);
+        let allowed = self.lanes.live_bytes().saturating_mul(2).saturating_add(self.generation_bytes);
         if self.generations.bytes() <= allowed {
             return None;
         }
@@ -78,7 +78,8 @@ impl Owner {
             return Err(StorageError::damaged("no lane knows what is live in it"));
         };
         let Moving { mut writes, moved, rest } = self.read_moving(lane, from, to)?;
-        let undo = self.lanes.relocate(lane, from, moved, rest);
+        let memo = self.lanes.memo(std::iter::once(lane));
+        self.lanes.relocate(lane, from, moved, rest);
         self.lanes.write_changed(&mut writes, &[]);
         let head = Head {
             written: self.head.written + writes.bytes(),
@@ -87,7 +88,7 @@ impl Owner {
         writes.set(key::HEAD.to_vec(), &head.encode());
         if let Err(error) = self.generations.commit(writes) {
             // The new generation that follows a failure must say where the events still lie.
-            self.lanes.restore(undo);
+            self.lanes.restore(memo);
             return Err(error);
         }
         self.head = head;

@@ -2,6 +2,7 @@
 use super::command::Command;
 use super::dead::DeadLetters;
 use super::disk::Disk;
+use super::drop_log::DropLog;
 use super::generation::Generations;
 use super::group::{Funeral, Group, Prepared};
 use super::lanes::Lanes;
@@ -50,6 +51,9 @@ pub(super) struct Owner {
     pub(super) lanes: Lanes,
     pub(super) head: Head,
     pub(super) room: Room,
+    /// Bytes at which a generation is sealed.
+    pub(super) generation_bytes: u64,
+    pub(super) drop_log: DropLog,
     pub(super) cache: ChunkCache,
     pub(super) funerals: Vec<Funeral>,
     pub(super) failure: Option<Failure>,
@@ -123,8 +127,9 @@ impl Owner {
         };
         let room = self.room.full().map(|_| Instant::now() + FREE_CHECK_EVERY);
         let unreadable = self.lanes.next_readable();
+        let told = self.drop_log.due(Instant::now());
         let moving = self.moving.then(Instant::now);
-        [commit, room, unreadable, moving, Some(self.dead_check_at)]
+        [commit, room, unreadable, told, moving, Some(self.dead_check_at)]
             .into_iter()
             .flatten()
             .min()
@@ -168,8 +173,7 @@ impl Owner {
         reply: oneshot::Sender<Result<(), AppendError>>,
         group: &mut Group,
     ) {
-        let live = self.lanes.live_bytes() + group.bytes;
-        match self.room.admit(live, append.bytes, Instant::now()) {
+        match self.admit(&append, group, Instant::now()) {
             Ok(()) => group.add(append, reply),
             Err(sentence) => {
                 self.publish_refusal();
@@ -266,7 +270,8 @@ impl Owner {
                 tracing::error!(reason, "old dead letters could not be dropped");
             }
         }
-        self.room.recheck(self.lanes.live_bytes(), now);
+        self.recheck_room(now);
+        self.tell_dropped(now, false);
         self.publish_refusal();
     }
 
@@ -337,6 +342,7 @@ impl Owner {
         if self.dirty_since.is_some() || !self.funerals.is_empty() {
             self.commit(Group::default());
         }
+        self.tell_dropped(Instant::now(), true);
         let Owner {
             generations,
             dead,

@@ -11,8 +11,28 @@ pub(super) const MAX_OPEN: usize = 4_096;
 /// Most arrival times that are told apart; later ones count as the last.
 const MAX_ARRIVALS: usize = 64;
 
+/// Consecutive events of a lane, in one extent, that are to be dropped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Run {
+    pub(super) lane: u32,
+    pub(super) first: u64,
+    pub(super) events: u64,
+    /// Their payload bytes.
+    pub(super) bytes: u64,
+    pub(super) source: Source,
+}
+
+/// Where events that are not on lease stand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Source {
+    /// They were on lease before.
+    Released,
+    /// Never. `next` is the first unread event after them.
+    Unread { next: Option<u64> },
+}
+
 /// A lane's state.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct LaneQueue {
     /// What has not ended, by first sequence. They do not overlap, and one of which all has ended is not kept.
     extents: BTreeMap<u64, Extent>,
@@ -96,11 +116,6 @@ impl LaneQueue {
         touched
     }
 
-    /// Takes back what [`LaneQueue::relocate`] did.
-    pub(super) fn restore(&mut self, extents: BTreeMap<u64, Extent>) {
-        self.extents = extents;
-    }
-
     /// The first event from `seq` on that is leased or released.
     pub(super) fn open_from(&self, seq: u64) -> Option<u64> {
         let leased = self.leased.range(seq..).next().map(|(&seq, _)| seq);
@@ -174,6 +189,11 @@ impl LaneQueue {
                 self.leased_bytes += u64::from(bytes);
             }
         }
+        self.read_until(unread);
+    }
+
+    /// `unread` is now the first event that was never leased.
+    fn read_until(&mut self, unread: Option<u64>) {
         self.unread = unread;
         let next = self.unread.unwrap_or(self.end);
         while self.arrivals.front().is_some_and(|&(last, _)| last < next) {
@@ -198,15 +218,88 @@ impl LaneQueue {
         let bytes = u64::from(self.leased.remove(&seq)?);
         self.leased_bytes -= bytes;
         let place = self.place(seq)?;
-        self.live -= 1;
+        self.end_in(place.first, 1, bytes);
+        Some((place.first, place.generation))
+    }
+
+    /// Ends events that are not on lease. Gives their extent.
+    pub(super) fn drop_run(&mut self, run: &Run) -> Option<Extent> {
+        let place = self.place(run.first)?;
+        let unread = match run.source {
+            Source::Unread { next } => next,
+            Source::Released => {
+                self.released
+                    .retain(|seq| !(run.first..run.first + run.events).contains(seq));
+                self.unread
+            }
+        };
+        self.read_until(unread);
+        self.end_in(place.first, run.events, run.bytes);
+        Some(place)
+    }
+
+    /// Ends all of an extent that is not on lease. Gives how many events that were, and their payload bytes.
+    pub(super) fn drop_extent(&mut self, first: u64) -> (u64, u64) {
+        let Some(extent) = self.extents.get(&first).copied() else {
+            return (0, 0);
+        };
+        let within = extent.first..=extent.last;
+        let on_lease = self.leased.range(within.clone());
+        let (leased, leased_bytes) =
+            on_lease.fold((0, 0), |(n, sum), (_, &bytes)| (n + 1, sum + u64::from(bytes)));
+        let events = extent.live.saturating_sub(leased);
+        let bytes = extent.live_bytes.saturating_sub(leased_bytes);
+        self.released.retain(|seq| !within.contains(seq));
+        let unread = match self.unread.is_some_and(|seq| within.contains(&seq)) {
+            true => self.first_after(first),
+            false => self.unread,
+        };
+        self.read_until(unread);
+        self.end_in(first, events, bytes);
+        (events, bytes)
+    }
+
+    fn end_in(&mut self, extent: u64, events: u64, bytes: u64) {
+        self.live -= events;
         self.live_bytes -= bytes;
-        let extent = self.extents.get_mut(&place.first)?;
-        extent.live = extent.live.saturating_sub(1);
+        let Some(extent) = self.extents.get_mut(&extent) else {
+            return;
+        };
+        extent.live = extent.live.saturating_sub(events);
         extent.live_bytes = extent.live_bytes.saturating_sub(bytes);
         if extent.live == 0 {
-            self.extents.remove(&place.first);
+            let first = extent.first;
+            self.extents.remove(&first);
         }
-        Some((place.first, place.generation))
+    }
+
+    /// Whether the event was on lease and waits to be given out again.
+    pub(super) fn is_released(&self, seq: u64) -> bool {
+        self.released.contains(&seq)
+    }
+
+    /// The first event that is not on lease.
+    pub(super) fn first_idle(&self) -> Option<u64> {
+        self.released.first().copied().or(self.unread)
+    }
+
+    /// The first event that is not on lease after a released one.
+    pub(super) fn idle_after(&self, released: u64) -> Option<u64> {
+        self.released
+            .range(released + 1..)
+            .next()
+            .copied()
+            .or(self.unread)
+    }
+
+    /// What is on lease, in order.
+    pub(super) fn leased(&self) -> impl Iterator<Item = u64> {
+        self.leased.keys().copied()
+    }
+
+    /// Payload bytes on lease.
+    pub(super) fn leased_bytes(&self) -> u64 {
+        self.leased_bytes
     }
 
     /// Events that have not ended.

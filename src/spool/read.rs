@@ -156,7 +156,7 @@ impl Owner {
     }
 
     /// The chunk that holds an event, and the extent that it is in.
-    fn chunk(&mut self, number: u32, seq: u64) -> Result<(Arc<Chunk>, Extent), StorageError> {
+    pub(super) fn chunk(&mut self, number: u32, seq: u64) -> Result<(Arc<Chunk>, Extent), StorageError> {
         let place = self.lanes.get(number).and_then(|state| state.queue.place(seq));
         let extent = place.ok_or_else(|| damaged(seq, "no generation holds it"))?;
         if let Some(chunk) = self.cache.get(number, seq) {
@@ -168,7 +168,12 @@ impl Owner {
     }
 
     /// Reads the chunk that holds an event from a generation.
-    pub(super) fn read_chunk(&mut self, number: u32, seq: u64, generation: u64) -> Result<Chunk, StorageError> {
+    pub(super) fn read_chunk(
+        &mut self,
+        number: u32,
+        seq: u64,
+        generation: u64,
+    ) -> Result<Chunk, StorageError> {
         let db = self.generations.read(generation)?;
         let floor = db.floor(&key::event(number, seq))?;
         let found = floor.and_then(|(key, slot)| Some((key::parse_event(&key)?, slot)));
@@ -210,7 +215,7 @@ impl Owner {
         }
     }
 
-    fn set_unreadable(&mut self, number: u32, now: Instant, error: &StorageError) {
+    pub(super) fn set_unreadable(&mut self, number: u32, now: Instant, error: &StorageError) {
         let sentence = error.to_string();
         if self.unread_reason.as_ref() != Some(&sentence)
             && let Some(state) = self.lanes.get(number)

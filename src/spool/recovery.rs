@@ -3,6 +3,7 @@
 use super::command::Command;
 use super::dead::DeadLetters;
 use super::disk::{Disk, sync_folder};
+use super::drop_log::DropLog;
 use super::durable::{Database, StorageError, Writes};
 use super::generation::Generations;
 use super::lanes::Lanes;
@@ -29,6 +30,8 @@ pub(super) fn open(
     wake: WeakSender<Command>,
 ) -> Result<Owner, OpenError> {
     let lock = lock::take(&settings.path)?;
+    // Before anything is opened, which takes some space: a full disk gets it from the ballast.
+    let room = Room::new(settings, disk);
     let damaged = |error: StorageError| OpenError::Storage {
         path: settings.path.clone(),
         reason: error.to_string(),
@@ -59,7 +62,9 @@ pub(super) fn open(
         dead,
         lanes,
         head,
-        room: Room::new(settings, disk),
+        room,
+        generation_bytes: settings.generation_bytes,
+        drop_log: DropLog::default(),
         cache: ChunkCache::default(),
         funerals: Vec::new(),
         failure: None,
@@ -72,6 +77,8 @@ pub(super) fn open(
         lock,
     };
     owner.remove_settled_generations();
+    owner.room.prepare(now);
+    owner.publish_refusal();
     owner.publish_account();
     owner.publish_lanes(0..owner.lanes.len() as u32);
     tracing::info!(
@@ -147,11 +154,17 @@ fn read_lanes(db: &Database, now: Instant) -> Result<Lanes, StorageError> {
         let (_, value) = kv?;
         let (found, lane) = decode_lane(&value).map_err(|error| unreadable("lane name", error))?;
         if found != number {
-            return Err(StorageError::damaged(format!("the name of lane {number} is missing")));
+            return Err(StorageError::damaged(format!(
+                "the name of lane {number} is missing"
+            )));
         }
         let cursor = match db.get(&key::cursor(number))? {
             None => Cursor::default(),
-            Some(stored) => Cursor::decode(&stored).map_err(|error| unreadable("cursor", error))?.1,
+            Some(stored) => {
+                Cursor::decode(&stored)
+                    .map_err(|error| unreadable("cursor", error))?
+                    .1
+            }
         };
         let extents = extents.remove(&number).unwrap_or_default();
         lanes.recover(lane, LaneQueue::recovered(cursor, extents, now));

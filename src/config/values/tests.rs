@@ -54,8 +54,8 @@ fn a_wrong_value_is_told_with_what_was_expected() {
         ("delivery.confirm", "maybe".into(), "true or false"),
         (
             "spool.on_full",
-            "drop_oldest".into(),
-            "not available in this version",
+            "drop_newest".into(),
+            "\"reject\", \"drop_oldest\"",
         ),
         ("log.level", "inof".into(), "write info"),
         ("log.level", "phosphod=inof".into(), "write info"),

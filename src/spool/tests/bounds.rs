@@ -40,7 +40,7 @@ async fn a_full_spool_says_so_and_accepts_again_once_events_were_delivered() {
 #[tokio::test]
 async fn a_disk_under_its_floor_refuses_until_space_is_freed() {
     let folder = tempfile::tempdir().unwrap();
-    let free = Arc::new(AtomicU64::new(99));
+    let free = Arc::new(AtomicU64::new(99 << 30));
     let told = Arc::clone(&free);
     let disk = Disk {
         free_bytes: Arc::new(move |_| Ok(told.load(Ordering::SeqCst))),
@@ -48,15 +48,18 @@ async fn a_disk_under_its_floor_refuses_until_space_is_freed() {
     };
     let spool = Spool::open_on(
         Settings {
-            min_free_bytes: 100,
+            min_free_bytes: 100 << 30,
             ..settings(folder.path())
         },
         disk,
     )
     .unwrap();
     let sentence = refusal(spool.append(vec![queued(&logs("p"), "a")]).await);
-    assert!(sentence.contains("spool.min_free_bytes = 100"), "{sentence}");
-    free.store(100, Ordering::SeqCst);
+    assert!(
+        sentence.contains("spool.min_free_bytes = 107374182400"),
+        "{sentence}"
+    );
+    free.store(100 << 30, Ordering::SeqCst);
     while spool.append(vec![queued(&logs("p"), "a")]).await.is_err() {
         tokio::task::yield_now().await;
     }
@@ -70,9 +73,9 @@ async fn a_full_disk_gets_back_what_was_delivered_even_from_the_newest_generatio
     let (filled, first) = (Arc::clone(&full), folder.path().join("spool/gen-00000001"));
     let free_bytes = move |_: &Path| {
         Ok(if filled.load(Ordering::SeqCst) && first.exists() {
-            99
+            99 << 30
         } else {
-            100
+            100 << 30
         })
     };
     let disk = Disk {
@@ -80,7 +83,7 @@ async fn a_full_disk_gets_back_what_was_delivered_even_from_the_newest_generatio
         ..Disk::real()
     };
     let tight = Settings {
-        min_free_bytes: 100,
+        min_free_bytes: 100 << 30,
         ..settings(folder.path())
     };
     let (spool, lane) = (Spool::open_on(tight, disk).unwrap(), logs("p"));

@@ -1,6 +1,8 @@
 //! The spool through its handle, grouped by promise.
 mod bounds;
+mod dropping;
 mod durability;
+mod full_disk;
 mod model;
 mod order;
 
@@ -13,7 +15,9 @@ fn settings(path: &Path) -> Settings {
     Settings {
         path: path.to_owned(),
         max_bytes: 10 << 30,
+        on_full: OnFull::default(),
         min_free_bytes: 0,
+        generation_bytes: 64 << 20,
         dead_max_bytes: 1 << 30,
         dead_max_age: Duration::from_secs(86_400),
     }
