@@ -7,7 +7,6 @@
 
 mod bad_input;
 mod clients;
-mod crash;
 mod delivery;
 mod demo;
 mod documented_curl;
@@ -16,5 +15,7 @@ mod intake;
 mod observability;
 mod outage;
 mod service;
-mod support;
 mod surroundings;
+
+#[path = "../support/mod.rs"]
+mod support;
