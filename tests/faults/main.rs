@@ -6,7 +6,9 @@
     reason = "helpers of tests are no test functions, but may fail like them"
 )]
 
+mod image;
 mod kill;
+mod power;
 mod promises;
 mod scale;
 
