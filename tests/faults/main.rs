@@ -6,6 +6,7 @@
     reason = "helpers of tests are no test functions, but may fail like them"
 )]
 
+mod full;
 mod image;
 mod kill;
 mod power;
