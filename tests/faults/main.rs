@@ -12,6 +12,7 @@ mod kill;
 mod power;
 mod promises;
 mod scale;
+mod sync;
 
 #[path = "../support/mod.rs"]
 mod support;
