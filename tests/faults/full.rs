@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use std::time::Instant;
 
 const SHAPE: Shape = Shape {
+    project: "load",
     clients: 4,
     events: 10,
     filler: 4_000,

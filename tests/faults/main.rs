@@ -6,9 +6,12 @@
     reason = "helpers of tests are no test functions, but may fail like them"
 )]
 
+mod cgroup;
 mod full;
 mod image;
 mod kill;
+mod memory;
+mod owner;
 mod power;
 mod promises;
 mod scale;

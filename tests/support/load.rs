@@ -11,7 +11,9 @@ use tokio::task::JoinSet;
 /// What a load consists of.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Shape {
-    /// Clients, each in a project of its own (`load-0` and so on).
+    /// Start of the projects' names: `load` for `load-0` and so on.
+    pub(crate) project: &'static str,
+    /// Clients, each in a project of its own.
     pub(crate) clients: usize,
     /// Events a request.
     pub(crate) events: usize,
@@ -55,6 +57,7 @@ impl Load {
     /// Starts `clients` of them with small events. Task ids start with `prefix`.
     pub(crate) fn start(url: &str, prefix: &str, clients: usize) -> Self {
         let shape = Shape {
+            project: "load",
             clients,
             events: 3,
             filler: 0,
@@ -70,7 +73,7 @@ impl Load {
         });
         let mut clients = JoinSet::new();
         for n in 0..shape.clients {
-            let url = format!("{url}/v2/log/load-{n}");
+            let url = format!("{url}/v2/log/{}-{n}", shape.project);
             clients.spawn(log_on(n, url, prefix.to_owned(), shape, shared.clone()));
         }
         Self { clients, shared }
@@ -86,7 +89,7 @@ impl Load {
         self.shared.refusals.lock().expect("no panic in a client").clone()
     }
 
-    /// Stops and gives the acknowledged ids, one list a client (project `load-N`), in order.
+    /// Stops and gives the acknowledged ids, one list a client, in order.
     pub(crate) async fn stop(mut self) -> Vec<Vec<String>> {
         self.shared.stop.store(true, Ordering::Relaxed);
         while let Some(ended) = self.clients.join_next().await {
