@@ -7,6 +7,7 @@
 )]
 
 mod cgroup;
+mod clock;
 mod full;
 mod image;
 mod kill;
