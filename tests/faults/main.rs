@@ -8,6 +8,7 @@
 
 mod cgroup;
 mod clock;
+mod damage;
 mod full;
 mod image;
 mod kill;
@@ -17,6 +18,7 @@ mod power;
 mod promises;
 mod scale;
 mod sync;
+mod wreck;
 
 #[path = "../support/mod.rs"]
 mod support;
