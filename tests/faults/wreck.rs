@@ -25,8 +25,10 @@ pub(crate) fn copy(from: &Path, to: &Path) {
 /// Does one kind of damage, `kind` by `kind` in turn, somewhere in `data`; says what.
 pub(crate) fn damage(data: &Path, kind: usize, random: &mut Rng) -> String {
     match kind % 6 {
-        0 => change(data, random, "flipped bytes", flip),
-        1 => change(data, random, "zeroed a page", zero_a_page),
+        0 => change(data, random, "flipped bytes", |bytes, random| flip(bytes, random)),
+        1 => change(data, random, "zeroed a page", |bytes, random| {
+            zero_a_page(bytes, random)
+        }),
         2 => change(data, random, "cut the tail", cut_the_tail),
         3 => lose_a_generation(data, random),
         4 => empty_what_lies_beside_the_format(data),
@@ -48,14 +50,14 @@ fn change(data: &Path, random: &mut Rng, what: &str, how: impl FnOnce(&mut Vec<u
     format!("{what}: {}", inside(data, file))
 }
 
-fn flip(bytes: &mut Vec<u8>, random: &mut Rng) {
+fn flip(bytes: &mut [u8], random: &mut Rng) {
     for _ in 0..random.usize(1..=64) {
         let at = random.usize(..bytes.len());
         bytes[at] ^= random.u8(1..);
     }
 }
 
-fn zero_a_page(bytes: &mut Vec<u8>, random: &mut Rng) {
+fn zero_a_page(bytes: &mut [u8], random: &mut Rng) {
     let at = random.usize(..bytes.len()) / PAGE_BYTES * PAGE_BYTES;
     let end = bytes.len().min(at + PAGE_BYTES);
     bytes[at..end].fill(0);

@@ -17,9 +17,9 @@ pub(crate) struct Setup {
     /// `--set` pairs, over what [`Setup::new`] sets.
     pub(crate) set: Vec<(String, String)>,
     /// Command line that the daemon is started through, such as a tracer's; empty for none.
-    wrapper: Vec<String>,
+    pub(crate) wrapper: Vec<String>,
     /// Its whole environment.
-    env: Vec<(String, String)>,
+    pub(crate) env: Vec<(String, String)>,
 }
 
 impl Setup {

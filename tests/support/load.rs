@@ -84,6 +84,11 @@ impl Load {
         self.shared.count.load(Ordering::Relaxed)
     }
 
+    /// The ids acknowledged so far, one list a client, in order.
+    pub(crate) fn taken(&self) -> Vec<Vec<String>> {
+        self.shared.taken.lock().expect("no panic in a client").clone()
+    }
+
     /// What was answered other than 200 so far.
     pub(crate) fn refusals(&self) -> Refusals {
         self.shared.refusals.lock().expect("no panic in a client").clone()
