@@ -7,7 +7,6 @@
 
 mod bad_input;
 mod clients;
-mod crash;
 mod delivery;
 mod demo;
 mod documented_curl;
@@ -17,5 +16,7 @@ mod memory;
 mod observability;
 mod outage;
 mod service;
-mod support;
 mod surroundings;
+
+#[path = "../support/mod.rs"]
+mod support;

@@ -51,15 +51,6 @@ async fn a_socket_in_use_is_named_and_a_stale_one_is_replaced() {
 }
 
 #[tokio::test]
-async fn a_second_daemon_on_the_same_folder_names_the_first() {
-    let at = folder();
-    let first = Setup::new(at.path(), NOWHERE).start().await;
-    let second = Setup::new(at.path(), NOWHERE).with("intake.unix", "");
-    refuses(&second, 1, &[&first.pid().to_string(), "spool.path"]).await;
-    assert_eq!(first.ledger().await.accepted, 0, "the first one goes on");
-}
-
-#[tokio::test]
 async fn a_data_folder_that_is_a_file_or_open_to_others_is_refused() {
     let at = folder();
     let setup = Setup::new(at.path(), NOWHERE);

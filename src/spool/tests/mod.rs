@@ -4,6 +4,7 @@ mod dropping;
 mod durability;
 mod full_disk;
 mod model;
+mod moving;
 mod order;
 
 use super::*;

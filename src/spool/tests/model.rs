@@ -2,6 +2,25 @@
 use super::*;
 use std::collections::{BTreeMap, BTreeSet};
 
+/// Steps of one run.
+const STEPS: usize = 1_000;
+
+/// Four runs; `PHOSPHOD_SEED` adds one of its own.
+fn seeds() -> Vec<u64> {
+    let own = std::env::var("PHOSPHOD_SEED").ok().and_then(|seed| seed.parse().ok());
+    let seeds: Vec<u64> = (1..=4).chain(own).collect();
+    println!("model: seeds {seeds:?}, {STEPS} steps each");
+    seeds
+}
+
+/// Small generations, so that many come and go, and what little is live in them is moved on.
+fn small(path: &Path) -> Settings {
+    Settings {
+        generation_bytes: 1 << 20,
+        ..settings(path)
+    }
+}
+
 /// What should be true of one lane.
 #[derive(Default)]
 struct Expected {
@@ -116,7 +135,7 @@ impl World {
         } else {
             self.spool.close().await;
         }
-        self.spool = open(self.folder.path());
+        self.spool = Spool::open(small(self.folder.path())).unwrap();
         for (_, expected) in &mut self.lanes {
             let mut leased = std::mem::take(&mut expected.leased);
             leased.sort_by_key(|event| event.seq());
@@ -131,10 +150,10 @@ impl World {
 
 #[tokio::test]
 async fn random_steps_with_kills_lose_and_double_nothing() {
-    for seed in [1, 2, 3] {
+    for seed in seeds() {
         let mut random = fastrand::Rng::with_seed(seed);
         let folder = tempfile::tempdir().unwrap();
-        let spool = open(folder.path());
+        let spool = Spool::open(small(folder.path())).unwrap();
         let names = [logs("a"), feedback("a"), logs("b"), feedback("c")];
         let lanes = names
             .map(|lane| (lane, Expected::default()))
@@ -149,7 +168,7 @@ async fn random_steps_with_kills_lose_and_double_nothing() {
             next_seq: 1 << 40,
             dead: BTreeSet::new(),
         };
-        for _ in 0..300 {
+        for _ in 0..STEPS {
             match random.u8(0..20) {
                 0..7 => world.append(&mut random).await,
                 7..14 => world.lease(&mut random).await,

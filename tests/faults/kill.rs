@@ -1,68 +1,48 @@
-//! kill -9: of the daemon under load, and of the app right after its call.
+//! kill -9 of the daemon, at any moment.
 
-use crate::support::Pair;
-use crate::support::eventually;
+use crate::promises::Promises;
+use crate::scale::{Dice, figure, rounds};
+use crate::support::daemon::Daemon;
 use crate::support::load::Load;
-use std::io::Write;
+use crate::support::{Pair, eventually};
 
-const ROUNDS: usize = 30;
 const CLIENTS: usize = 4;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn thirty_kills_under_load_lose_nothing_and_double_nothing() {
+async fn kills_under_load_lose_nothing_and_double_nothing() {
+    let rounds = rounds(30, 500);
+    let mut dice = Dice::of("kill");
     let mut pair = Pair::start().await;
-    let mut taken: Vec<Vec<String>> = vec![Vec::new(); CLIENTS];
-    for round in 0..ROUNDS {
+    let mut promises = Promises::default();
+    for round in 0..rounds {
         // Half of the rounds leave a backlog behind, so that recovery and delivery both have work to do.
         pair.upstream
             .switch(serde_json::json!({"down": round % 2 == 1}))
             .await;
         let load = Load::start(&pair.daemon.url, &format!("r{round}"), CLIENTS);
-        let enough = 40 + 37 * round as u64;
+        let enough = dice.random.u64(0..1_500);
         eventually("some load", || async { (load.count() >= enough).then_some(()) }).await;
         pair.daemon.kill_hard();
-        for (all, more) in taken.iter_mut().zip(load.stop().await) {
-            all.extend(more);
+        promises.add(load.stop().await);
+        if round % 5 == 4 {
+            // Killed again while it starts.
+            let mut starting = Daemon::spawn(pair.setup.command());
+            starting.logged("the spool is open").await;
+            starting.kill_hard();
         }
         pair.daemon = pair.setup.start().await;
+        promises.are_accounted_for(&pair.daemon, &pair.upstream).await;
     }
     pair.upstream.switch(serde_json::json!({"down": false})).await;
     pair.daemon.drained().await;
-
-    let acknowledged: usize = taken.iter().map(Vec::len).sum();
-    for (n, ids) in taken.iter().enumerate() {
-        let stored: Vec<String> = pair
-            .upstream
-            .tasks(&format!("load-{n}"))
-            .into_iter()
-            .map(|row| row.task_id)
-            .collect();
-        let places: std::collections::HashMap<&str, usize> = stored
-            .iter()
-            .enumerate()
-            .map(|(place, id)| (id.as_str(), place))
-            .collect();
-        assert_eq!(places.len(), stored.len(), "no task twice");
-        let found: Vec<usize> = ids
-            .iter()
-            .map(|id| {
-                *places
-                    .get(id.as_str())
-                    .unwrap_or_else(|| panic!("{id} was acknowledged and is lost"))
-            })
-            .collect();
-        assert!(found.is_sorted(), "order of acceptance in project load-{n}");
-    }
-    let counts = pair.daemon.ledger().await;
-    assert_eq!(counts.dead, 0);
-    let state = pair.upstream.state();
-    let _ = writeln!(
-        std::io::stderr(),
-        "kill -9: {ROUNDS} rounds, {acknowledged} acknowledged, 0 lost, {} stored, {} sent again and absorbed",
-        state.stored,
-        state.duplicates
-    );
-    pair.finish().await;
+    let kept = promises.are_kept(&pair.upstream);
+    figure(&format!(
+        "kill -9: {rounds} rounds, {} acknowledged, 0 lost, 0 out of order; {} stored, {} sent again and absorbed",
+        promises.count(),
+        kept.stored,
+        pair.upstream.state().duplicates
+    ));
+    assert_eq!(pair.finish().await.dead, 0);
 }
 
 #[tokio::test]

@@ -16,6 +16,10 @@ pub(crate) struct Setup {
     pub(crate) data: PathBuf,
     /// `--set` pairs, over what [`Setup::new`] sets.
     pub(crate) set: Vec<(String, String)>,
+    /// Command line that the daemon is started through, such as a tracer's; empty for none.
+    pub(crate) wrapper: Vec<String>,
+    /// Its whole environment.
+    pub(crate) env: Vec<(String, String)>,
 }
 
 impl Setup {
@@ -25,6 +29,8 @@ impl Setup {
         Self {
             data: data.join("data"),
             set: Vec::new(),
+            wrapper: Vec::new(),
+            env: Vec::new(),
         }
         .with("intake.http", "127.0.0.1:0")
         .with("intake.unix", unix.to_str().expect("a temp path is text"))
@@ -49,12 +55,31 @@ impl Setup {
         self
     }
 
+    /// Starts through another program, which must become or exec the daemon so that it stays our own child.
+    pub(crate) fn through<S: AsRef<str>>(mut self, wrapper: &[S]) -> Self {
+        self.wrapper = wrapper.iter().map(|word| word.as_ref().to_owned()).collect();
+        self
+    }
+
+    /// One environment variable.
+    pub(crate) fn env(mut self, name: &str, value: &str) -> Self {
+        self.env.push((name.into(), value.into()));
+        self
+    }
+
     /// The command line, with an environment that holds nothing of the caller's.
     pub(crate) fn command(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_phosphod"));
+        let mut words = self.wrapper.iter().map(String::as_str);
+        let binary = env!("CARGO_BIN_EXE_phosphod");
+        let mut command = Command::new(words.next().unwrap_or(binary));
+        command.args(words);
+        if !self.wrapper.is_empty() {
+            command.arg(binary);
+        }
         command
             .arg("run")
             .env_clear()
+            .envs(self.env.iter().map(|(name, value)| (name, value)))
             .current_dir(self.data.parent().expect("data lies in a folder"));
         command
             .arg("--set")
@@ -183,6 +208,11 @@ impl Daemon {
             .await
             .expect("the daemon answers");
         serde_json::from_slice(&reply.bytes().await.expect("a body")).expect("JSON")
+    }
+
+    /// Whether it has ended, without waiting.
+    pub(crate) fn has_ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("it can be waited for")
     }
 
     /// The ledger, checked to balance.

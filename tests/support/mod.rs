@@ -1,5 +1,7 @@
 //! What the black-box tests stand on: the real binary as a child, the sandbox in this process, plain clients.
 
+#![allow(dead_code, reason = "each test binary uses a part of it")]
+
 pub(crate) mod client;
 pub(crate) mod daemon;
 pub(crate) mod ledger;

@@ -1,0 +1,24 @@
+//! The fault suite: what must hold whatever happens to process, disk and clock, each on the real binary with the
+//! sandbox behind it. docs/faults.md is its table; CONTRIBUTING.md says how to run it larger.
+
+#![allow(
+    clippy::expect_used,
+    reason = "helpers of tests are no test functions, but may fail like them"
+)]
+
+mod cgroup;
+mod clock;
+mod damage;
+mod full;
+mod image;
+mod kill;
+mod memory;
+mod owner;
+mod power;
+mod promises;
+mod scale;
+mod sync;
+mod wreck;
+
+#[path = "../support/mod.rs"]
+mod support;
