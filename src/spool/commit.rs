@@ -1,18 +1,16 @@
 //! The commit: dead letters first, then everything else in one batch, then the answers. And what happens
 //! when it fails.
 use super::AppendError;
-use super::Entry;
 use super::durable::{StorageError, Writes};
 use super::generation::GENERATION_BYTES;
 use super::group::{Group, Plan};
 use super::key;
 use super::meta::Head;
 use super::owner::{Failure, Owner};
-use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 /// Pause between attempts to get failed storage going again.
-const RETRY_PAUSE: Duration = Duration::from_millis(500);
+pub(super) const RETRY_PAUSE: Duration = Duration::from_millis(500);
 
 /// Bytes from which a generation is worth replacing by an empty one, which takes about a segment.
 const WORTH_DELETING_BYTES: u64 = 4 * 1024 * 1024;
@@ -25,7 +23,16 @@ impl Owner {
             let answer = Err(AppendError::Storage(failure.sentence.clone()));
             return group.answer(&answer);
         }
-        let answer = match self.try_commit(group.take_entries(), now) {
+        let now_ms = (self.disk.now_ms)();
+        let plan = Plan::new(group.take_entries(), &mut self.lanes, self.head.next_seq, now_ms);
+        // Even if the commit fails: what it may have left on disk must not meet another event of the same number.
+        self.head.next_seq = plan.next_seq;
+        if let Err(sentence) = self.hold_funerals(&plan, now)
+            && !plan.refused.is_empty()
+        {
+            return group.answer(&Err(AppendError::Storage(sentence)));
+        }
+        let answer = match self.try_commit(&plan, now, now_ms) {
             Ok(()) => {
                 if self.failure.take().is_some() {
                     tracing::info!("storage works again: accepting");
@@ -38,13 +45,7 @@ impl Owner {
         group.answer(&answer);
     }
 
-    fn try_commit(&mut self, entries: Vec<Entry>, now: Instant) -> Result<(), StorageError> {
-        let now_ms = (self.disk.now_ms)();
-        let plan = Plan::new(entries, &mut self.lanes, self.head.next_seq, now_ms);
-        // Even if the commit fails: what it may have left on disk must not meet another event of the same number.
-        self.head.next_seq = plan.next_seq;
-        self.hold_funerals(&plan)?;
-
+    fn try_commit(&mut self, plan: &Plan, now: Instant, now_ms: u64) -> Result<(), StorageError> {
         let generation = self.writable_generation()?;
         let mut writes = Writes::default();
         let additions = plan.write(&mut writes, &self.lanes, generation, now_ms);
@@ -55,6 +56,7 @@ impl Owner {
             accepted: self.head.accepted + plan.accepted,
             dead: self.head.dead + plan.refused.len() as u64,
             written: self.head.written + payload.max(chunk_bytes) + writes.bytes() - chunk_bytes,
+            void: self.void_after(plan),
             ..self.head
         };
         writes.set(key::HEAD.to_vec(), &head.encode());
@@ -88,33 +90,6 @@ impl Owner {
         self.head = head;
         self.lanes.committed(&[], Instant::now());
         Ok(generation)
-    }
-
-    /// Puts the dead letters of refused and buried events on disk; only then do the buried ones leave their lanes.
-    fn hold_funerals(&mut self, plan: &Plan) -> Result<(), StorageError> {
-        if plan.refused.is_empty() && self.funerals.is_empty() {
-            return Ok(());
-        }
-        let buried = self
-            .funerals
-            .iter()
-            .flat_map(|funeral| funeral.letters.iter().map(|(_, letter)| letter));
-        let letters: Vec<_> = plan.refused.iter().chain(buried).cloned().collect();
-        self.bury_letters(&letters).map_err(StorageError::trouble)?;
-        let mut touched = BTreeSet::new();
-        for funeral in std::mem::take(&mut self.funerals) {
-            for (lane, letter) in &funeral.letters {
-                if self.lanes.settle(*lane, letter.seq.0) {
-                    self.head.dead += 1;
-                    touched.insert(*lane);
-                }
-            }
-            self.mark_dirty();
-            let _ = funeral.reply.send(());
-        }
-        // Whatever becomes of the commit: feedback may have waited for what was buried.
-        self.publish_lanes(touched);
-        Ok(())
     }
 
     /// Nothing is accepted for want of room, and the newest generation takes some up although nothing in it is live. No

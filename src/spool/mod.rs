@@ -11,13 +11,15 @@
 //! <path>/format          version of the layout; a newer one is refused
 //! <path>/lock            held by the one owner; its pid
 //! <path>/spool/gen-N/    generations: small sled folders, appended to and deleted whole
-//! <path>/dead/           dead letters, a sled folder
+//! <path>/dead/gen-N/     dead letters: small sled folders, the oldest deleted whole
+//! <path>/quarantine/     what was damaged, for a person to look at
 //! ```
 //! Keys are in `key.rs`, values in `codec.rs` (envelope), `chunk.rs` (events), `meta.rs` (lanes, cursors, ledger)
 //! and `letter.rs` (dead letters). The newest generation describes the whole spool; older ones only hold events.
 //!
 //! # Parts
-//! `owner` the thread's loop, `group` and `commit` one group commit, `read` leases, `lanes` and `queue` the state in
+//! `owner` the thread's loop, `group` and `commit` one group commit, `dead` and `funeral` dead
+//! letters, `read` leases, `lanes` and `queue` the state in
 //! memory, `generation` the row of folders, `recovery` opening, `durable` and `disk` the narrow seam to sled and the
 //! machine, `room` admission, `view` what is shown outside.
 
@@ -28,6 +30,7 @@ mod commit;
 mod dead;
 mod disk;
 mod durable;
+mod funeral;
 mod generation;
 mod group;
 mod key;
@@ -46,6 +49,7 @@ mod slots;
 mod tests;
 mod view;
 
+pub use dead::{DeadLettersError, DeadPage, KeptLetter};
 pub use lease::Leased;
 pub use view::LaneView;
 
@@ -73,7 +77,7 @@ pub struct Settings {
     pub max_bytes: u64,
     /// Free disk bytes below which nothing more is accepted. Default 256 MiB.
     pub min_free_bytes: u64,
-    /// Most bytes of dead letters; the oldest go first. Default 1 GiB.
+    /// Most bytes of dead letters on disk; the oldest go first. Default 1 GiB.
     pub dead_max_bytes: u64,
     /// Longest that a dead letter is kept. Default 30 days.
     pub dead_max_age: Duration,
@@ -200,7 +204,7 @@ pub struct Burial {
 /// A dead letter as it is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeadLetter {
-    /// Its place in the order of acceptance; names it.
+    /// Its place in the order of acceptance.
     pub seq: Seq,
     /// Where it was going.
     pub lane: Lane,
@@ -305,11 +309,11 @@ impl Spool {
         self.inner.shared.live_bytes.load(Ordering::Relaxed)
     }
 
-    /// Dead letters in order, from `after` on (exclusive), at most `limit`.
-    pub async fn dead_letters(&self, after: Option<Seq>, limit: usize) -> Vec<DeadLetter> {
+    /// Dead letters in the order of their burial, from number `after` on (exclusive), at most `limit` and about 4 MiB.
+    pub async fn dead_letters(&self, after: Option<u64>, limit: usize) -> Result<DeadPage, DeadLettersError> {
         self.ask(|reply| Command::DeadLetters { after, limit, reply })
             .await
-            .unwrap_or_default()
+            .unwrap_or(Err(DeadLettersError::Closed))
     }
 
     /// `None` while the spool accepts; otherwise why it does not, in one sentence with the remedy.

@@ -1,10 +1,12 @@
 //! The spool through its handle, grouped by promise.
 mod bounds;
 mod durability;
+mod funeral;
 mod model;
 mod order;
 
 use super::*;
+pub(super) use durability::failing_disk;
 use crate::ids::{Kind, ProjectId};
 use std::path::Path;
 use tempfile::TempDir;
@@ -71,6 +73,20 @@ fn texts(leased: &[Leased]) -> Vec<String> {
         .iter()
         .map(|l| String::from_utf8(l.record().to_vec()).unwrap())
         .collect()
+}
+
+/// Every dead letter, page by page.
+async fn letters(spool: &Spool) -> Vec<DeadLetter> {
+    let mut letters = Vec::new();
+    let mut after = None;
+    loop {
+        let page = spool.dead_letters(after, 1_000).await.unwrap();
+        letters.extend(page.letters.into_iter().map(|kept| kept.letter.unwrap()));
+        after = page.next;
+        if after.is_none() {
+            return letters;
+        }
+    }
 }
 
 fn view(spool: &Spool, lane: &Lane) -> LaneView {
