@@ -25,10 +25,7 @@ impl Page {
             .map_err(|_| "after must be the number of the last dead letter that was read, a whole number")?;
         let limit = limit.map_or(Ok(DEFAULT_LIMIT), str::parse);
         match limit {
-            Ok(limit @ 1..=MAX_LIMIT) => Ok(Self {
-                after,
-                limit,
-            }),
+            Ok(limit @ 1..=MAX_LIMIT) => Ok(Self { after, limit }),
             _ => Err("limit must be a whole number from 1 to 1000"),
         }
     }

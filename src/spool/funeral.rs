@@ -100,7 +100,9 @@ impl Owner {
             from => {
                 let (lanes, next_seq) = (&self.lanes, self.head.next_seq);
                 self.dead.remove(from..u64::MAX, |found| {
-                    found.as_ref().is_ok_and(|letter| has_not_ended(lanes, next_seq, letter))
+                    found
+                        .as_ref()
+                        .is_ok_and(|letter| has_not_ended(lanes, next_seq, letter))
                 })
             }
         });
@@ -150,12 +152,19 @@ impl Owner {
 
     /// Whether burials wait and may be tried now.
     pub(super) fn are_funerals_due(&self, now: Instant) -> bool {
-        let waits = self.dead_failure.as_ref().is_some_and(|failure| now < failure.retry_at);
+        let waits = self
+            .dead_failure
+            .as_ref()
+            .is_some_and(|failure| now < failure.retry_at);
         !waits && !self.funerals.is_empty()
     }
 
     /// Letters for whoever asks: only those that count.
-    pub(super) fn list_letters(&mut self, after: Option<u64>, limit: usize) -> Result<DeadPage, DeadLettersError> {
+    pub(super) fn list_letters(
+        &mut self,
+        after: Option<u64>,
+        limit: usize,
+    ) -> Result<DeadPage, DeadLettersError> {
         let listed = self.clear_void().and_then(|()| self.dead.list(after, limit));
         listed.map_err(|error| {
             tracing::error!(%error, "the dead letters cannot be read");
@@ -176,6 +185,9 @@ impl Owner {
 /// Whether an event is still queued, or was never acknowledged.
 fn has_not_ended(lanes: &Lanes, next_seq: u64, letter: &DeadLetter) -> bool {
     let seq = letter.seq.0;
-    let queue = lanes.number(&letter.lane).and_then(|number| lanes.get(number)).map(|state| &state.queue);
+    let queue = lanes
+        .number(&letter.lane)
+        .and_then(|number| lanes.get(number))
+        .map(|state| &state.queue);
     seq >= next_seq || queue.is_some_and(|queue| queue.place(seq).is_some() && queue.is_live(seq))
 }

@@ -143,11 +143,17 @@ fn read_lanes(db: &Database, now: Instant) -> Result<Lanes, StorageError> {
         let (_, value) = kv?;
         let (found, lane) = decode_lane(&value).map_err(|error| unreadable("lane name", error))?;
         if found != number {
-            return Err(StorageError::damaged(format!("the name of lane {number} is missing")));
+            return Err(StorageError::damaged(format!(
+                "the name of lane {number} is missing"
+            )));
         }
         let cursor = match db.get(&key::cursor(number))? {
             None => Cursor::default(),
-            Some(stored) => Cursor::decode(&stored).map_err(|error| unreadable("cursor", error))?.1,
+            Some(stored) => {
+                Cursor::decode(&stored)
+                    .map_err(|error| unreadable("cursor", error))?
+                    .1
+            }
         };
         let extents = extents.remove(&number).unwrap_or_default();
         lanes.recover(lane, LaneQueue::recovered(cursor, extents, now));

@@ -57,7 +57,8 @@ impl Summary {
     pub(super) fn of(db: &Database) -> Result<Summary, StorageError> {
         let head = db.get(&key::HEAD)?;
         let head = head.ok_or_else(|| StorageError::damaged("its head is gone"))?;
-        Summary::decode(&head).map_err(|error| StorageError::damaged(format!("its head cannot be read: {error}")))
+        Summary::decode(&head)
+            .map_err(|error| StorageError::damaged(format!("its head cannot be read: {error}")))
     }
 
     /// What a sealed folder says, if it is one and can be read.
@@ -79,7 +80,13 @@ impl Summary {
 
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut head = Vec::new();
-        for number in [self.first, self.next, self.letters, self.oldest_ms, self.newest_ms] {
+        for number in [
+            self.first,
+            self.next,
+            self.letters,
+            self.oldest_ms,
+            self.newest_ms,
+        ] {
             put_varint(&mut head, number);
         }
         seal(codec::Kind::Head, &head, &[])

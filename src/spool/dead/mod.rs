@@ -89,7 +89,10 @@ impl DeadLetters {
     }
 
     /// Does something with the row. What fails for want of a working disk is done anew from the files next time.
-    fn with_row<T>(&mut self, work: impl FnOnce(&mut Row) -> Result<T, StorageError>) -> Result<T, StorageError> {
+    fn with_row<T>(
+        &mut self,
+        work: impl FnOnce(&mut Row) -> Result<T, StorageError>,
+    ) -> Result<T, StorageError> {
         let done = work(self.row()?);
         if done.is_err() {
             self.distrust();
@@ -114,7 +117,12 @@ impl DeadLetters {
 
     /// Puts letters on disk, numbered from `first` on, and drops the oldest for which there is no room then. After an
     /// error it is unknown whether they are there: they are to be removed before anything else is buried.
-    pub(super) fn bury(&mut self, first: u64, letters: &[&DeadLetter], now: Instant) -> Result<(), StorageError> {
+    pub(super) fn bury(
+        &mut self,
+        first: u64,
+        letters: &[&DeadLetter],
+        now: Instant,
+    ) -> Result<(), StorageError> {
         let adding = letters.iter().map(|letter| page::size(letter) as u64).sum();
         let buried = self
             .make_room(adding, now)
@@ -140,7 +148,9 @@ impl DeadLetters {
                 row.seal()?;
             }
             let oldest_ms = wall_ms.saturating_sub(max_age_ms);
-            let over_age = row.folders().filter(|(_, folder)| folder.summary.newest_ms < oldest_ms);
+            let over_age = row
+                .folders()
+                .filter(|(_, folder)| folder.summary.newest_ms < oldest_ms);
             let over_age: Vec<u64> = over_age.filter(|_| believed).map(|(id, _)| id).collect();
             let mut dropped = 0;
             for id in over_age {

@@ -63,14 +63,23 @@ impl Row {
         if let Some(summary) = Summary::of_sealed(&path) {
             let bytes = folder::disk_bytes(&path)?;
             let sealed = true;
-            self.folders.insert(id, Folder { summary, bytes, sealed });
+            self.folders.insert(
+                id,
+                Folder {
+                    summary,
+                    bytes,
+                    sealed,
+                },
+            );
             return Ok(());
         }
         if !self.generations.was_begun(id) {
             // Cut off while it was made or deleted: nothing in it counts.
             return self.generations.remove(id);
         }
-        let Some((db, summary)) = self.open(id)? else { return Ok(()) };
+        let Some((db, summary)) = self.open(id)? else {
+            return Ok(());
+        };
         match may_grow {
             true => self.generations.resume(id, db),
             false => {
@@ -80,7 +89,14 @@ impl Row {
         }
         let bytes = folder::disk_bytes(&path)?;
         let sealed = !may_grow;
-        self.folders.insert(id, Folder { summary, bytes, sealed });
+        self.folders.insert(
+            id,
+            Folder {
+                summary,
+                bytes,
+                sealed,
+            },
+        );
         Ok(())
     }
 
@@ -132,7 +148,11 @@ impl Row {
 
     /// The number after the last letter.
     pub(super) fn next(&self) -> u64 {
-        self.folders.values().map(|folder| folder.summary.next).max().unwrap_or(0)
+        self.folders
+            .values()
+            .map(|folder| folder.summary.next)
+            .max()
+            .unwrap_or(0)
     }
 
     /// The highest number that any folder can have by now.
@@ -142,7 +162,9 @@ impl Row {
 
     /// Lets the newest folder take no more letters, and closes it.
     pub(super) fn seal(&mut self) -> Result<(), StorageError> {
-        let Some((id, _)) = self.growing() else { return Ok(()) };
+        let Some((id, _)) = self.growing() else {
+            return Ok(());
+        };
         self.generations.close();
         let path = self.generations.path(id);
         if let Some(folder) = self.folders.get_mut(&id) {
@@ -182,7 +204,14 @@ impl Row {
         };
         let bytes = folder::disk_bytes(&self.generations.path(id))?;
         let sealed = false;
-        self.folders.insert(id, Folder { summary, bytes, sealed });
+        self.folders.insert(
+            id,
+            Folder {
+                summary,
+                bytes,
+                sealed,
+            },
+        );
         Ok(())
     }
 
@@ -192,7 +221,10 @@ impl Row {
             self.generations.close();
         }
         self.generations.remove(id)?;
-        Ok(self.folders.remove(&id).map_or(0, |folder| folder.summary.letters))
+        Ok(self
+            .folders
+            .remove(&id)
+            .map_or(0, |folder| folder.summary.letters))
     }
 
     /// Removes those letters within a range that `condemned` says. A folder without letters is deleted.
@@ -201,15 +233,20 @@ impl Row {
         within: &Range<u64>,
         mut condemned: impl FnMut(&Found) -> bool,
     ) -> Result<u64, StorageError> {
-        let touched = self.folders.iter().filter(|(_, folder)| {
-            folder.summary.next > within.start && folder.summary.first < within.end
-        });
+        let touched = self
+            .folders
+            .iter()
+            .filter(|(_, folder)| folder.summary.next > within.start && folder.summary.first < within.end);
         let touched: Vec<u64> = touched.map(|(&id, _)| id).collect();
         let mut removed = 0;
         for id in touched {
-            let Some((mut db, mut summary)) = self.open(id)? else { continue };
+            let Some((mut db, mut summary)) = self.open(id)? else {
+                continue;
+            };
             let chosen = choose(&db, within, &mut condemned);
-            let Some((count, mut writes)) = self.or_aside(id, chosen)? else { continue };
+            let Some((count, mut writes)) = self.or_aside(id, chosen)? else {
+                continue;
+            };
             if count > 0 {
                 summary.letters = summary.letters.saturating_sub(count);
                 writes.set(key::HEAD.to_vec(), &summary.encode());
@@ -237,7 +274,14 @@ impl Row {
             false => self.generations.resume(id, db),
         }
         let bytes = folder::disk_bytes(&path)?;
-        self.folders.insert(id, Folder { summary, bytes, sealed });
+        self.folders.insert(
+            id,
+            Folder {
+                summary,
+                bytes,
+                sealed,
+            },
+        );
         Ok(())
     }
 

@@ -6,8 +6,8 @@ mod model;
 mod order;
 
 use super::*;
-pub(super) use durability::failing_disk;
 use crate::ids::{Kind, ProjectId};
+pub(super) use durability::{disk_failing_in, failing_disk, path_of};
 use std::path::Path;
 use tempfile::TempDir;
 
