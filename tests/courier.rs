@@ -178,7 +178,10 @@ impl Bench {
     }
 
     async fn dead(&self) -> Vec<DeadLetter> {
-        self.spool.dead_letters(None, 1000).await
+        let page = self.spool.dead_letters(None, 1000).await.expect("a page");
+        assert_eq!(page.next, None);
+        let letters = page.letters.into_iter().map(|kept| kept.letter);
+        letters.collect::<Result<_, _>>().expect("readable letters")
     }
 
     /// Stops everything, and gives the sandbox's last counts.

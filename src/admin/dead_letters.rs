@@ -1,7 +1,6 @@
 //! The pages of `/dead_letters`. Pure.
 
-use crate::ids::Seq;
-use crate::spool::DeadLetter;
+use crate::spool::{DeadLetter, KeptLetter};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use std::borrow::Cow;
@@ -13,7 +12,8 @@ const MAX_LIMIT: usize = 1000;
 /// Which dead letters are asked for.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Page {
-    pub(super) after: Option<Seq>,
+    /// Number of the last letter that was read.
+    pub(super) after: Option<u64>,
     pub(super) limit: usize,
 }
 
@@ -22,21 +22,41 @@ impl Page {
     pub(super) fn of(after: Option<&str>, limit: Option<&str>) -> Result<Self, &'static str> {
         let after = after.map(str::parse).transpose();
         let after = after
-            .map_err(|_| "after must be the seq of the last dead letter that was read, a whole number")?;
+            .map_err(|_| "after must be the number of the last dead letter that was read, a whole number")?;
         let limit = limit.map_or(Ok(DEFAULT_LIMIT), str::parse);
         match limit {
-            Ok(limit @ 1..=MAX_LIMIT) => Ok(Self {
-                after: after.map(Seq),
-                limit,
-            }),
+            Ok(limit @ 1..=MAX_LIMIT) => Ok(Self { after, limit }),
             _ => Err("limit must be a whole number from 1 to 1000"),
         }
     }
 }
 
-/// A dead letter as it is shown.
+/// Where the next page is, as a `Link` header tells it.
+pub(super) fn link(next: u64, limit: usize) -> String {
+    format!("</dead_letters?after={next}&limit={limit}>; rel=\"next\"")
+}
+
+/// A dead letter as it is shown, or why it cannot be.
 #[derive(Debug, Serialize)]
-pub(super) struct Shown<'a> {
+#[serde(untagged)]
+pub(super) enum Shown<'a> {
+    Letter(Letter<'a>),
+    Unreadable { number: u64, unreadable: &'a str },
+}
+
+impl<'a> Shown<'a> {
+    pub(super) fn new(kept: &'a KeptLetter) -> Self {
+        let number = kept.number;
+        match &kept.letter {
+            Ok(letter) => Self::Letter(Letter::new(number, letter)),
+            Err(unreadable) => Self::Unreadable { number, unreadable },
+        }
+    }
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct Letter<'a> {
+    number: u64,
     seq: u64,
     project: &'a str,
     kind: &'static str,
@@ -56,13 +76,14 @@ enum Record<'a> {
     Text(Cow<'a, str>),
 }
 
-impl<'a> Shown<'a> {
-    pub(super) fn new(letter: &'a DeadLetter) -> Self {
+impl<'a> Letter<'a> {
+    fn new(number: u64, letter: &'a DeadLetter) -> Self {
         let record = match serde_json::from_slice(&letter.record) {
             Ok(json) => Record::Json(json),
             Err(_) => Record::Text(String::from_utf8_lossy(&letter.record)),
         };
         Self {
+            number,
             seq: letter.seq.0,
             project: letter.lane.project.as_str(),
             kind: letter.lane.kind.as_str(),
@@ -79,7 +100,7 @@ impl<'a> Shown<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::{Kind, Lane, ProjectId};
+    use crate::ids::{Kind, Lane, ProjectId, Seq};
     use crate::spool::Burial;
 
     #[test]
@@ -94,7 +115,7 @@ mod tests {
         assert_eq!(
             Page::of(Some("7"), Some("3")),
             Ok(Page {
-                after: Some(Seq(7)),
+                after: Some(7),
                 limit: 3
             })
         );
@@ -125,7 +146,11 @@ mod tests {
             },
             record: record.to_vec(),
         };
-        serde_json::to_string(&Shown::new(&letter)).expect("JSON")
+        let kept = KeptLetter {
+            number: 9,
+            letter: Ok(letter),
+        };
+        serde_json::to_string(&Shown::new(&kept)).expect("JSON")
     }
 
     #[test]
@@ -136,9 +161,19 @@ mod tests {
             "{page}"
         );
         assert!(
-            page.contains(r#""seq":3,"project":"p","kind":"log","reason":"why","status":422"#),
+            page.contains(r#"{"number":9,"seq":3,"project":"p","kind":"log","reason":"why","status":422"#),
             "{page}"
         );
         assert!(shown(b"{\"half").contains(r#""record":"{\"half""#));
+    }
+
+    #[test]
+    fn a_letter_that_cannot_be_read_keeps_its_place() {
+        let kept = KeptLetter {
+            number: 9,
+            letter: Err("why".into()),
+        };
+        let page = serde_json::to_string(&Shown::new(&kept)).expect("JSON");
+        assert_eq!(page, r#"{"number":9,"unreadable":"why"}"#);
     }
 }

@@ -7,9 +7,9 @@ mod status;
 use crate::board::Board;
 use crate::http::{Call, Guard, Reply, Route, Service, Verb, detail, json, text, unavailable};
 use crate::metrics::{Metrics, StateLabel};
-use crate::spool::Spool;
+use crate::spool::{DeadPage, Spool};
 use hyper::StatusCode;
-use hyper::header::HeaderValue;
+use hyper::header::{HeaderValue, LINK};
 use serde::Serialize;
 use std::sync::Arc;
 use std::time::Instant;
@@ -115,10 +115,10 @@ impl Admin {
 
     async fn dead_letters(&self, call: &Call) -> Reply {
         match dead_letters::Page::of(call.query("after"), call.query("limit")) {
-            Ok(page) => {
-                let letters = self.spool.dead_letters(page.after, page.limit).await;
-                written(&letters.iter().map(dead_letters::Shown::new).collect::<Vec<_>>())
-            }
+            Ok(page) => match self.spool.dead_letters(page.after, page.limit).await {
+                Ok(found) => shown(&found, page.limit),
+                Err(error) => unavailable(&error.to_string(), RETRY_AFTER_S),
+            },
             Err(sentence) => detail(StatusCode::UNPROCESSABLE_ENTITY, sentence),
         }
     }
@@ -153,6 +153,17 @@ const fn get(pattern: &'static str, guard: Guard, id: Id) -> Route<Id> {
         guard,
         id,
     }
+}
+
+/// A page of dead letters. Where the next one is stands in a header, so that the body stays a plain list.
+fn shown(page: &DeadPage, limit: usize) -> Reply {
+    let letters: Vec<_> = page.letters.iter().map(dead_letters::Shown::new).collect();
+    let mut reply = written(&letters);
+    let link = page.next.map(|next| dead_letters::link(next, limit));
+    if let Some(Ok(link)) = link.map(HeaderValue::try_from) {
+        reply.headers_mut().insert(LINK, link);
+    }
+    reply
 }
 
 fn written(value: &impl Serialize) -> Reply {

@@ -1,9 +1,9 @@
 //! All that callers may ask of the owning thread. A later backend is another loop over these.
 use super::group::Prepared;
 use super::lease::Leased;
-use super::{AppendError, Burial, DeadLetter};
+use super::{AppendError, Burial, DeadLettersError, DeadPage};
 use crate::batch::Limits;
-use crate::ids::{Lane, Seq};
+use crate::ids::Lane;
 use tokio::sync::oneshot;
 
 /// Where an append is answered.
@@ -33,9 +33,9 @@ pub(super) enum Command {
         reply: oneshot::Sender<()>,
     },
     DeadLetters {
-        after: Option<Seq>,
+        after: Option<u64>,
         limit: usize,
-        reply: oneshot::Sender<Vec<DeadLetter>>,
+        reply: oneshot::Sender<Result<DeadPage, DeadLettersError>>,
     },
     /// Leases were abandoned.
     Tidy,

@@ -7,11 +7,10 @@ use super::group::{Group, Part, Plan, queued_bytes};
 use super::key;
 use super::meta::Head;
 use super::owner::{Failure, Owner};
-use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 /// Pause between attempts to get failed storage going again.
-const RETRY_PAUSE: Duration = Duration::from_millis(500);
+pub(super) const RETRY_PAUSE: Duration = Duration::from_millis(500);
 
 /// Bytes from which a generation is worth replacing by an empty one, which takes about a segment.
 const WORTH_DELETING_BYTES: u64 = 4 * 1024 * 1024;
@@ -49,7 +48,17 @@ impl Owner {
     }
 
     fn commit_parts(&mut self, parts: Vec<Part>, dropping: Dropping, now: Instant) -> Result<(), AppendError> {
-        match self.try_commit(parts, dropping, now) {
+        let now_ms = (self.disk.now_ms)();
+        let adding = queued_bytes(&parts);
+        let plan = Plan::new(parts, &mut self.lanes, self.head.next_seq, now_ms);
+        // Even if the commit fails: what it may have left on disk must not meet another event of the same number.
+        self.head.next_seq = plan.next_seq;
+        if let Err(sentence) = self.hold_funerals(&plan, now)
+            && !plan.refused.is_empty()
+        {
+            return Err(AppendError::Storage(sentence));
+        }
+        match self.try_commit(&plan, adding, dropping, now) {
             Ok(()) => {
                 if self.failure.take().is_some() {
                     tracing::info!("storage works again");
@@ -61,14 +70,8 @@ impl Owner {
         }
     }
 
-    fn try_commit(&mut self, parts: Vec<Part>, dropping: Dropping, now: Instant) -> Result<(), Stop> {
+    fn try_commit(&mut self, plan: &Plan, adding: u64, dropping: Dropping, now: Instant) -> Result<(), Stop> {
         let now_ms = (self.disk.now_ms)();
-        let adding = queued_bytes(&parts);
-        let plan = Plan::new(parts, &mut self.lanes, self.head.next_seq, now_ms);
-        // Even if the commit fails: what it may have left on disk must not meet another event of the same number.
-        self.head.next_seq = plan.next_seq;
-        self.hold_funerals(&plan)?;
-
         let generation = self.writable_generation(dropping)?;
         // Behind the commit that may begin a generation, which would else tell of it before the ledger does.
         let dropped = self.take_dropped(dropping, adding, now)?;
@@ -82,6 +85,7 @@ impl Owner {
             dead: self.head.dead + plan.refused.len() as u64,
             dropped: self.head.dropped + dropped.total(),
             written: self.head.written + payload.max(chunk_bytes) + writes.bytes() - chunk_bytes,
+            void: self.void_after(plan),
             ..self.head
         };
         writes.set(key::HEAD.to_vec(), &head.encode());
@@ -120,33 +124,6 @@ impl Owner {
         self.head = head;
         self.lanes.committed(&[], Instant::now());
         Ok(generation)
-    }
-
-    /// Puts the dead letters of refused and buried events on disk; only then do the buried ones leave their lanes.
-    fn hold_funerals(&mut self, plan: &Plan) -> Result<(), StorageError> {
-        if plan.refused.is_empty() && self.funerals.is_empty() {
-            return Ok(());
-        }
-        let buried = self
-            .funerals
-            .iter()
-            .flat_map(|funeral| funeral.letters.iter().map(|(_, letter)| letter));
-        let letters: Vec<_> = plan.refused.iter().chain(buried).cloned().collect();
-        self.bury_letters(&letters).map_err(StorageError::trouble)?;
-        let mut touched = BTreeSet::new();
-        for funeral in std::mem::take(&mut self.funerals) {
-            for (lane, letter) in &funeral.letters {
-                if self.lanes.settle(*lane, letter.seq.0) {
-                    self.head.dead += 1;
-                    touched.insert(*lane);
-                }
-            }
-            self.mark_dirty();
-            let _ = funeral.reply.send(());
-        }
-        // Whatever becomes of the commit: feedback may have waited for what was buried.
-        self.publish_lanes(touched);
-        Ok(())
     }
 
     /// Nothing is accepted for want of room, and the newest generation takes some up although nothing in it is live. No

@@ -16,7 +16,7 @@ pub(super) struct Disk {
     pub(super) sync_data: Arc<Sync>,
     /// Bytes that an unprivileged process may still write to the file system of a folder.
     pub(super) free_bytes: Arc<FreeBytes>,
-    /// Wall clock, milliseconds since 1970. Only recorded, never used for order.
+    /// Wall clock, milliseconds since 1970. Never used for order, and for age only while it can be believed.
     pub(super) now_ms: Arc<NowMs>,
 }
 

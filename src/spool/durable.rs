@@ -1,5 +1,4 @@
 //! One sled folder, opened so that a panic is caught, and written so that a commit is on disk when it returns.
-use super::codec;
 use super::disk::{Disk, sync_folder};
 use super::key::MAX_VALUE_BYTES;
 use super::slots::{self, Slots};
@@ -7,6 +6,7 @@ use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Segment size of every sled folder. Goes together with [`MAX_VALUE_BYTES`].
 pub(super) const SEGMENT_BYTES: usize = 2 * 1024 * 1024;
@@ -14,6 +14,9 @@ pub(super) const SEGMENT_BYTES: usize = 2 * 1024 * 1024;
 const CACHE_BYTES: u64 = 4 * 1024 * 1024;
 /// File that marks a folder whose first commit is durable.
 const BEGUN: &str = "begun";
+/// How often a folder is tried whose lock sled has not given back yet, and the pause between.
+const LOCK_TRIES: u32 = 100;
+const LOCK_PAUSE: Duration = Duration::from_millis(5);
 
 /// What went wrong below, in one clause. Never holds event content.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -100,13 +103,6 @@ impl Writes {
         self.long.push(Long { key, id, sealed });
     }
 
-    /// Lays a value of any length over as many keys as it needs.
-    pub(super) fn set_pieces(&mut self, sealed: Vec<u8>, id: u64, key: impl Fn(u16) -> Vec<u8>) {
-        for (number, piece) in (0u16..).zip(codec::pieces(sealed, id, MAX_VALUE_BYTES)) {
-            self.set(key(number), &piece);
-        }
-    }
-
     /// Key and value bytes so far.
     pub(super) fn bytes(&self) -> u64 {
         self.bytes
@@ -134,7 +130,7 @@ impl Database {
             .segment_size(SEGMENT_BYTES)
             .use_compression(false)
             .flush_every_ms(None);
-        let db = guarded(|| config.open())?;
+        let db = open_unlocked(&config)?;
         let file = File::open(path.join("db"))?;
         make_private(path)?;
         Ok(Database {
@@ -167,11 +163,6 @@ impl Database {
         })?;
         (self.disk.sync_data)(&self.file)?;
         Ok(())
-    }
-
-    /// Whether [`Database::mark_begun`] was done on this folder before.
-    pub(super) fn was_begun(&self) -> bool {
-        is_begun(&self.path)
     }
 
     /// Marks the folder as one that holds something, and makes it durable itself: its files' names and its own name
@@ -223,19 +214,6 @@ impl Database {
             Err(_) => Err(gave_up()),
         }
     }
-
-    /// Joins the pieces whose keys start with `prefix`.
-    pub(super) fn joined(&self, prefix: &[u8]) -> Result<Vec<u8>, StorageError> {
-        let mut joined = Vec::new();
-        for kv in self.scan(prefix) {
-            let (_, value) = kv?;
-            match codec::as_piece(&value).map_err(|error| StorageError::damaged(error.to_string()))? {
-                Some((_, part)) => joined.extend(part),
-                None => joined.extend_from_slice(&value),
-            }
-        }
-        Ok(joined)
-    }
 }
 
 /// Whether a folder's first commit was durable. sled takes badly damaged files for empty ones: this tells them from a
@@ -250,6 +228,19 @@ pub(super) fn unmark_begun(folder: &Path) -> std::io::Result<()> {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
+}
+
+/// Opens, and waits for the lock: sled's own threads hold it for a moment after a folder was closed.
+fn open_unlocked(config: &sled::Config) -> Result<sled::Db, StorageError> {
+    for _ in 1..LOCK_TRIES {
+        match guarded(|| config.open()) {
+            Err(error) if !error.damage && error.reason.contains("could not acquire lock") => {
+                std::thread::sleep(LOCK_PAUSE);
+            }
+            opened => return opened,
+        }
+    }
+    guarded(|| config.open())
 }
 
 /// Runs what may panic inside sled.

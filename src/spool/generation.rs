@@ -185,7 +185,8 @@ impl Generations {
         Ok(sync_folder(&self.folder)?)
     }
 
-    fn path(&self, id: u64) -> PathBuf {
+    /// Where a generation lies.
+    pub(super) fn path(&self, id: u64) -> PathBuf {
         self.folder.join(format!("gen-{id:08}"))
     }
 }

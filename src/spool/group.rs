@@ -56,6 +56,11 @@ impl Prepared {
         }
         Prepared { parts, events, bytes }
     }
+
+    /// Whether it holds anything that becomes a dead letter at once.
+    pub(super) fn has_refused(&self) -> bool {
+        self.parts.iter().any(|part| matches!(part, Part::Refused(..)))
+    }
 }
 
 /// Cuts the records of a lane into bundles; a rest that is small is left to be joined with those of others.

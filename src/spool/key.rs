@@ -8,9 +8,9 @@
 //!                'm' 'l' lane u32                            which lane that number is
 //!                'm' 'c' lane u32                            cursor of the lane
 //!                'm' 'x' lane u32, sequence u64              what the lane has from there on
-//! dead letters:  'd' sequence u64, piece u16                 a dead letter
-//!                'a' buried at u64, sequence u64             by age: bytes on disk
-//!                'm' 'h'                                     totals
+//! dead letters:  'd' number u64                               slot of the letter
+//!                's' slot u32                                a letter or a piece of one; empty if not used
+//!                'm' 'h'                                     summary of the folder
 //! ```
 
 /// Longest value that is given to sled. A leaf holds up to 17 values and may be written whole; over a quarter of
@@ -22,9 +22,8 @@ const EVENT: u8 = b'e';
 const SLOT: u8 = b's';
 const META: u8 = b'm';
 const DEAD: u8 = b'd';
-const AGE: u8 = b'a';
 
-/// The key of the head, in a generation and among the dead letters.
+/// The key of the head, in a generation and in a folder of dead letters.
 pub(super) const HEAD: [u8; 2] = [META, b'h'];
 /// What all lane names, cursors and extents start with.
 pub(super) const LANES: [u8; 2] = [META, b'l'];
@@ -32,8 +31,8 @@ pub(super) const CURSORS: [u8; 2] = [META, b'c'];
 pub(super) const EXTENTS: [u8; 2] = [META, b'x'];
 /// What all slots start with.
 pub(super) const SLOTS: [u8; 1] = [SLOT];
-/// What all age entries start with.
-pub(super) const AGES: [u8; 1] = [AGE];
+/// What all dead letters start with.
+pub(super) const LETTERS: [u8; 1] = [DEAD];
 
 fn join(parts: &[&[u8]]) -> Vec<u8> {
     parts.concat()
@@ -79,28 +78,16 @@ pub(super) fn extent(id: u32, first: u64) -> Vec<u8> {
     join(&[&EXTENTS, &id.to_be_bytes(), &first.to_be_bytes()])
 }
 
-/// Piece of a dead letter.
-pub(super) fn letter(seq: u64, piece: u16) -> Vec<u8> {
-    join(&[&[DEAD], &seq.to_be_bytes(), &piece.to_be_bytes()])
+/// A dead letter.
+pub(super) fn letter(number: u64) -> Vec<u8> {
+    join(&[&[DEAD], &number.to_be_bytes()])
 }
 
-/// Sequence and piece of a dead letter's key.
-pub(super) fn parse_letter(key: &[u8]) -> Option<(u64, u16)> {
+/// Number of a dead letter's key.
+pub(super) fn parse_letter(key: &[u8]) -> Option<u64> {
     let mut fields = super::codec::Fields(key.strip_prefix(&[DEAD])?);
-    let parsed = (fields.u64()?, fields.u16()?);
-    fields.0.is_empty().then_some(parsed)
-}
-
-/// Age entry of a dead letter.
-pub(super) fn age(buried_at_ms: u64, seq: u64) -> Vec<u8> {
-    join(&[&[AGE], &buried_at_ms.to_be_bytes(), &seq.to_be_bytes()])
-}
-
-/// Time of burial and sequence of an age entry.
-pub(super) fn parse_age(key: &[u8]) -> Option<(u64, u64)> {
-    let mut fields = super::codec::Fields(key.strip_prefix(&[AGE])?);
-    let parsed = (fields.u64()?, fields.u64()?);
-    fields.0.is_empty().then_some(parsed)
+    let number = fields.u64()?;
+    fields.0.is_empty().then_some(number)
 }
 
 #[cfg(test)]
@@ -115,8 +102,7 @@ mod tests {
         assert_eq!(parse_event(&HEAD), None);
         assert!(slot(255) < slot(256));
         assert_eq!(parse_slot(&slot(7)), Some(7));
-        assert_eq!(parse_letter(&letter(7, 3)), Some((7, 3)));
-        assert_eq!(parse_age(&age(5, 6)), Some((5, 6)));
+        assert_eq!(parse_letter(&letter(7)), Some(7));
     }
 
     #[test]

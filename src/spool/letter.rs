@@ -1,15 +1,16 @@
 //! A dead letter as it lies on disk. Pure.
 //!
-//! Head of the envelope: lane kind u8, sequence u64, buried at u64 (wall clock, milliseconds since 1970). Body: project,
-//! reason, status, excerpt, attempts, and the record to the end.
+//! Head of the envelope: number u64, lane kind u8, sequence u64, buried at u64 (wall clock, milliseconds since 1970). Body:
+//! project, reason, status, excerpt, attempts, and the record to the end.
 use super::chunk::{kind_code, kind_of};
 use super::codec::{self, CodecError, Fields, put_bytes, put_varint, seal, unseal};
 use super::{Burial, DeadLetter};
 use crate::ids::{Lane, ProjectId, Seq};
 
-/// Writes a dead letter.
-pub(super) fn encode(letter: &DeadLetter) -> Vec<u8> {
-    let mut head = vec![kind_code(letter.lane.kind)];
+/// Writes a dead letter under its number.
+pub(super) fn encode(letter: &DeadLetter, number: u64) -> Vec<u8> {
+    let mut head = number.to_be_bytes().to_vec();
+    head.push(kind_code(letter.lane.kind));
     head.extend(letter.seq.0.to_be_bytes());
     head.extend(letter.buried_at_ms.to_be_bytes());
     let burial = &letter.burial;
@@ -29,14 +30,15 @@ pub(super) fn encode(letter: &DeadLetter) -> Vec<u8> {
     seal(codec::Kind::Letter, &head, &body)
 }
 
-/// Reads a dead letter and checks all of it.
-pub(super) fn decode(sealed: &[u8]) -> Result<DeadLetter, CodecError> {
+/// Reads a dead letter and its number, and checks all of it.
+pub(super) fn decode(sealed: &[u8]) -> Result<(u64, DeadLetter), CodecError> {
     let (head, body) = unseal(codec::Kind::Letter, sealed)?;
     parse(head, &body).ok_or(CodecError::Malformed("dead letter"))
 }
 
-fn parse(head: &[u8], body: &[u8]) -> Option<DeadLetter> {
+fn parse(head: &[u8], body: &[u8]) -> Option<(u64, DeadLetter)> {
     let mut head = Fields(head);
+    let number = head.u64()?;
     let (kind, seq, buried_at_ms) = (kind_of(head.u8()?)?, Seq(head.u64()?), head.u64()?);
     let mut body = Fields(body);
     let project = ProjectId::new(body.text()?).ok()?;
@@ -56,13 +58,14 @@ fn parse(head: &[u8], body: &[u8]) -> Option<DeadLetter> {
         excerpt,
         attempts,
     };
-    Some(DeadLetter {
+    let letter = DeadLetter {
         seq,
         lane: Lane { project, kind },
         buried_at_ms,
         burial,
         record: body.0.to_vec(),
-    })
+    };
+    Some((number, letter))
 }
 
 #[cfg(test)]
@@ -75,13 +78,13 @@ mod tests {
         #[test]
         fn a_letter_comes_back_as_it_was_and_any_flipped_bit_is_noticed(
             record: Vec<u8>, reason: String, status: Option<u16>, excerpt: Option<String>, attempts: u32,
-            at: prop::sample::Index, bit in 0..8u8,
+            number: u64, at: prop::sample::Index, bit in 0..8u8,
         ) {
             let lane = Lane { project: ProjectId::new("p/ü").unwrap(), kind: Kind::Feedback };
             let burial = Burial { reason, status, excerpt, attempts };
             let letter = DeadLetter { seq: Seq(9), lane, buried_at_ms: 1 << 40, burial, record };
-            let mut sealed = encode(&letter);
-            prop_assert_eq!(decode(&sealed), Ok(letter));
+            let mut sealed = encode(&letter, number);
+            prop_assert_eq!(decode(&sealed), Ok((number, letter)));
             let at = at.index(sealed.len());
             sealed[at] ^= 1 << bit;
             prop_assert!(decode(&sealed).is_err());

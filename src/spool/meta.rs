@@ -19,6 +19,11 @@ pub(super) struct Head {
     pub(super) dropped: u64,
     /// Bytes written to this generation so far.
     pub(super) written: u64,
+    /// Dead letters from this number on do not count: their burial was not committed here. 0 if that is not known, which a
+    /// head that may not be the last one must say.
+    pub(super) uncounted_from: u64,
+    /// Numbers (from, and up to but not including) of dead letters below it that do not count either.
+    pub(super) void: (u64, u64),
 }
 
 /// How far a lane has come.
@@ -69,12 +74,16 @@ impl Head {
                 self.dead,
                 self.dropped,
                 self.written,
+                self.uncounted_from,
+                self.void.0,
+                self.void.1,
             ],
         )
     }
 
     pub(super) fn decode(sealed: &[u8]) -> Result<Head, CodecError> {
-        let [next_seq, accepted, delivered, dead, dropped, written] = unseal_numbers(Kind::Head, sealed)?;
+        let numbers = unseal_numbers(Kind::Head, sealed)?;
+        let [next_seq, accepted, delivered, dead, dropped, written, uncounted_from, void_from, void_to] = numbers;
         Ok(Head {
             next_seq,
             accepted,
@@ -82,6 +91,8 @@ impl Head {
             dead,
             dropped,
             written,
+            uncounted_from,
+            void: (void_from, void_to),
         })
     }
 }
@@ -248,6 +259,8 @@ mod tests {
             dead: 1,
             dropped: 0,
             written: 1 << 40,
+            uncounted_from: 8,
+            void: (3, u64::MAX),
         };
         assert_eq!(Head::decode(&head.encode()), Ok(head));
         let extent = Extent {

@@ -11,14 +11,16 @@
 //! <path>/format          version of the layout; a newer one is refused
 //! <path>/lock            held by the one owner; its pid
 //! <path>/spool/gen-N/    generations: small sled folders, appended to and deleted whole
-//! <path>/dead/           dead letters, a sled folder
+//! <path>/dead/gen-N/     dead letters: small sled folders, the oldest deleted whole
+//! <path>/quarantine/     what was damaged, for a person to look at
 //! <path>/ballast         space that is given up when the disk is full
 //! ```
 //! Keys are in `key.rs`, values in `codec.rs` (envelope), `chunk.rs` (events), `meta.rs` (lanes, cursors, ledger)
 //! and `letter.rs` (dead letters). The newest generation describes the whole spool; older ones only hold events.
 //!
 //! # Parts
-//! `owner` the thread's loop, `group` and `commit` one group commit, `read` leases, `lanes` and `queue` the state in
+//! `owner` the thread's loop, `group` and `commit` one group commit, `dead` and `funeral` dead
+//! letters, `read` leases, `lanes` and `queue` the state in
 //! memory, `generation` the row of folders, `recovery` opening, `durable` and `disk` the narrow seam to sled and the
 //! machine, `room` admission, `dropping` and `drop_log` what makes room for it, `ballast` a full disk, `view` what is shown outside.
 
@@ -32,6 +34,7 @@ mod disk;
 mod drop_log;
 mod dropping;
 mod durable;
+mod funeral;
 mod generation;
 mod group;
 mod key;
@@ -51,6 +54,7 @@ mod slots;
 mod tests;
 mod view;
 
+pub use dead::{DeadLettersError, DeadPage, KeptLetter};
 pub use lease::Leased;
 pub use view::LaneView;
 
@@ -83,7 +87,7 @@ pub struct Settings {
     pub min_free_bytes: u64,
     /// Payload and bookkeeping bytes after which a generation is sealed. Default 64 MiB, at least 1 MiB.
     pub generation_bytes: u64,
-    /// Most bytes of dead letters; the oldest go first. Default 1 GiB.
+    /// Most bytes of dead letters on disk; the oldest go first. Default 1 GiB.
     pub dead_max_bytes: u64,
     /// Longest that a dead letter is kept. Default 30 days.
     pub dead_max_age: Duration,
@@ -220,7 +224,7 @@ pub struct Burial {
 /// A dead letter as it is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeadLetter {
-    /// Its place in the order of acceptance; names it.
+    /// Its place in the order of acceptance.
     pub seq: Seq,
     /// Where it was going.
     pub lane: Lane,
@@ -326,11 +330,11 @@ impl Spool {
         self.inner.shared.live_bytes.load(Ordering::Relaxed)
     }
 
-    /// Dead letters in order, from `after` on (exclusive), at most `limit`.
-    pub async fn dead_letters(&self, after: Option<Seq>, limit: usize) -> Vec<DeadLetter> {
+    /// Dead letters in the order of their burial, from number `after` on (exclusive), at most `limit` and about 4 MiB.
+    pub async fn dead_letters(&self, after: Option<u64>, limit: usize) -> Result<DeadPage, DeadLettersError> {
         self.ask(|reply| Command::DeadLetters { after, limit, reply })
             .await
-            .unwrap_or_default()
+            .unwrap_or(Err(DeadLettersError::Closed))
     }
 
     /// `None` while the spool accepts; otherwise why it does not, in one sentence with the remedy.

@@ -57,6 +57,8 @@ pub(super) struct Owner {
     pub(super) cache: ChunkCache,
     pub(super) funerals: Vec<Funeral>,
     pub(super) failure: Option<Failure>,
+    /// The dead letters do not work at the moment; all else may.
+    pub(super) dead_failure: Option<Failure>,
     /// When something changed that no commit has written yet.
     pub(super) dirty_since: Option<Instant>,
     pub(super) dead_check_at: Instant,
@@ -125,11 +127,12 @@ impl Owner {
             Some(failure) => Some(failure.retry_at),
             None => self.dirty_since.map(|since| since + SETTLE_WITHIN),
         };
+        let funerals = self.funerals_due_at();
         let room = self.room.full().map(|_| Instant::now() + FREE_CHECK_EVERY);
         let unreadable = self.lanes.next_readable();
         let told = self.drop_log.due(Instant::now());
         let moving = self.moving.then(Instant::now);
-        [commit, room, unreadable, told, moving, Some(self.dead_check_at)]
+        [commit, funerals, room, unreadable, told, moving, Some(self.dead_check_at)]
             .into_iter()
             .flatten()
             .min()
@@ -158,7 +161,7 @@ impl Owner {
             }
             Command::Bury { events, reply } => self.take_funeral(events, reply),
             Command::DeadLetters { after, limit, reply } => {
-                let _ = reply.send(self.dead_letters(after, limit));
+                let _ = reply.send(self.list_letters(after, limit));
             }
             Command::Tidy => {}
             Command::Close { reply } => return Some(reply),
@@ -173,6 +176,10 @@ impl Owner {
         reply: oneshot::Sender<Result<(), AppendError>>,
         group: &mut Group,
     ) {
+        if let Some(sentence) = self.refuses_refused(&append) {
+            let _ = reply.send(Err(AppendError::Storage(sentence)));
+            return;
+        }
         match self.admit(&append, group, Instant::now()) {
             Ok(()) => group.add(append, reply),
             Err(sentence) => {
@@ -237,13 +244,6 @@ impl Owner {
         self.mark_dirty();
     }
 
-    fn dead_letters(&mut self, after: Option<Seq>, limit: usize) -> Vec<DeadLetter> {
-        self.dead.list(after, limit).unwrap_or_else(|error| {
-            tracing::error!(%error, "the dead letters cannot be read");
-            Vec::new()
-        })
-    }
-
     pub(super) fn mark_dirty(&mut self) {
         self.dirty_since.get_or_insert_with(Instant::now);
     }
@@ -257,7 +257,7 @@ impl Owner {
             .as_ref()
             .is_some_and(|failure| now >= failure.retry_at);
         let in_the_way = self.newest_is_in_the_way();
-        if !group.is_empty() || settle_due || retry_due || in_the_way || !self.funerals.is_empty() {
+        if !group.is_empty() || settle_due || retry_due || in_the_way || self.are_funerals_due(now) {
             self.commit(group);
         }
         self.moving = self.move_on(now);
@@ -266,28 +266,11 @@ impl Owner {
         }
         if now >= self.dead_check_at {
             self.dead_check_at = now + DEAD_CHECK_EVERY;
-            if let Err(reason) = self.bury_letters(&[]) {
-                tracing::error!(reason, "old dead letters could not be dropped");
-            }
+            self.look_after_letters(now);
         }
         self.recheck_room(now);
         self.tell_dropped(now, false);
         self.publish_refusal();
-    }
-
-    /// Puts letters on disk; whether it worked.
-    pub(super) fn bury_letters(&mut self, letters: &[DeadLetter]) -> Result<(), String> {
-        match self.dead.bury(letters) {
-            Ok(0) => Ok(()),
-            Ok(evicted) => {
-                tracing::warn!(
-                    evicted,
-                    "dropped the oldest dead letters to stay within dead_letters.max_bytes and max_age"
-                );
-                Ok(())
-            }
-            Err(error) => Err(format!("the dead letters could not be written: {error}")),
-        }
     }
 
     pub(super) fn publish_lanes(&self, lanes: impl IntoIterator<Item = u32>) {

@@ -37,13 +37,8 @@ pub(super) fn open(
         reason: error.to_string(),
     };
     let folder = settings.path.join("spool");
-    let dead = settings.path.join("dead");
-    for made in [&folder, &dead] {
-        lock::make_folder(made).map_err(|error| damaged(error.into()))?;
-    }
+    lock::make_folder(&folder).map_err(|error| damaged(error.into()))?;
     sync_folder(&settings.path).map_err(|error| damaged(error.into()))?;
-    let dead =
-        DeadLetters::open(dead, disk, settings.dead_max_bytes, settings.dead_max_age).map_err(damaged)?;
     let mut generations = Generations::list(folder, disk).map_err(damaged)?;
     let now = Instant::now();
     let (head, lanes) = recover(&mut generations, now).map_err(damaged)?;
@@ -59,7 +54,7 @@ pub(super) fn open(
         views: watch::Sender::new(Arc::default()),
         abandoned: Arc::new(Abandoned::new(wake)),
         generations,
-        dead,
+        dead: DeadLetters::new(settings, disk, head.uncounted_from),
         lanes,
         head,
         room,
@@ -68,6 +63,7 @@ pub(super) fn open(
         cache: ChunkCache::default(),
         funerals: Vec::new(),
         failure: None,
+        dead_failure: None,
         dirty_since: None,
         dead_check_at: now,
         unread_reason: None,
@@ -79,6 +75,7 @@ pub(super) fn open(
     owner.remove_settled_generations();
     owner.room.prepare(now);
     owner.publish_refusal();
+    owner.settle_letters();
     owner.publish_account();
     owner.publish_lanes(0..owner.lanes.len() as u32);
     tracing::info!(
@@ -127,6 +124,7 @@ fn recover(generations: &mut Generations, now: Instant) -> Result<(Head, Lanes),
     }
     let head = Head {
         next_seq: 1,
+        uncounted_from: 1,
         ..Head::default()
     };
     let lanes = Lanes::default();

@@ -3,12 +3,14 @@ mod bounds;
 mod dropping;
 mod durability;
 mod full_disk;
+mod funeral;
 mod model;
 mod moving;
 mod order;
 
 use super::*;
 use crate::ids::{Kind, ProjectId};
+pub(super) use durability::{disk_failing_in, failing_disk, path_of};
 use std::path::Path;
 use tempfile::TempDir;
 
@@ -76,6 +78,20 @@ fn texts(leased: &[Leased]) -> Vec<String> {
         .iter()
         .map(|l| String::from_utf8(l.record().to_vec()).unwrap())
         .collect()
+}
+
+/// Every dead letter, page by page.
+async fn letters(spool: &Spool) -> Vec<DeadLetter> {
+    let mut letters = Vec::new();
+    let mut after = None;
+    loop {
+        let page = spool.dead_letters(after, 1_000).await.unwrap();
+        letters.extend(page.letters.into_iter().map(|kept| kept.letter.unwrap()));
+        after = page.next;
+        if after.is_none() {
+            return letters;
+        }
+    }
 }
 
 fn view(spool: &Spool, lane: &Lane) -> LaneView {
