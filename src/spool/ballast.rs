@@ -88,7 +88,7 @@ fn allocate(path: &Path) -> io::Result<()> {
 
 /// For file systems that cannot preallocate.
 fn fill(mut file: &File) -> io::Result<()> {
-    const ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
+    static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
     for _ in 0..BALLAST_BYTES / ZEROS.len() as u64 {
         file.write_all(&ZEROS)?;
     }
