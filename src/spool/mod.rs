@@ -36,6 +36,7 @@ mod lease;
 mod letter;
 mod lock;
 mod meta;
+mod migrate;
 mod owner;
 mod queue;
 mod read;

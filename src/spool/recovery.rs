@@ -13,7 +13,7 @@ use super::queue::LaneQueue;
 use super::read::ChunkCache;
 use super::room::Room;
 use super::view::Shared;
-use super::{OpenError, Settings, key, lock};
+use super::{OpenError, Settings, key, lock, migrate};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
@@ -28,11 +28,12 @@ pub(super) fn open(
     commands: Receiver<Command>,
     wake: WeakSender<Command>,
 ) -> Result<Owner, OpenError> {
-    let lock = lock::take(&settings.path)?;
+    let (lock, format) = lock::take(&settings.path)?;
     let damaged = |error: StorageError| OpenError::Storage {
         path: settings.path.clone(),
         reason: error.to_string(),
     };
+    migrate::bring_up(settings, disk, format, &mut |_| Ok(())).map_err(damaged)?;
     let folder = settings.path.join("spool");
     let dead = settings.path.join("dead");
     for made in [&folder, &dead] {

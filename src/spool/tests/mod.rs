@@ -1,6 +1,7 @@
 //! The spool through its handle, grouped by promise.
 mod bounds;
 mod durability;
+mod migration;
 mod model;
 mod order;
 
