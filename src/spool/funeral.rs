@@ -9,7 +9,7 @@ use super::durable::StorageError;
 use super::group::{Funeral, Plan, Prepared};
 use super::lanes::Lanes;
 use super::owner::{Failure, Owner};
-use super::{DeadLetter, DeadLettersError, DeadPage, Entry};
+use super::{DeadLetter, DeadLettersError, DeadPage};
 use std::collections::BTreeSet;
 use std::time::Instant;
 

@@ -17,9 +17,9 @@ pub(super) struct FolderLock {
     _file: File,
 }
 
-/// Makes the folder if it is absent, checks that it is ours alone, takes its lock and checks its format.
-/// A folder that is refused is left as it was found.
-pub(super) fn take(folder: &Path) -> Result<FolderLock, OpenError> {
+/// Makes the folder if it is absent, checks that it is ours alone, takes its lock and checks its format, which is given
+/// back: this one or an older. A folder that is refused is left as it was found.
+pub(super) fn take(folder: &Path) -> Result<(FolderLock, u32), OpenError> {
     if !folder.exists() {
         let grown = folders_that_grow(folder);
         let made = make_folder(folder).and_then(|()| grown.iter().try_for_each(|parent| sync_folder(parent)));
@@ -29,10 +29,14 @@ pub(super) fn take(folder: &Path) -> Result<FolderLock, OpenError> {
     check_format(folder)?;
     let lock = lock(folder)?;
     // Again, now that nobody else can change it.
-    if !check_format(folder)? {
-        write_format(folder).map_err(|source| unusable(folder, source))?;
-    }
-    Ok(lock)
+    let format = match check_format(folder)? {
+        Some(found) => found,
+        None => {
+            write_format(folder).map_err(|source| unusable(folder, source))?;
+            FORMAT
+        }
+    };
+    Ok((lock, format))
 }
 
 /// Makes a folder that only we may enter, and its parents as the umask says.
@@ -93,10 +97,10 @@ fn check_owner(folder: &Path) -> Result<(), OpenError> {
     Ok(())
 }
 
-/// Whether the folder has a format file; an error if this version cannot use it.
-fn check_format(folder: &Path) -> Result<bool, OpenError> {
+/// What the folder's format file says, if it has one; an error if this version cannot use it.
+fn check_format(folder: &Path) -> Result<Option<u32>, OpenError> {
     let text = match fs::read_to_string(folder.join("format")) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(unusable(folder, error)),
         Ok(text) => text,
     };
@@ -105,7 +109,7 @@ fn check_format(folder: &Path) -> Result<bool, OpenError> {
         .strip_prefix(FORMAT_PREFIX)
         .and_then(|n| n.parse::<u32>().ok());
     match found {
-        Some(FORMAT) => Ok(true),
+        Some(found @ 1..=FORMAT) => Ok(Some(found)),
         Some(found) if found > FORMAT => Err(OpenError::NewerFormat {
             path: folder.to_owned(),
             found,
@@ -117,7 +121,8 @@ fn check_format(folder: &Path) -> Result<bool, OpenError> {
     }
 }
 
-fn write_format(folder: &Path) -> std::io::Result<()> {
+/// Says durably that the folder has the present format.
+pub(super) fn write_format(folder: &Path) -> std::io::Result<()> {
     let draft = folder.join("format.new");
     let mut file = OpenOptions::new()
         .write(true)

@@ -43,6 +43,7 @@ mod lease;
 mod letter;
 mod lock;
 mod meta;
+mod migrate;
 mod moving;
 mod owner;
 mod queue;

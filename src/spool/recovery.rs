@@ -14,7 +14,7 @@ use super::queue::LaneQueue;
 use super::read::ChunkCache;
 use super::room::Room;
 use super::view::Shared;
-use super::{OpenError, Settings, key, lock};
+use super::{OpenError, Settings, key, lock, migrate};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
@@ -29,13 +29,14 @@ pub(super) fn open(
     commands: Receiver<Command>,
     wake: WeakSender<Command>,
 ) -> Result<Owner, OpenError> {
-    let lock = lock::take(&settings.path)?;
+    let (lock, format) = lock::take(&settings.path)?;
     // Before anything is opened, which takes some space: a full disk gets it from the ballast.
     let room = Room::new(settings, disk);
     let damaged = |error: StorageError| OpenError::Storage {
         path: settings.path.clone(),
         reason: error.to_string(),
     };
+    migrate::bring_up(settings, disk, format, &mut |_| Ok(())).map_err(damaged)?;
     let folder = settings.path.join("spool");
     lock::make_folder(&folder).map_err(|error| damaged(error.into()))?;
     sync_folder(&settings.path).map_err(|error| damaged(error.into()))?;

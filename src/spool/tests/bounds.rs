@@ -174,10 +174,10 @@ fn a_folder_that_others_may_write_is_refused() {
 #[test]
 fn a_newer_format_is_refused_and_left_untouched() {
     let folder = tempfile::tempdir().unwrap();
-    std::fs::write(folder.path().join("format"), "phosphod data folder, format 2\n").unwrap();
+    std::fs::write(folder.path().join("format"), "phosphod data folder, format 3\n").unwrap();
     let refused = Spool::open(settings(folder.path())).err().unwrap();
     assert!(
-        matches!(refused, OpenError::NewerFormat { found: 2, .. }),
+        matches!(refused, OpenError::NewerFormat { found: 3, .. }),
         "{refused}"
     );
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);

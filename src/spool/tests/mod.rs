@@ -4,6 +4,7 @@ mod dropping;
 mod durability;
 mod full_disk;
 mod funeral;
+mod migration;
 mod model;
 mod moving;
 mod order;
