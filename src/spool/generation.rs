@@ -6,12 +6,18 @@
 //! nothing in it is live, so that a half-deleted one is never needed again.
 use super::disk::{Disk, sync_folder};
 use super::durable::{Database, StorageError, Writes, is_begun, unmark_begun};
+use super::quarantine::Quarantine;
+use super::scan::{Scan, scan};
 use std::collections::{BTreeSet, VecDeque};
 use std::fs;
 use std::path::PathBuf;
 
 /// Payload and bookkeeping bytes after which the newest generation is sealed.
 pub(super) const GENERATION_BYTES: u64 = 64 * 1024 * 1024;
+/// File that marks a folder as damaged.
+const DAMAGED: &str = "damaged";
+/// A copy of sled's file from before an opening that may have changed it.
+const KEPT: &str = "db.kept";
 /// Most open generations beside the newest: those that lanes read from. An open one takes about as much memory as it
 /// holds bytes, and opening one takes 10 to 20 ms.
 const MAX_OLDER_OPEN: usize = 2;
@@ -64,6 +70,43 @@ impl Generations {
         self.next
     }
 
+    /// No generation from here on gets a number below `id`.
+    pub(super) fn begin_from(&mut self, id: u64) {
+        self.next = self.next.max(id);
+    }
+
+    /// Closes one generation. Writing, if that was the newest, goes on in a new one.
+    pub(super) fn close_one(&mut self, id: u64) {
+        self.older.retain(|(older, _)| *older != id);
+        self.newest.take_if(|(newest, _)| *newest == id);
+    }
+
+    /// Looks through the bytes of a damaged generation, which must be closed. From here on it counts as damaged, also after a
+    /// restart.
+    pub(super) fn scan(&self, id: u64) -> Result<Vec<Scan>, StorageError> {
+        let path = self.path(id);
+        if path.is_dir() {
+            std::fs::File::create(path.join(DAMAGED))?;
+            sync_folder(&path)?;
+        }
+        Ok(vec![scan(&path.join("db"))?, scan(&path.join(KEPT))?])
+    }
+
+    /// Whether a generation was found damaged before.
+    pub(super) fn is_damaged(&self, id: u64) -> bool {
+        self.path(id).join(DAMAGED).exists()
+    }
+
+    /// Moves a damaged generation, of which nothing is needed any more, to the quarantine.
+    pub(super) fn set_aside(&mut self, id: u64, quarantine: &Quarantine) -> Result<(), StorageError> {
+        self.close_one(id);
+        if self.path(id).exists() {
+            quarantine.take(&self.path(id))?;
+        }
+        self.present.remove(&id);
+        Ok(())
+    }
+
     /// Lets an existing generation take the writes.
     pub(super) fn resume(&mut self, id: u64, db: Database) {
         self.newest = Some((id, db));
@@ -81,19 +124,29 @@ impl Generations {
 
     /// Begins a generation with its first batch, which must hold the whole snapshot. The one before is sealed.
     pub(super) fn begin(&mut self, first: Writes) -> Result<(), StorageError> {
+        self.begin_filled(|_, _| Ok((first, ())))
+    }
+
+    /// Begins a generation that `fill` may write to before; what it gives back is the last batch, which must hold the
+    /// whole snapshot. Before that one nothing of it counts.
+    pub(super) fn begin_filled<T>(
+        &mut self,
+        fill: impl FnOnce(&mut Database, u64) -> Result<(Writes, T), StorageError>,
+    ) -> Result<T, StorageError> {
         let id = self.next;
         self.next += 1;
         self.present.insert(id);
         let made = self.open(id).and_then(|mut db| {
-            db.commit(first)?;
+            let (last, filled) = fill(&mut db, id)?;
+            db.commit(last)?;
             db.mark_begun()?;
-            Ok(db)
+            Ok((db, filled))
         });
         match made {
-            Ok(db) => {
+            Ok((db, filled)) => {
                 // The sealed one is closed here: it is opened again if a lane reads from it.
                 self.newest = Some((id, db));
-                Ok(())
+                Ok(filled)
             }
             Err(error) => {
                 // Nothing in it was acknowledged. What cannot be removed now is removed with the dead ones.

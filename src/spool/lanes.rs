@@ -31,6 +31,15 @@ pub(super) struct Live {
     pub(super) bytes: u64,
 }
 
+/// Writes all that there is to say about a lane.
+pub(super) fn write_lane(writes: &mut Writes, number: u32, lane: &Lane, queue: &LaneQueue) {
+    writes.set(key::lane(number), &encode_lane(number, lane));
+    writes.set(key::cursor(number), &queue.cursor(None).encode(number));
+    for extent in queue.extents().values() {
+        writes.set(key::extent(number, extent.first), &extent.encode(number));
+    }
+}
+
 /// All lanes. A lane's number is its place in the list.
 #[derive(Default)]
 pub(super) struct Lanes {
@@ -164,7 +173,13 @@ impl Lanes {
     }
 
     /// What was moved on is durable in its new place.
-    pub(super) fn relocated(&mut self, number: u32, from: Extent, moved: Option<Extent>, rest: Option<Extent>) {
+    pub(super) fn relocated(
+        &mut self,
+        number: u32,
+        from: Extent,
+        moved: Option<Extent>,
+        rest: Option<Extent>,
+    ) {
         self.take_live(from.generation, from.live, from.live_bytes);
         for extent in moved.iter().chain(&rest) {
             self.add_live(extent);
@@ -226,12 +241,25 @@ impl Lanes {
     /// Writes all that there is to say about lanes, for the start of a generation.
     pub(super) fn write_all(&self, writes: &mut Writes) {
         for (number, state) in (0u32..).zip(&self.list) {
-            writes.set(key::lane(number), &encode_lane(number, &state.lane));
-            writes.set(key::cursor(number), &state.queue.cursor(None).encode(number));
-            for extent in state.queue.extents().values() {
-                writes.set(key::extent(number, extent.first), &extent.encode(number));
-            }
+            write_lane(writes, number, &state.lane, &state.queue);
         }
+    }
+
+    /// Puts a lane in the place of what it was, as is durable now.
+    pub(super) fn replace(&mut self, number: u32, queue: LaneQueue) {
+        let Some(state) = self.list.get_mut(number as usize) else {
+            return;
+        };
+        let before = std::mem::replace(&mut state.queue, queue);
+        self.live_bytes = self.live_bytes - before.live_bytes() + state.queue.live_bytes();
+        let after: Vec<Extent> = state.queue.extents().values().copied().collect();
+        for extent in before.extents().values() {
+            self.take_live(extent.generation, extent.live, extent.live_bytes);
+        }
+        for extent in &after {
+            self.add_live(extent);
+        }
+        self.unreadable.remove(&number);
     }
 
     /// Writes what changed since the last commit, and what the next one adds.
@@ -260,7 +288,10 @@ impl Lanes {
                 continue;
             };
             let extent = state.queue.appended(&addition.extent);
-            writes.set(key::extent(addition.lane, extent.first), &extent.encode(addition.lane));
+            writes.set(
+                key::extent(addition.lane, extent.first),
+                &extent.encode(addition.lane),
+            );
             if state.queue.unread().is_none() {
                 let cursor = state.queue.cursor(Some(addition.extent.first));
                 writes.set(key::cursor(addition.lane), &cursor.encode(addition.lane));

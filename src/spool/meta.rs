@@ -19,6 +19,10 @@ pub(super) struct Head {
     pub(super) dropped: u64,
     /// Bytes written to this generation so far.
     pub(super) written: u64,
+    /// Events that salvage carried over from damaged generations.
+    pub(super) saved: u64,
+    /// Events that were there and could not be found in damaged generations. They count as dropped, too.
+    pub(super) lost: u64,
 }
 
 /// How far a lane has come.
@@ -60,18 +64,24 @@ impl Extent {
 
 impl Head {
     pub(super) fn encode(&self) -> Vec<u8> {
-        seal_numbers(Kind::Head, &[
-            self.next_seq,
-            self.accepted,
-            self.delivered,
-            self.dead,
-            self.dropped,
-            self.written,
-        ])
+        seal_numbers(
+            Kind::Head,
+            &[
+                self.next_seq,
+                self.accepted,
+                self.delivered,
+                self.dead,
+                self.dropped,
+                self.written,
+                self.saved,
+                self.lost,
+            ],
+        )
     }
 
     pub(super) fn decode(sealed: &[u8]) -> Result<Head, CodecError> {
-        let [next_seq, accepted, delivered, dead, dropped, written] = unseal_numbers(Kind::Head, sealed)?;
+        let [next_seq, accepted, delivered, dead, dropped, written, saved, lost] =
+            unseal_numbers(Kind::Head, sealed)?;
         Ok(Head {
             next_seq,
             accepted,
@@ -79,20 +89,41 @@ impl Head {
             dead,
             dropped,
             written,
+            saved,
+            lost,
         })
+    }
+
+    /// Events that have ended.
+    pub(super) fn ended(&self) -> u64 {
+        self.delivered + self.dead + self.dropped
+    }
+
+    /// Events that have not.
+    pub(super) fn queued(&self) -> u64 {
+        self.accepted.saturating_sub(self.ended())
+    }
+
+    /// Whether it was written after another of the same generation.
+    pub(super) fn is_after(&self, other: &Head) -> bool {
+        let order = |head: &Head| (head.next_seq, head.accepted, head.ended());
+        order(self) > order(other)
     }
 }
 
 impl Extent {
     pub(super) fn encode(&self, lane: u32) -> Vec<u8> {
-        seal_numbers(Kind::Extent, &[
-            u64::from(lane),
-            self.generation,
-            self.first,
-            self.last,
-            self.live,
-            self.live_bytes,
-        ])
+        seal_numbers(
+            Kind::Extent,
+            &[
+                u64::from(lane),
+                self.generation,
+                self.first,
+                self.last,
+                self.live,
+                self.live_bytes,
+            ],
+        )
     }
 
     /// Number of the lane and the extent.
@@ -117,6 +148,17 @@ impl Extent {
 }
 
 impl Cursor {
+    /// Whether an event that an extent covers has not ended.
+    pub(super) fn is_live(&self, seq: u64) -> bool {
+        seq >= self.next || self.open.contains(&seq)
+    }
+
+    /// Whether it was written after another of the same lane: cursors only move forward.
+    pub(super) fn is_after(&self, other: &Cursor) -> bool {
+        let order = |cursor: &Cursor| (cursor.next, std::cmp::Reverse(cursor.open.len()));
+        order(self) > order(other)
+    }
+
     /// `next`, then runs of consecutive open events, each as the gap before it and its length less one.
     pub(super) fn encode(&self, lane: u32) -> Vec<u8> {
         let mut head = Vec::new();
@@ -142,7 +184,10 @@ impl Cursor {
         let (head, body) = unseal(Kind::Cursor, sealed)?;
         let malformed = CodecError::Malformed("cursor");
         let mut head = Fields(head);
-        let lane = head.varint().and_then(|n| u32::try_from(n).ok()).ok_or(malformed)?;
+        let lane = head
+            .varint()
+            .and_then(|n| u32::try_from(n).ok())
+            .ok_or(malformed)?;
         let next = head.varint().ok_or(malformed)?;
         let mut open = BTreeSet::new();
         let mut fields = Fields(&body);
@@ -239,6 +284,8 @@ mod tests {
             dead: 1,
             dropped: 0,
             written: 1 << 40,
+            saved: 7,
+            lost: 8,
         };
         assert_eq!(Head::decode(&head.encode()), Ok(head));
         let extent = Extent {

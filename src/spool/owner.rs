@@ -7,7 +7,9 @@ use super::group::{Funeral, Group, queued_bytes};
 use super::lanes::Lanes;
 use super::lease::{Abandoned, Leased};
 use super::lock::FolderLock;
+use super::mark::MarkFile;
 use super::meta::Head;
+use super::quarantine::Quarantine;
 use super::read::ChunkCache;
 use super::room::{FREE_CHECK_EVERY, Room};
 use super::view::{LaneView, Shared, locked};
@@ -46,6 +48,8 @@ pub(super) struct Owner {
     pub(super) views: watch::Sender<Arc<Vec<LaneView>>>,
     pub(super) abandoned: Arc<Abandoned>,
     pub(super) generations: Generations,
+    pub(super) mark: MarkFile,
+    pub(super) quarantine: Quarantine,
     pub(super) dead: DeadLetters,
     pub(super) lanes: Lanes,
     pub(super) head: Head,
@@ -331,6 +335,7 @@ impl Owner {
         if self.dirty_since.is_some() || !self.funerals.is_empty() {
             self.commit(Group::default());
         }
+        self.mark.sync();
         let Owner {
             generations,
             dead,

@@ -1,5 +1,6 @@
 //! The spool through its handle, grouped by promise.
 mod bounds;
+mod damage;
 mod durability;
 mod model;
 mod order;
