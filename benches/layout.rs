@@ -8,9 +8,9 @@ use common::{GROUP, Measured, events, resident_mib, written_so_far};
 use std::error::Error;
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed as O};
 use std::time::Instant;
-static T: [AtomicU64; 4] = [const { AtomicU64::new(0) }; 4];
+use std::sync::atomic::{AtomicU64,Ordering::Relaxed as O};
+static T:[AtomicU64;4]=[const{AtomicU64::new(0)};4];
 
 /// Keys that are made ahead, so that the leaf which takes a value was split before.
 const AHEAD: u32 = 40;
@@ -88,15 +88,9 @@ impl Generation {
         for name in [b"mh", b"mc", b"mx"] {
             batch.insert(name.as_slice(), &[0u8; 48][..]);
         }
-        let t0 = Instant::now();
-        self.db.apply_batch(batch)?;
-        let t1 = Instant::now();
-        self.db.flush()?;
-        let t2 = Instant::now();
-        self.file.sync_data()?;
-        T[1].fetch_add((t1 - t0).as_micros() as u64, O);
-        T[2].fetch_add((t2 - t1).as_micros() as u64, O);
-        T[3].fetch_add(t2.elapsed().as_micros() as u64, O);
+        let t0=Instant::now();self.db.apply_batch(batch)?;let t1=Instant::now();
+        self.db.flush()?;let t2=Instant::now();
+        self.file.sync_data()?;T[1].fetch_add((t1-t0).as_micros() as u64,O);T[2].fetch_add((t2-t1).as_micros() as u64,O);T[3].fetch_add(t2.elapsed().as_micros() as u64,O);
         Ok(())
     }
 }
@@ -119,8 +113,7 @@ fn run(
     for group in (0..total).step_by(GROUP) {
         let began = Instant::now();
         let end = (group + GROUP).min(total);
-        let mut chunks = Vec::new();
-        let t0 = Instant::now();
+        let mut chunks = Vec::new();let t0=Instant::now();
         for first in (group..end).step_by(layout.chunk_events) {
             let mut raw = Vec::new();
             for n in first..(first + layout.chunk_events).min(end) {
@@ -129,16 +122,9 @@ fn run(
                 raw.extend(event);
             }
             generation.written += raw.len();
-            chunks.push((
-                first as u64,
-                if layout.lz4 {
-                    lz4_flex::block::compress_prepend_size(&raw)
-                } else {
-                    raw
-                },
-            ));
+            chunks.push((first as u64, if layout.lz4 { lz4_flex::block::compress_prepend_size(&raw) } else { raw }));
         }
-        T[0].fetch_add(t0.elapsed().as_micros() as u64, O);
+        T[0].fetch_add(t0.elapsed().as_micros() as u64,O);
         generation.write(chunks, layout)?;
         if generation.written >= layout.generation_mib << 20 {
             blob_files += blobs(&generation.path);
@@ -172,47 +158,12 @@ fn main() -> Result<(), Box<dyn Error>> {
         lz4: true,
     };
     let variants = [
-        (
-            "a key a sequence",
-            Layout {
-                keys: Keys::Sequence,
-                ..base
-            },
-        ),
+        ("a key a sequence", Layout { keys: Keys::Sequence, ..base }),
         ("slots", base),
-        (
-            "slots, plain",
-            Layout {
-                lz4: false,
-                segment_mib: 4,
-                ..base
-            },
-        ),
-        (
-            "slots, plain, 16",
-            Layout {
-                lz4: false,
-                chunk_events: 16,
-                ..base
-            },
-        ),
-        (
-            "slots, plain 64 8",
-            Layout {
-                lz4: false,
-                chunk_events: 64,
-                segment_mib: 8,
-                ..base
-            },
-        ),
-        (
-            "slots, plain seg 16",
-            Layout {
-                lz4: false,
-                segment_mib: 16,
-                ..base
-            },
-        ),
+        ("slots, plain", Layout { lz4: false, segment_mib: 4, ..base }),
+        ("slots, plain, 16", Layout { lz4: false, chunk_events: 16, ..base }),
+        ("slots, plain 64 8", Layout { lz4: false, chunk_events: 64, segment_mib: 8, ..base }),
+        ("slots, plain seg 16", Layout { lz4: false, segment_mib: 16, ..base }),
     ];
     let mut plain = common::plain_file(&events, total)?;
     plain.print();
@@ -220,11 +171,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         let folder = tempfile::tempdir_in(".")?;
         let (mut measured, blob_files) = run(folder.path(), &layout, &events, total)?;
         measured.name = name.into();
-        measured.print();
-        println!(
-            "{:?}",
-            T.iter().map(|t| t.swap(0, O) as f64 / 1e3).collect::<Vec<_>>()
-        );
+        measured.print();println!("{:?}",T.iter().map(|t|t.swap(0,O) as f64/1e3).collect::<Vec<_>>());
         println!(
             "{:<30} {:.2} of the plain file, RSS {:.0} MiB, files under blobs/: {blob_files}",
             "",

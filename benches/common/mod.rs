@@ -45,10 +45,7 @@ impl Measured {
 /// The number on the command line.
 pub fn events_wanted(default: usize) -> usize {
     let numbers = std::env::args().skip(1);
-    numbers
-        .filter_map(|arg| arg.parse().ok())
-        .next()
-        .unwrap_or(default)
+    numbers.filter_map(|arg| arg.parse().ok()).next().unwrap_or(default)
 }
 
 /// Bytes that this process has sent to the disk so far, as the kernel counts them.

@@ -73,8 +73,8 @@ pub(super) enum CodecError {
 
 /// Puts `head` and `raw` into one checked envelope.
 pub(super) fn seal(kind: Kind, head: &[u8], raw: &[u8]) -> Vec<u8> {
-    let packed =
-        (raw.len() >= MIN_COMPRESSED_BYTES && kind != Kind::Piece).then(|| lz4_flex::block::compress(raw));
+    let packed = (raw.len() >= MIN_COMPRESSED_BYTES && kind != Kind::Piece)
+        .then(|| lz4_flex::block::compress(raw));
     let (flags, stored) = match &packed {
         Some(packed) if packed.len() < raw.len() => (FLAG_LZ4, packed.as_slice()),
         _ => (0, raw),

@@ -159,8 +159,8 @@ fn load(db: &Database, seq: Seq) -> Result<Option<Stored>, StorageError> {
     if sealed.is_empty() {
         return Ok(None);
     }
-    let letter = letter::decode(&sealed)
-        .map_err(|e| StorageError::damaged(format!("dead letter {seq} is unreadable: {e}")))?;
+    let letter =
+        letter::decode(&sealed).map_err(|e| StorageError::damaged(format!("dead letter {seq} is unreadable: {e}")))?;
     Ok(Some(Stored {
         letter,
         bytes: sealed.len(),

@@ -1,6 +1,6 @@
 //! One sled folder, opened so that a panic is caught, and written so that a commit is on disk when it returns.
-use super::codec;
 use super::disk::{Disk, sync_folder};
+use super::codec;
 use super::key::MAX_VALUE_BYTES;
 use super::slots::{self, Slots};
 use std::fs::{self, File};

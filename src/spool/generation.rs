@@ -117,6 +117,28 @@ impl Generations {
         Database::open(&self.path(id), &self.disk)
     }
 
+    /// Keeps a copy of a generation's file until [`Generations::release`]: sled zeroes what follows a place that it cannot
+    /// read, intact or not, as soon as it opens the file. Without room for a copy it goes without.
+    pub(super) fn keep(&self, id: u64) {
+        let (path, kept) = (self.path(id).join("db"), self.path(id).join(KEPT));
+        // One that is there already is from before an opening that was cut off.
+        if !kept.exists() && path.exists() {
+            let draft = self.path(id).join("db.keeping");
+            let copied = fs::copy(&path, &draft).and_then(|_| fs::rename(&draft, &kept));
+            if copied.is_err() {
+                let _ = fs::remove_file(&draft);
+            }
+        }
+    }
+
+    /// Gives up the copy: what sled read is all that there was.
+    pub(super) fn release(&self, id: u64) -> Result<(), StorageError> {
+        match fs::remove_file(self.path(id).join(KEPT)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
+            _ => Ok(()),
+        }
+    }
+
     /// Whether anything in a generation can ever have been acknowledged.
     pub(super) fn was_begun(&self, id: u64) -> bool {
         is_begun(&self.path(id))

@@ -168,12 +168,7 @@ impl Owner {
     }
 
     /// Reads the chunk that holds an event from a generation.
-    pub(super) fn read_chunk(
-        &mut self,
-        number: u32,
-        seq: u64,
-        generation: u64,
-    ) -> Result<Chunk, StorageError> {
+    pub(super) fn read_chunk(&mut self, number: u32, seq: u64, generation: u64) -> Result<Chunk, StorageError> {
         let db = self.generations.read(generation)?;
         let floor = db.floor(&key::event(number, seq))?;
         let found = floor.and_then(|(key, slot)| Some((key::parse_event(&key)?, slot)));

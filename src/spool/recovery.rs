@@ -157,6 +157,9 @@ fn recover(
     let own = base.generation.as_ref().map_or(0, |(id, _)| *id);
     let behind = mark.filter(|mark| is_behind(own, &base.state.head, mark));
     let mut damaged = base.damaged;
+    if own != 0 && behind.is_none() {
+        generations.release(own)?;
+    }
     let in_use: BTreeSet<u64> = base.state.all().map(|(_, extent)| extent.generation).collect();
     damaged.extend(in_use.iter().filter(|&&id| generations.is_damaged(id)));
     let missing = in_use.iter().any(|id| !generations.present().contains(id));
@@ -201,6 +204,7 @@ fn find_base(generations: &mut Generations) -> Result<Base, StorageError> {
     let mut damaged = BTreeSet::new();
     for id in present {
         let begun = generations.was_begun(id);
+        generations.keep(id);
         let read = match generations.is_damaged(id) {
             true => Err(StorageError::damaged("it was found damaged before")),
             false => generations.open(id).and_then(|db| Ok((read_state(&db)?, db))),

@@ -26,9 +26,7 @@ impl Slots {
         let mut slots = Slots::default();
         for kv in db.scan_prefix(key::SLOTS).rev() {
             let (key, value) = kv?;
-            let Some(number) = key::parse_slot(&key) else {
-                continue;
-            };
+            let Some(number) = key::parse_slot(&key) else { continue };
             slots.made = slots.made.max(number + 1);
             if !value.is_empty() {
                 slots.next = number + 1;
