@@ -126,7 +126,10 @@ fn accepts(port: u16) -> bool {
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let asked: Vec<u64> = std::env::args().skip(1).filter_map(|arg| arg.parse().ok()).collect();
+    let asked: Vec<u64> = std::env::args()
+        .skip(1)
+        .filter_map(|arg| arg.parse().ok())
+        .collect();
     let sizes = if asked.is_empty() { vec![0, 1] } else { asked };
     let events = events(&mut fastrand::Rng::with_seed(1));
     let lane = Lane {

@@ -47,7 +47,12 @@ impl Owner {
         let _ = self.commit_parts(Vec::new(), dropping, now);
     }
 
-    fn commit_parts(&mut self, parts: Vec<Part>, dropping: Dropping, now: Instant) -> Result<(), AppendError> {
+    fn commit_parts(
+        &mut self,
+        parts: Vec<Part>,
+        dropping: Dropping,
+        now: Instant,
+    ) -> Result<(), AppendError> {
         let now_ms = (self.disk.now_ms)();
         let adding = queued_bytes(&parts);
         let plan = Plan::new(parts, &mut self.lanes, self.head.next_seq, now_ms);
@@ -95,6 +100,7 @@ impl Owner {
         }
 
         self.head = head;
+        self.mark.write(generation, &self.head);
         self.dirty_since = None;
         self.lanes.committed(&additions, now);
         self.publish_account();
@@ -122,6 +128,8 @@ impl Owner {
         writes.set(key::HEAD.to_vec(), &head.encode());
         self.generations.begin(writes)?;
         self.head = head;
+        self.mark.write(generation, &self.head);
+        self.mark.sync();
         self.lanes.committed(&[], Instant::now());
         Ok(generation)
     }
@@ -148,7 +156,12 @@ impl Owner {
             .filter(|&id| Some(id) != newest && self.lanes.live_in(id).events == 0)
             .collect();
         for id in settled {
-            if let Err(error) = self.generations.remove(id) {
+            let gone = match self.generations.is_damaged(id) {
+                // A salvage that was cut off before this.
+                true => self.generations.set_aside(id, &self.quarantine),
+                false => self.generations.remove(id),
+            };
+            if let Err(error) = gone {
                 tracing::warn!(generation = id, %error, "a settled generation could not be deleted: it is tried again");
             }
         }

@@ -6,11 +6,17 @@
 //! nothing in it is live, so that a half-deleted one is never needed again.
 use super::disk::{Disk, sync_folder};
 use super::durable::{Database, StorageError, Writes, is_begun, unmark_begun};
+use super::quarantine::Quarantine;
+use super::scan::{Scan, scan};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+/// File that marks a folder as damaged.
+const DAMAGED: &str = "damaged";
+/// A copy of sled's file from before an opening that may have changed it.
+const KEPT: &str = "db.kept";
 /// Most open generations beside the newest: those that lanes read from. An open one takes about as much memory as it
 /// holds bytes, and opening one takes 10 to 20 ms.
 const MAX_OLDER_OPEN: usize = 2;
@@ -89,6 +95,44 @@ impl Generations {
         }
     }
 
+    /// No generation from here on gets a number below `id`.
+    pub(super) fn begin_from(&mut self, id: u64) {
+        self.next = self.next.max(id);
+    }
+
+    /// Closes one generation. Writing, if that was the newest, goes on in a new one.
+    pub(super) fn close_one(&mut self, id: u64) {
+        self.older.retain(|(older, _)| *older != id);
+        self.newest.take_if(|(newest, _)| *newest == id);
+    }
+
+    /// Looks through the bytes of a damaged generation, which must be closed. From here on it counts as damaged, also after a
+    /// restart.
+    pub(super) fn scan(&self, id: u64) -> Result<Vec<Scan>, StorageError> {
+        let path = self.path(id);
+        if path.is_dir() {
+            std::fs::File::create(path.join(DAMAGED))?;
+            sync_folder(&path)?;
+        }
+        Ok(vec![scan(&path.join("db"))?, scan(&path.join(KEPT))?])
+    }
+
+    /// Whether a generation was found damaged before.
+    pub(super) fn is_damaged(&self, id: u64) -> bool {
+        self.path(id).join(DAMAGED).exists()
+    }
+
+    /// Moves a damaged generation, of which nothing is needed any more, to the quarantine.
+    pub(super) fn set_aside(&mut self, id: u64, quarantine: &Quarantine) -> Result<(), StorageError> {
+        self.close_one(id);
+        if self.path(id).exists() {
+            quarantine.take(&self.path(id))?;
+        }
+        self.present.remove(&id);
+        self.sealed.remove(&id);
+        Ok(())
+    }
+
     /// Lets an existing generation take the writes.
     pub(super) fn resume(&mut self, id: u64, db: Database) {
         self.seal_all_but(id);
@@ -100,6 +144,28 @@ impl Generations {
         Database::open(&self.path(id), &self.disk)
     }
 
+    /// Keeps a copy of a generation's file until [`Generations::release`]: sled zeroes what follows a place that it cannot
+    /// read, intact or not, as soon as it opens the file. Without room for a copy it goes without.
+    pub(super) fn keep(&self, id: u64) {
+        let (path, kept) = (self.path(id).join("db"), self.path(id).join(KEPT));
+        // One that is there already is from before an opening that was cut off.
+        if !kept.exists() && path.exists() {
+            let draft = self.path(id).join("db.keeping");
+            let copied = fs::copy(&path, &draft).and_then(|_| fs::rename(&draft, &kept));
+            if copied.is_err() {
+                let _ = fs::remove_file(&draft);
+            }
+        }
+    }
+
+    /// Gives up the copy: what sled read is all that there was.
+    pub(super) fn release(&self, id: u64) -> Result<(), StorageError> {
+        match fs::remove_file(self.path(id).join(KEPT)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
+            _ => Ok(()),
+        }
+    }
+
     /// Whether anything in a generation can ever have been acknowledged.
     pub(super) fn was_begun(&self, id: u64) -> bool {
         is_begun(&self.path(id))
@@ -107,20 +173,30 @@ impl Generations {
 
     /// Begins a generation with its first batch, which must hold the whole snapshot. The one before is sealed.
     pub(super) fn begin(&mut self, first: Writes) -> Result<(), StorageError> {
+        self.begin_filled(|_, _| Ok((first, ())))
+    }
+
+    /// Begins a generation that `fill` may write to before; what it gives back is the last batch, which must hold the
+    /// whole snapshot. Before that one nothing of it counts.
+    pub(super) fn begin_filled<T>(
+        &mut self,
+        fill: impl FnOnce(&mut Database, u64) -> Result<(Writes, T), StorageError>,
+    ) -> Result<T, StorageError> {
         let id = self.next;
         self.next += 1;
         self.present.insert(id);
         let made = self.open(id).and_then(|mut db| {
-            db.commit(first)?;
+            let (last, filled) = fill(&mut db, id)?;
+            db.commit(last)?;
             db.mark_begun()?;
-            Ok(db)
+            Ok((db, filled))
         });
         match made {
-            Ok(db) => {
+            Ok((db, filled)) => {
                 // The sealed one is closed here: it is opened again if a lane reads from it.
                 self.newest = Some((id, db));
                 self.seal_all_but(id);
-                Ok(())
+                Ok(filled)
             }
             Err(error) => {
                 // Nothing in it was acknowledged. What cannot be removed now is removed with the dead ones.
@@ -194,7 +270,9 @@ impl Generations {
 /// What a folder of plain files takes on disk, as far as that can be seen.
 fn bytes_on_disk(folder: &Path) -> u64 {
     let files = fs::read_dir(folder).into_iter().flatten().flatten();
-    let blocks = files.filter_map(|file| file.metadata().ok()).map(|meta| meta.blocks());
+    let blocks = files
+        .filter_map(|file| file.metadata().ok())
+        .map(|meta| meta.blocks());
     blocks.sum::<u64>() * 512
 }
 

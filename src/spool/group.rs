@@ -70,7 +70,11 @@ fn bundle(lane: &Lane, mut records: Vec<Vec<u8>>, parts: &mut Vec<Part>) {
         parts.push(Part::Bundle(lane.clone(), Bundle::new(&records)));
         records = rest;
     }
-    parts.extend(records.into_iter().map(|record| Part::Event(lane.clone(), record)));
+    parts.extend(
+        records
+            .into_iter()
+            .map(|record| Part::Event(lane.clone(), record)),
+    );
 }
 
 /// Appends that are waiting for their commit.

@@ -39,6 +39,15 @@ pub(super) struct Memo {
     live_bytes: u64,
 }
 
+/// Writes all that there is to say about a lane.
+pub(super) fn write_lane(writes: &mut Writes, number: u32, lane: &Lane, queue: &LaneQueue) {
+    writes.set(key::lane(number), &encode_lane(number, lane));
+    writes.set(key::cursor(number), &queue.cursor(None).encode(number));
+    for extent in queue.extents().values() {
+        writes.set(key::extent(number, extent.first), &extent.encode(number));
+    }
+}
+
 /// All lanes. A lane's number is its place in the list.
 #[derive(Default)]
 pub(super) struct Lanes {
@@ -273,7 +282,8 @@ impl Lanes {
         }
         if let Some(state) = self.get_mut(number) {
             let touched = state.queue.relocate(from.first, moved, rest);
-            self.extents.extend(touched.into_iter().map(|first| (number, first)));
+            self.extents
+                .extend(touched.into_iter().map(|first| (number, first)));
         }
     }
 
@@ -327,12 +337,25 @@ impl Lanes {
     /// Writes all that there is to say about lanes, for the start of a generation.
     pub(super) fn write_all(&self, writes: &mut Writes) {
         for (number, state) in (0u32..).zip(&self.list) {
-            writes.set(key::lane(number), &encode_lane(number, &state.lane));
-            writes.set(key::cursor(number), &state.queue.cursor(None).encode(number));
-            for extent in state.queue.extents().values() {
-                writes.set(key::extent(number, extent.first), &extent.encode(number));
-            }
+            write_lane(writes, number, &state.lane, &state.queue);
         }
+    }
+
+    /// Puts a lane in the place of what it was, as is durable now.
+    pub(super) fn replace(&mut self, number: u32, queue: LaneQueue) {
+        let Some(state) = self.list.get_mut(number as usize) else {
+            return;
+        };
+        let before = std::mem::replace(&mut state.queue, queue);
+        self.live_bytes = self.live_bytes - before.live_bytes() + state.queue.live_bytes();
+        let after: Vec<Extent> = state.queue.extents().values().copied().collect();
+        for extent in before.extents().values() {
+            self.take_live(extent.generation, extent.live, extent.live_bytes);
+        }
+        for extent in &after {
+            self.add_live(extent);
+        }
+        self.unreadable.remove(&number);
     }
 
     /// Writes what changed since the last commit, and what the next one adds.

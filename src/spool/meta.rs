@@ -24,6 +24,10 @@ pub(super) struct Head {
     pub(super) uncounted_from: u64,
     /// Numbers (from, and up to but not including) of dead letters below it that do not count either.
     pub(super) void: (u64, u64),
+    /// Events that salvage carried over from damaged generations.
+    pub(super) saved: u64,
+    /// Events that were there and could not be found in damaged generations. They count as dropped, too.
+    pub(super) lost: u64,
 }
 
 /// How far a lane has come.
@@ -77,13 +81,24 @@ impl Head {
                 self.uncounted_from,
                 self.void.0,
                 self.void.1,
+                self.saved,
+                self.lost,
             ],
         )
     }
 
     pub(super) fn decode(sealed: &[u8]) -> Result<Head, CodecError> {
         let numbers = unseal_numbers(Kind::Head, sealed)?;
-        let [next_seq, accepted, delivered, dead, dropped, written, uncounted_from, void_from, void_to] = numbers;
+        let [
+            next_seq,
+            accepted,
+            delivered,
+            dead,
+            dropped,
+            written,
+            ref rest @ ..,
+        ]: [u64; 11] = numbers;
+        let [uncounted_from, void_from, void_to, saved, lost] = *rest;
         Ok(Head {
             next_seq,
             accepted,
@@ -93,7 +108,25 @@ impl Head {
             written,
             uncounted_from,
             void: (void_from, void_to),
+            saved,
+            lost,
         })
+    }
+
+    /// Events that have ended.
+    pub(super) fn ended(&self) -> u64 {
+        self.delivered + self.dead + self.dropped
+    }
+
+    /// Events that have not.
+    pub(super) fn queued(&self) -> u64 {
+        self.accepted.saturating_sub(self.ended())
+    }
+
+    /// Whether it was written after another of the same generation.
+    pub(super) fn is_after(&self, other: &Head) -> bool {
+        let order = |head: &Head| (head.next_seq, head.accepted, head.ended());
+        order(self) > order(other)
     }
 }
 
@@ -134,6 +167,17 @@ impl Extent {
 }
 
 impl Cursor {
+    /// Whether an event that an extent covers has not ended.
+    pub(super) fn is_live(&self, seq: u64) -> bool {
+        seq >= self.next || self.open.contains(&seq)
+    }
+
+    /// Whether it was written after another of the same lane: cursors only move forward.
+    pub(super) fn is_after(&self, other: &Cursor) -> bool {
+        let order = |cursor: &Cursor| (cursor.next, std::cmp::Reverse(cursor.open.len()));
+        order(self) > order(other)
+    }
+
     /// `next`, then runs of consecutive open events, each as the gap before it and its length less one.
     pub(super) fn encode(&self, lane: u32) -> Vec<u8> {
         let mut head = Vec::new();
@@ -261,6 +305,8 @@ mod tests {
             written: 1 << 40,
             uncounted_from: 8,
             void: (3, u64::MAX),
+            saved: 7,
+            lost: 8,
         };
         assert_eq!(Head::decode(&head.encode()), Ok(head));
         let extent = Extent {

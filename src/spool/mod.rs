@@ -42,14 +42,18 @@ mod lanes;
 mod lease;
 mod letter;
 mod lock;
+mod mark;
 mod meta;
 mod migrate;
 mod moving;
 mod owner;
+mod quarantine;
 mod queue;
 mod read;
 mod recovery;
 mod room;
+mod salvage;
+mod scan;
 mod slots;
 #[cfg(test)]
 mod tests;

@@ -7,8 +7,8 @@
 //!
 //! What drains by itself is left alone: the oldest generations of a backlog never come over that bound.
 use super::chunk::{self, Chunk, Label};
-use super::durable::{StorageError, Writes};
 use super::dropping::Dropping;
+use super::durable::{StorageError, Writes};
 use super::key;
 use super::meta::{Extent, Head};
 use super::owner::Owner;
@@ -37,7 +37,9 @@ impl Owner {
         let Some(generation) = self.worth_moving() else {
             return false;
         };
-        let moved = self.writable_generation(Dropping::ForAppends).and_then(|to| self.move_some(generation, to));
+        let moved = self
+            .writable_generation(Dropping::ForAppends)
+            .and_then(|to| self.move_some(generation, to));
         match moved {
             Ok(()) => true,
             Err(error) if error.damage => {
@@ -55,7 +57,11 @@ impl Owner {
     /// The generation to be emptied next, if the disk holds too much that has ended.
     fn worth_moving(&self) -> Option<u64> {
         let newest = self.generations.newest()?;
-        let allowed = self.lanes.live_bytes().saturating_mul(2).saturating_add(self.generation_bytes);
+        let allowed = self
+            .lanes
+            .live_bytes()
+            .saturating_mul(2)
+            .saturating_add(self.generation_bytes);
         if self.generations.bytes() <= allowed {
             return None;
         }
@@ -77,7 +83,11 @@ impl Owner {
         let Some((lane, from)) = found else {
             return Err(StorageError::damaged("no lane knows what is live in it"));
         };
-        let Moving { mut writes, moved, rest } = self.read_moving(lane, from, to)?;
+        let Moving {
+            mut writes,
+            moved,
+            rest,
+        } = self.read_moving(lane, from, to)?;
         let memo = self.lanes.memo(std::iter::once(lane));
         self.lanes.relocate(lane, from, moved, rest);
         self.lanes.write_changed(&mut writes, &[]);
@@ -116,7 +126,11 @@ impl Owner {
                     live: events.len() as u64,
                     live_bytes: events.iter().map(|event| event.len() as u64).sum(),
                 };
-                writes.set_long(key::event(lane, run.first), run.first, chunk::encode(&label, &events));
+                writes.set_long(
+                    key::event(lane, run.first),
+                    run.first,
+                    chunk::encode(&label, &events),
+                );
                 moved = Some(moved.map_or(run, |moved| moved.extended(&run)));
             }
             next = self.live_from(lane, from, chunk.end())?;
@@ -130,7 +144,9 @@ impl Owner {
         });
         let left = rest.map_or(0, |rest| rest.live.max(1));
         if moved.live + left != from.live {
-            return Err(StorageError::damaged("it holds more or fewer events than it should"));
+            return Err(StorageError::damaged(
+                "it holds more or fewer events than it should",
+            ));
         }
         Ok(Moving { writes, moved, rest })
     }
@@ -160,7 +176,13 @@ impl Owner {
             let Some(event) = chunk.event(seq) else { continue };
             match runs.last_mut() {
                 Some((label, events)) if label.first + events.len() as u64 == seq => events.push(event),
-                _ => runs.push((Label { first: seq, ..chunk.label }, vec![event])),
+                _ => runs.push((
+                    Label {
+                        first: seq,
+                        ..chunk.label
+                    },
+                    vec![event],
+                )),
             }
         }
         runs

@@ -8,7 +8,9 @@ use super::group::{Funeral, Group, Prepared};
 use super::lanes::Lanes;
 use super::lease::{Abandoned, Leased};
 use super::lock::FolderLock;
+use super::mark::MarkFile;
 use super::meta::Head;
+use super::quarantine::Quarantine;
 use super::read::ChunkCache;
 use super::room::{FREE_CHECK_EVERY, Room};
 use super::view::{LaneView, Shared, locked};
@@ -47,6 +49,8 @@ pub(super) struct Owner {
     pub(super) views: watch::Sender<Arc<Vec<LaneView>>>,
     pub(super) abandoned: Arc<Abandoned>,
     pub(super) generations: Generations,
+    pub(super) mark: MarkFile,
+    pub(super) quarantine: Quarantine,
     pub(super) dead: DeadLetters,
     pub(super) lanes: Lanes,
     pub(super) head: Head,
@@ -132,10 +136,18 @@ impl Owner {
         let unreadable = self.lanes.next_readable();
         let told = self.drop_log.due(Instant::now());
         let moving = self.moving.then(Instant::now);
-        [commit, funerals, room, unreadable, told, moving, Some(self.dead_check_at)]
-            .into_iter()
-            .flatten()
-            .min()
+        [
+            commit,
+            funerals,
+            room,
+            unreadable,
+            told,
+            moving,
+            Some(self.dead_check_at),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     /// Does what a command asks. Gives the reply to a close.
@@ -326,6 +338,7 @@ impl Owner {
             self.commit(Group::default());
         }
         self.tell_dropped(Instant::now(), true);
+        self.mark.sync();
         let Owner {
             generations,
             dead,

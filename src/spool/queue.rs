@@ -76,6 +76,28 @@ impl LaneQueue {
         queue
     }
 
+    /// This lane with its events where salvage put them. Of what was leased or released only those events stay that
+    /// `is_there` knows.
+    pub(super) fn rebuilt(
+        &self,
+        extents: BTreeMap<u64, Extent>,
+        is_there: impl Fn(u64) -> bool,
+        now: Instant,
+    ) -> LaneQueue {
+        let mut cursor = self.cursor(None);
+        cursor.open.retain(|&seq| is_there(seq));
+        let mut queue = LaneQueue::recovered(cursor, extents, now);
+        for (&seq, &bytes) in &self.leased {
+            if queue.released.remove(&seq) {
+                queue.leased.insert(seq, bytes);
+                queue.leased_bytes += u64::from(bytes);
+            }
+        }
+        queue.end = queue.end.max(self.end);
+        queue.released_since = queue.released_since.filter(|_| !queue.released.is_empty());
+        queue
+    }
+
     /// Adds events that are durable, behind all others.
     pub(super) fn append(&mut self, added: &Extent, now: Instant) {
         let extent = self.appended(added);

@@ -1,5 +1,5 @@
 //! Opening: from a data folder to an [`Owner`] that is ready to run. Reads only the newest generation, so that
-//! the time does not depend on the backlog.
+//! the time does not depend on the backlog, unless that one is damaged or its tail was cut.
 use super::command::Command;
 use super::dead::DeadLetters;
 use super::disk::{Disk, sync_folder};
@@ -8,13 +8,18 @@ use super::durable::{Database, StorageError, Writes};
 use super::generation::Generations;
 use super::lanes::Lanes;
 use super::lease::Abandoned;
+use super::mark::{Mark, MarkFile};
 use super::meta::{Cursor, Extent, Head, decode_lane};
 use super::owner::Owner;
+use super::quarantine::Quarantine;
 use super::queue::LaneQueue;
 use super::read::ChunkCache;
 use super::room::Room;
+use super::salvage::{carry_over, report, set_aside};
+use super::scan::{Scan, merge_cursor};
 use super::view::Shared;
-use super::{OpenError, Settings, key, lock, migrate};
+use super::{OpenError, Settings, chunk, key, lock, migrate};
+use crate::ids::Lane;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
@@ -42,7 +47,14 @@ pub(super) fn open(
     sync_folder(&settings.path).map_err(|error| damaged(error.into()))?;
     let mut generations = Generations::list(folder, disk).map_err(damaged)?;
     let now = Instant::now();
-    let (head, lanes) = recover(&mut generations, now).map_err(damaged)?;
+    let mut mark = MarkFile::open(&settings.path);
+    let quarantine = Quarantine::of(&settings.path);
+    let marked = mark.read(!generations.present().is_empty());
+    let (head, lanes) = recover(&mut generations, marked, &quarantine, now).map_err(damaged)?;
+    if let Some(newest) = generations.newest() {
+        mark.write(newest, &head);
+        mark.sync();
+    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .build()
@@ -56,6 +68,8 @@ pub(super) fn open(
         abandoned: Arc::new(Abandoned::new(wake)),
         generations,
         dead: DeadLetters::new(settings, disk, head.uncounted_from),
+        mark,
+        quarantine,
         lanes,
         head,
         room,
@@ -90,102 +104,336 @@ pub(super) fn open(
     Ok(owner)
 }
 
-/// Finds the newest generation that was finished, and reads from it how everything stood.
-fn recover(generations: &mut Generations, now: Instant) -> Result<(Head, Lanes), StorageError> {
-    let present: Vec<u64> = generations.present().iter().rev().copied().collect();
-    for id in present {
-        let mut db = match generations.open(id) {
-            // Cut off while it was being made: nothing in it was ever acknowledged.
-            Err(_) if !generations.was_begun(id) => {
-                generations.remove(id)?;
-                continue;
-            }
-            opened => opened?,
-        };
-        let Some(stored) = db.get(&key::HEAD)? else {
-            if generations.was_begun(id) {
-                return Err(StorageError::damaged(format!(
-                    "generation {id} is damaged: its head is gone"
-                )));
-            }
-            drop(db);
-            generations.remove(id)?;
-            continue;
-        };
-        let head = Head::decode(&stored).map_err(|error| unreadable("head", error))?;
-        let lanes = read_lanes(&db, now)?;
-        check_generations(&lanes, generations)?;
-        // What was read may not be durable yet, if the process was killed before its sync.
-        let mut writes = Writes::default();
-        writes.set(key::HEAD.to_vec(), &head.encode());
-        db.commit(writes)?;
-        db.mark_begun()?;
-        generations.resume(id, db);
-        return Ok((head, lanes));
+/// What a generation says about the spool.
+struct Base {
+    /// `None`: nothing was ever begun, or nothing of it can be read.
+    generation: Option<(u64, Database)>,
+    state: State,
+    /// Newer generations, which cannot be read.
+    damaged: BTreeSet<u64>,
+}
+
+/// How the spool stood.
+#[derive(Clone)]
+struct State {
+    head: Head,
+    names: BTreeMap<u32, Lane>,
+    cursors: BTreeMap<u32, Cursor>,
+    extents: BTreeMap<u32, BTreeMap<u64, Extent>>,
+}
+
+impl State {
+    fn empty() -> State {
+        State {
+            head: Head {
+                next_seq: 1,
+                uncounted_from: 1,
+                ..Head::default()
+            },
+            names: BTreeMap::new(),
+            cursors: BTreeMap::new(),
+            extents: BTreeMap::new(),
+        }
     }
-    let head = Head {
-        next_seq: 1,
-        uncounted_from: 1,
-        ..Head::default()
-    };
-    let lanes = Lanes::default();
+
+    /// Extents, with their lanes.
+    fn all(&self) -> impl Iterator<Item = (u32, &Extent)> {
+        let rows = self.extents.iter();
+        rows.flat_map(|(&lane, row)| row.values().map(move |extent| (lane, extent)))
+    }
+
+    fn lanes(&self, now: Instant) -> Lanes {
+        let mut lanes = Lanes::default();
+        for (number, name) in &self.names {
+            let cursor = self.cursors.get(number).cloned().unwrap_or_default();
+            let extents = self.extents.get(number).cloned().unwrap_or_default();
+            lanes.recover(name.clone(), LaneQueue::recovered(cursor, extents, now));
+        }
+        lanes
+    }
+}
+
+/// From what is on disk to a spool that takes writes. What is damaged is salvaged first.
+fn recover(
+    generations: &mut Generations,
+    mark: Option<Mark>,
+    quarantine: &Quarantine,
+    now: Instant,
+) -> Result<(Head, Lanes), StorageError> {
+    generations.begin_from(mark.map_or(0, |mark| mark.generation + 1));
+    let base = find_base(generations)?;
+    let own = base.generation.as_ref().map_or(0, |(id, _)| *id);
+    let behind = mark.filter(|mark| is_behind(own, &base.state.head, mark));
+    let mut damaged = base.damaged;
+    if own != 0 && behind.is_none() {
+        generations.release(own)?;
+    }
+    let in_use: BTreeSet<u64> = base.state.all().map(|(_, extent)| extent.generation).collect();
+    damaged.extend(in_use.iter().filter(|&&id| generations.is_damaged(id)));
+    let missing = in_use.iter().any(|id| !generations.present().contains(id));
+    match base.generation {
+        Some((id, db)) if damaged.is_empty() && behind.is_none() && !missing => {
+            resume(generations, id, db, &base.state.head)?;
+            return Ok((base.state.head, base.state.lanes(now)));
+        }
+        None if damaged.is_empty() && behind.is_none() => {
+            let mut writes = Writes::default();
+            writes.set(key::HEAD.to_vec(), &base.state.head.encode());
+            generations.begin(writes)?;
+            return Ok((base.state.head, Lanes::default()));
+        }
+        // Closed: what is salvaged is read without sled.
+        _ => {}
+    }
+    if own != 0 && behind.is_some_and(|mark| mark.generation == own) {
+        damaged.insert(own);
+    }
+    salvage(generations, base.state, own, behind, damaged, quarantine)
+}
+
+/// Whether the newest generation says less than was durable once.
+fn is_behind(generation: u64, head: &Head, mark: &Mark) -> bool {
+    generation < mark.generation || (generation == mark.generation && mark.head.is_after(head))
+}
+
+fn resume(generations: &mut Generations, id: u64, mut db: Database, head: &Head) -> Result<(), StorageError> {
+    // What was read may not be durable yet, if the process was killed before its sync.
     let mut writes = Writes::default();
     writes.set(key::HEAD.to_vec(), &head.encode());
-    generations.begin(writes)?;
-    Ok((head, lanes))
+    db.commit(writes)?;
+    db.mark_begun()?;
+    generations.resume(id, db);
+    Ok(())
+}
+
+/// Finds the newest generation that can be read. Those that were never finished are removed.
+fn find_base(generations: &mut Generations) -> Result<Base, StorageError> {
+    let present: Vec<u64> = generations.present().iter().rev().copied().collect();
+    let mut damaged = BTreeSet::new();
+    for id in present {
+        let begun = generations.was_begun(id);
+        generations.keep(id);
+        let read = match generations.is_damaged(id) {
+            true => Err(StorageError::damaged("it was found damaged before")),
+            false => generations.open(id).and_then(|db| Ok((read_state(&db)?, db))),
+        };
+        match read {
+            Ok((Some(state), db)) => {
+                return Ok(Base {
+                    generation: Some((id, db)),
+                    state,
+                    damaged,
+                });
+            }
+            // Cut off while it was being made: nothing in it was ever acknowledged.
+            Ok((None, _)) | Err(_) if !begun => generations.remove(id)?,
+            Err(error) if !error.damage => return Err(error),
+            Ok((None, _)) => note_damage(&mut damaged, id, "its head is gone"),
+            Err(error) => note_damage(&mut damaged, id, &error.to_string()),
+        }
+    }
+    Ok(Base {
+        generation: None,
+        state: State::empty(),
+        damaged,
+    })
+}
+
+fn note_damage(damaged: &mut BTreeSet<u64>, id: u64, reason: &str) {
+    tracing::error!(generation = id, reason, "a generation is damaged: salvaging it");
+    damaged.insert(id);
 }
 
 fn unreadable(what: &str, error: super::codec::CodecError) -> StorageError {
-    StorageError::damaged(format!(
-        "a {what} in the newest generation cannot be read: {error}"
-    ))
+    StorageError::damaged(format!("a {what} cannot be read: {error}"))
 }
 
-fn read_lanes(db: &Database, now: Instant) -> Result<Lanes, StorageError> {
-    let mut extents: BTreeMap<u32, BTreeMap<u64, Extent>> = BTreeMap::new();
+/// What a generation says; `None` if it has no head.
+fn read_state(db: &Database) -> Result<Option<State>, StorageError> {
+    let Some(stored) = db.get(&key::HEAD)? else {
+        return Ok(None);
+    };
+    let mut state = State::empty();
+    state.head = Head::decode(&stored).map_err(|error| unreadable("head", error))?;
     for kv in db.scan(&key::EXTENTS) {
-        let (_, value) = kv?;
-        let (lane, extent) = Extent::decode(&value).map_err(|error| unreadable("extent", error))?;
-        extents.entry(lane).or_default().insert(extent.first, extent);
+        let (lane, extent) = Extent::decode(&kv?.1).map_err(|error| unreadable("extent", error))?;
+        state
+            .extents
+            .entry(lane)
+            .or_default()
+            .insert(extent.first, extent);
     }
-    let mut lanes = Lanes::default();
+    for kv in db.scan(&key::CURSORS) {
+        let (lane, cursor) = Cursor::decode(&kv?.1).map_err(|error| unreadable("cursor", error))?;
+        state.cursors.insert(lane, cursor);
+    }
     for (number, kv) in (0u32..).zip(db.scan(&key::LANES)) {
-        let (_, value) = kv?;
-        let (found, lane) = decode_lane(&value).map_err(|error| unreadable("lane name", error))?;
+        let (found, lane) = decode_lane(&kv?.1).map_err(|error| unreadable("lane name", error))?;
         if found != number {
             return Err(StorageError::damaged(format!(
                 "the name of lane {number} is missing"
             )));
         }
-        let cursor = match db.get(&key::cursor(number))? {
-            None => Cursor::default(),
-            Some(stored) => {
-                Cursor::decode(&stored)
-                    .map_err(|error| unreadable("cursor", error))?
-                    .1
-            }
-        };
-        let extents = extents.remove(&number).unwrap_or_default();
-        lanes.recover(lane, LaneQueue::recovered(cursor, extents, now));
+        state.names.insert(number, lane);
     }
-    Ok(lanes)
+    let live: u64 = state.all().map(|(_, extent)| extent.live).sum();
+    match live == state.head.queued() && state.extents.keys().all(|lane| state.names.contains_key(lane)) {
+        true => Ok(Some(state)),
+        false => Err(StorageError::damaged(
+            "some of what it says about lanes is missing",
+        )),
+    }
 }
 
-/// What has not ended must lie in a generation that is there.
-fn check_generations(lanes: &Lanes, generations: &Generations) -> Result<(), StorageError> {
-    for state in lanes.iter() {
-        let missing = state
-            .queue
-            .extents()
-            .values()
-            .map(|extent| extent.generation)
-            .find(|id| !generations.present().contains(id));
-        if let Some(id) = missing {
-            return Err(StorageError::damaged(format!(
-                "generation {id} is missing, and lane {} has events there",
-                state.lane
-            )));
+/// Begins a generation with what can be read of the damaged ones, on top of `state`, which generation `own` told.
+fn salvage(
+    generations: &mut Generations,
+    mut state: State,
+    own: u64,
+    behind: Option<Mark>,
+    mut damaged: BTreeSet<u64>,
+    quarantine: &Quarantine,
+) -> Result<(Head, Lanes), StorageError> {
+    let told = state.clone();
+    let (head, lanes) = loop {
+        let scanned: Vec<(u64, Vec<Scan>)> = damaged
+            .iter()
+            .map(|&id| Ok((id, generations.scan(id)?)))
+            .collect::<Result<_, StorageError>>()?;
+        let newer = damaged.last().copied().max(behind.map(|mark| mark.generation));
+        let superseded = newer.is_some_and(|newer| newer > own);
+        let (at, mut head) = latest_head(own, &told.head, &scanned, behind);
+        let scans: Vec<Scan> = scanned.into_iter().flat_map(|(_, scans)| scans).collect();
+        merge(&mut state, &told, &scans);
+        let gone: BTreeSet<u64> = told
+            .all()
+            .map(|(_, extent)| extent.generation)
+            .filter(|id| !generations.present().contains(id))
+            .chain(damaged.iter().copied())
+            .collect();
+        let ended = match recount(generations, &mut state, &told, &gone) {
+            Ok(ended) => ended,
+            Err((id, error)) if error.damage => {
+                note_damage(&mut damaged, id, &error.to_string());
+                generations.close_one(id);
+                continue;
+            }
+            Err((_, error)) => return Err(error),
+        };
+        let vanished = told
+            .all()
+            .filter(|(_, extent)| gone.contains(&extent.generation) && !damaged.contains(&extent.generation));
+        if at == own {
+            // No newer head says what became of these. Generations are deleted only when nothing in them is live.
+            let delivered = ended
+                + if superseded {
+                    vanished.map(|(_, x)| x.live).sum()
+                } else {
+                    0
+                };
+            let known = head.ended() - told.head.ended();
+            head.delivered += delivered.saturating_sub(known).min(head.queued());
+        }
+        let mut lanes = state.lanes(Instant::now());
+        head.saved = head.saved.max(told.head.saved);
+        // It may not be the last head that there was: no dead letter may go because of what it says.
+        head.uncounted_from = 0;
+        let before = head;
+        let head = carry_over(generations, &mut lanes, head, &scans, &state.names, &gone)?;
+        report(&damaged, &before, &head);
+        break (head, lanes);
+    };
+    set_aside(generations, quarantine, &damaged);
+    Ok((head, lanes))
+}
+
+/// The latest account that is known, and the generation that it is of.
+fn latest_head(own: u64, told: &Head, scanned: &[(u64, Vec<Scan>)], mark: Option<Mark>) -> (u64, Head) {
+    let found = scanned
+        .iter()
+        .flat_map(|(id, scans)| scans.iter().filter_map(|scan| Some((*id, scan.head?))));
+    let marked = mark.map(|mark| (mark.generation, mark.head));
+    let order = |head: &Head| (head.next_seq, head.accepted, head.ended());
+    found
+        .chain(marked)
+        .chain([(own, *told)])
+        .max_by_key(|(id, head)| (*id, order(head)))
+        .unwrap_or((own, *told))
+}
+
+/// Adds what scans know about lanes: later cursors, and new names.
+fn merge(state: &mut State, told: &State, scans: &[Scan]) {
+    *state = told.clone();
+    for scan in scans {
+        for (number, name) in &scan.lanes {
+            state.names.entry(*number).or_insert_with(|| name.clone());
+        }
+        for (lane, cursor) in &scan.cursors {
+            merge_cursor(&mut state.cursors, *lane, cursor.clone());
         }
     }
-    Ok(())
+}
+
+/// Brings the extents that stay up to date with later cursors. Gives how many events they say have ended since; or which
+/// generation could not be read.
+fn recount(
+    generations: &mut Generations,
+    state: &mut State,
+    told: &State,
+    gone: &BTreeSet<u64>,
+) -> Result<u64, (u64, StorageError)> {
+    let mut ended = 0;
+    let State { cursors, extents, .. } = state;
+    for (&lane, row) in extents {
+        row.retain(|_, extent| !gone.contains(&extent.generation));
+        let cursor = cursors.get(&lane).cloned().unwrap_or_default();
+        if told.cursors.get(&lane) == Some(&cursor) {
+            continue;
+        }
+        for extent in row.values_mut() {
+            let before = extent.live;
+            if cursor.next > extent.first {
+                let counted = count_live(generations, lane, extent, &cursor);
+                (extent.live, extent.live_bytes) = counted.map_err(|error| (extent.generation, error))?;
+            }
+            ended += before.saturating_sub(extent.live);
+        }
+        row.retain(|_, extent| extent.live > 0);
+    }
+    Ok(ended)
+}
+
+/// Events of an extent that have not ended, and their bytes.
+fn count_live(
+    generations: &mut Generations,
+    lane: u32,
+    extent: &Extent,
+    cursor: &Cursor,
+) -> Result<(u64, u64), StorageError> {
+    let any_open = cursor.open.range(extent.first..=extent.last).next().is_some();
+    if cursor.next > extent.last && !any_open {
+        return Ok((0, 0));
+    }
+    let db = generations.read(extent.generation)?;
+    let (mut live, mut bytes) = (0, 0);
+    let floor = db.floor(&key::event(lane, extent.first))?.map(|(key, _)| key);
+    let mut next = floor.filter(|found| key::parse_event(found).is_some_and(|(of, _)| of == lane));
+    if next.is_none() {
+        next = db.ceiling(&key::event(lane, extent.first))?;
+    }
+    while let Some((of, first)) = next.as_deref().and_then(key::parse_event)
+        && of == lane
+        && first <= extent.last
+    {
+        let slot = db.get(&key::event(lane, first))?.unwrap_or_default();
+        let chunk = chunk::decode(&db.long(&slot, first)?).map_err(|error| unreadable("chunk", error))?;
+        for seq in first.max(extent.first)..chunk.end().min(extent.last + 1) {
+            if cursor.is_live(seq) {
+                live += 1;
+                bytes += chunk.event(seq).map_or(0, |event| event.len() as u64);
+            }
+        }
+        next = db.ceiling(&key::event(lane, first + 1))?;
+    }
+    Ok((live, bytes))
 }

@@ -191,26 +191,3 @@ fn a_file_in_the_folders_place_is_refused() {
     let refused = Spool::open(settings(&path)).err().unwrap();
     assert!(matches!(refused, OpenError::NotAFolder { .. }), "{refused}");
 }
-
-#[tokio::test]
-async fn a_damaged_generation_is_an_error_and_not_a_panic() {
-    let folder = tempfile::tempdir().unwrap();
-    let spool = open(folder.path());
-    spool
-        .append(
-            (0..3_000)
-                .map(|n| queued(&logs("p"), format!("event {n}")))
-                .collect(),
-        )
-        .await
-        .unwrap();
-    spool.close().await;
-    let db = folder.path().join("spool/gen-00000001/db");
-    let mut bytes = std::fs::read(&db).unwrap();
-    for byte in bytes.iter_mut().skip(40).step_by(97) {
-        *byte ^= 0x55;
-    }
-    std::fs::write(&db, bytes).unwrap();
-    let refused = Spool::open(settings(folder.path())).err();
-    assert!(matches!(refused, Some(OpenError::Storage { .. })), "{refused:?}");
-}

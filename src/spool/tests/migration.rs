@@ -51,7 +51,11 @@ async fn is_whole(fixture: &Path, data: &Path) {
         }
     }
     let page = spool.dead_letters(None, 1_000).await.unwrap();
-    let letters: Vec<DeadLetter> = page.letters.into_iter().map(|kept| kept.letter.unwrap()).collect();
+    let letters: Vec<DeadLetter> = page
+        .letters
+        .into_iter()
+        .map(|kept| kept.letter.unwrap())
+        .collect();
     assert!(letters.iter().all(|letter| !letter.burial.reason.is_empty()));
     assert_eq!(
         letters.iter().filter(|letter| letter.burial.attempts > 0).count(),
@@ -77,6 +81,8 @@ fn names(folder: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(folder).unwrap();
     let mut names: Vec<_> = entries
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        // What every format may have beside its own.
+        .filter(|name| name != "ballast" && name != "high-water")
         .collect();
     names.sort();
     names

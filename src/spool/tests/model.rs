@@ -7,7 +7,9 @@ const STEPS: usize = 1_000;
 
 /// Four runs; `PHOSPHOD_SEED` adds one of its own.
 fn seeds() -> Vec<u64> {
-    let own = std::env::var("PHOSPHOD_SEED").ok().and_then(|seed| seed.parse().ok());
+    let own = std::env::var("PHOSPHOD_SEED")
+        .ok()
+        .and_then(|seed| seed.parse().ok());
     let seeds: Vec<u64> = (1..=4).chain(own).collect();
     println!("model: seeds {seeds:?}, {STEPS} steps each");
     seeds
@@ -29,7 +31,32 @@ struct Expected {
     leased: Vec<Leased>,
 }
 
+/// Takes what a kill -9 would leave, on the owning thread, so that nothing changes meanwhile.
+#[derive(Default)]
+struct Camera {
+    /// What to copy, while copies are wanted.
+    folder: Mutex<Option<PathBuf>>,
+    copy: Mutex<Option<TempDir>>,
+}
+
+impl Camera {
+    fn disk(self: &Arc<Camera>) -> Disk {
+        let camera = Arc::clone(self);
+        Disk {
+            sync_data: Arc::new(move |file: &std::fs::File| {
+                let synced = file.sync_data();
+                if let Some(folder) = &*locked(&camera.folder) {
+                    *locked(&camera.copy) = Some(killed(folder));
+                }
+                synced
+            }),
+            ..Disk::real()
+        }
+    }
+}
+
 struct World {
+    camera: Arc<Camera>,
     folder: TempDir,
     spool: Spool,
     lanes: Vec<(Lane, Expected)>,
@@ -125,17 +152,19 @@ impl World {
     async fn reopen(&mut self, kill: bool) {
         if kill {
             // Durable before the kill, so that the model knows what comes back.
+            *locked(&self.camera.folder) = Some(self.folder.path().to_owned());
             commit(&self.spool).await;
+            *locked(&self.camera.folder) = None;
             self.ledger.accepted += 1;
             self.ledger.queued += 1;
             self.next_seq += 1;
-            let copy = killed(self.folder.path());
+            let copy = locked(&self.camera.copy).take().unwrap();
             self.spool.close().await;
             self.folder = copy;
         } else {
             self.spool.close().await;
         }
-        self.spool = Spool::open(small(self.folder.path())).unwrap();
+        self.spool = Spool::open_on(small(self.folder.path()), self.camera.disk()).unwrap();
         for (_, expected) in &mut self.lanes {
             let mut leased = std::mem::take(&mut expected.leased);
             leased.sort_by_key(|event| event.seq());
@@ -153,7 +182,8 @@ async fn random_steps_with_kills_lose_and_double_nothing() {
     for seed in seeds() {
         let mut random = fastrand::Rng::with_seed(seed);
         let folder = tempfile::tempdir().unwrap();
-        let spool = Spool::open(small(folder.path())).unwrap();
+        let camera = Arc::new(Camera::default());
+        let spool = Spool::open_on(small(folder.path()), camera.disk()).unwrap();
         let names = [logs("a"), feedback("a"), logs("b"), feedback("c")];
         let lanes = names
             .map(|lane| (lane, Expected::default()))
@@ -161,6 +191,7 @@ async fn random_steps_with_kills_lose_and_double_nothing() {
             .collect();
         // Model keys start high: what comes back goes below what waits.
         let mut world = World {
+            camera,
             folder,
             spool,
             lanes,

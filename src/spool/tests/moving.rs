@@ -13,7 +13,9 @@ fn small(path: &Path) -> Settings {
 
 /// Text that does not get smaller.
 fn noise(random: &mut fastrand::Rng, len: usize) -> String {
-    std::iter::repeat_with(|| random.alphanumeric()).take(len).collect()
+    std::iter::repeat_with(|| random.alphanumeric())
+        .take(len)
+        .collect()
 }
 
 /// Bytes of all files under a folder, as the disk counts them.
@@ -64,7 +66,10 @@ async fn a_parked_lane_does_not_keep_what_others_have_delivered() {
             commit(&spool).await;
             let bytes = disk_bytes(&folder.path().join("spool"));
             let bound = 2 * spool.live_bytes() + TWO_GENERATIONS;
-            assert!(bytes <= bound, "round {number}: {bytes} bytes on disk, {bound} allowed");
+            assert!(
+                bytes <= bound,
+                "round {number}: {bytes} bytes on disk, {bound} allowed"
+            );
             most = most.max(bytes);
         }
     }
@@ -94,7 +99,8 @@ async fn what_is_leased_or_released_is_moved_too_and_what_has_ended_is_not() {
     }
     let mut leased = spool.lease(&slow, &limits(30)).await;
     let held = leased.split_off(20);
-    let (ended, back): (Vec<Leased>, Vec<Leased>) = leased.into_iter().partition(|event| event.seq().0 % 2 == 0);
+    let (ended, back): (Vec<Leased>, Vec<Leased>) =
+        leased.into_iter().partition(|event| event.seq().0 % 2 == 0);
     let ended_seqs: BTreeSet<u64> = ended.iter().map(|event| event.seq().0).collect();
     let back_seqs = seqs(&back);
     spool.settle(&slow, ended).await;
@@ -104,7 +110,10 @@ async fn what_is_leased_or_released_is_moved_too_and_what_has_ended_is_not() {
     }
     commit(&spool).await;
     let generations = std::fs::read_dir(folder.path().join("spool")).unwrap().count();
-    assert!(generations <= 4, "{generations} generations for 300 KB that are live");
+    assert!(
+        generations <= 4,
+        "{generations} generations for 300 KB that are live"
+    );
     let first = spool.lease(&slow, &limits(back_seqs.len())).await;
     assert_eq!(seqs(&first), back_seqs);
     // Those that were held all the while can still end, and the rest follows in order.
