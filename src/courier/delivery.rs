@@ -250,6 +250,8 @@ impl<E> Delivery<E> {
         (self.part, self.spoiled, self.server_errors, self.alone_failures) = (0, 0, 0, 0);
         self.alone = self.alone.saturating_sub(1);
         if others_pass {
+            // One that waits for company has had it.
+            self.readmit_held();
             return self.bury(vec![sent], &reason, status, excerpt, Then::Go);
         }
         self.held.push(sent);

@@ -221,6 +221,16 @@ fn what_has_not_ended_comes_back_in_order_when_the_project_is_parked() {
     assert_eq!(delivery.into_rest(), [0, 1, 2, 3]);
 }
 
+#[test]
+fn one_that_is_held_is_not_forgotten_when_the_last_beside_it_is_buried() {
+    use Nature::{Crashing, Good, Poison};
+    let tale = play(&[Good, Poison, Crashing, Poison], 1, &[]);
+    assert_eq!(tale.accepted, [0]);
+    let mut buried = tale.buried();
+    buried.sort_unstable();
+    assert_eq!(buried, [1, 2, 3]);
+}
+
 fn natures() -> impl Strategy<Value = Vec<Nature>> {
     let nature = prop_oneof![
         12 => Just(Nature::Good),
