@@ -8,9 +8,7 @@ use common::{GROUP, Measured, events, resident_mib, written_so_far};
 use std::error::Error;
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed as O};
 use std::time::Instant;
-static T: [AtomicU64; 4] = [const { AtomicU64::new(0) }; 4];
 
 /// Keys that are made ahead, so that the leaf which takes a value was split before.
 const AHEAD: u32 = 40;
@@ -88,15 +86,9 @@ impl Generation {
         for name in [b"mh", b"mc", b"mx"] {
             batch.insert(name.as_slice(), &[0u8; 48][..]);
         }
-        let t0 = Instant::now();
         self.db.apply_batch(batch)?;
-        let t1 = Instant::now();
         self.db.flush()?;
-        let t2 = Instant::now();
         self.file.sync_data()?;
-        T[1].fetch_add((t1 - t0).as_micros() as u64, O);
-        T[2].fetch_add((t2 - t1).as_micros() as u64, O);
-        T[3].fetch_add(t2.elapsed().as_micros() as u64, O);
         Ok(())
     }
 }
@@ -120,7 +112,6 @@ fn run(
         let began = Instant::now();
         let end = (group + GROUP).min(total);
         let mut chunks = Vec::new();
-        let t0 = Instant::now();
         for first in (group..end).step_by(layout.chunk_events) {
             let mut raw = Vec::new();
             for n in first..(first + layout.chunk_events).min(end) {
@@ -138,7 +129,6 @@ fn run(
                 },
             ));
         }
-        T[0].fetch_add(t0.elapsed().as_micros() as u64, O);
         generation.write(chunks, layout)?;
         if generation.written >= layout.generation_mib << 20 {
             blob_files += blobs(&generation.path);
@@ -171,7 +161,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         generation_mib: 64,
         lz4: true,
     };
-    let variants = [
+    let varied = [
         (
             "a key a sequence",
             Layout {
@@ -180,51 +170,66 @@ fn main() -> Result<(), Box<dyn Error>> {
             },
         ),
         ("slots", base),
+        ("slots, not compressed", Layout { lz4: false, ..base }),
         (
-            "slots, plain",
+            "slots, chunks of 16",
             Layout {
-                lz4: false,
-                segment_mib: 4,
-                ..base
-            },
-        ),
-        (
-            "slots, plain, 16",
-            Layout {
-                lz4: false,
                 chunk_events: 16,
                 ..base
             },
         ),
         (
-            "slots, plain 64 8",
+            "slots, chunks of 64",
             Layout {
-                lz4: false,
                 chunk_events: 64,
-                segment_mib: 8,
+                segment_mib: 4,
                 ..base
             },
         ),
         (
-            "slots, plain seg 16",
+            "slots, segments of 1 MiB",
             Layout {
-                lz4: false,
-                segment_mib: 16,
+                segment_mib: 1,
+                ..base
+            },
+        ),
+        (
+            "slots, segments of 8 MiB",
+            Layout {
+                segment_mib: 8,
+                ..base
+            },
+        ),
+        ("slots, cache 1 MiB", Layout { cache_mib: 1, ..base }),
+        (
+            "slots, cache 16 MiB",
+            Layout {
+                cache_mib: 16,
+                ..base
+            },
+        ),
+        (
+            "slots, generations of 32 MiB",
+            Layout {
+                generation_mib: 32,
+                ..base
+            },
+        ),
+        (
+            "slots, generations of 128 MiB",
+            Layout {
+                generation_mib: 128,
                 ..base
             },
         ),
     ];
     let mut plain = common::plain_file(&events, total)?;
     plain.print();
-    for (name, layout) in variants {
+    for (name, layout) in varied {
         let folder = tempfile::tempdir_in(".")?;
         let (mut measured, blob_files) = run(folder.path(), &layout, &events, total)?;
         measured.name = name.into();
         measured.print();
-        println!(
-            "{:?}",
-            T.iter().map(|t| t.swap(0, O) as f64 / 1e3).collect::<Vec<_>>()
-        );
         println!(
             "{:<30} {:.2} of the plain file, RSS {:.0} MiB, files under blobs/: {blob_files}",
             "",
