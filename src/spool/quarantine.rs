@@ -43,6 +43,18 @@ impl Quarantine {
         let mut names = std::iter::once(own.clone()).chain(numbered);
         names.find(|name| !self.path.join(name).exists()).unwrap_or(own)
     }
+
+    /// What lies here, sorted.
+    pub(super) fn names(&self) -> Vec<String> {
+        let Ok(entries) = fs::read_dir(&self.path) else {
+            return Vec::new();
+        };
+        let mut names: Vec<String> = entries
+            .filter_map(|entry| Some(entry.ok()?.file_name().to_string_lossy().into_owned()))
+            .collect();
+        names.sort();
+        names
+    }
 }
 
 fn sync_parent(folder: &Path) -> io::Result<()> {

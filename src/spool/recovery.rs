@@ -99,6 +99,7 @@ pub(super) fn open(
         bytes = owner.lanes.live_bytes(),
         lanes = owner.lanes.len(),
         generations = owner.generations.present().len(),
+        quarantined = owner.quarantine.names().len(),
         "the spool is open"
     );
     Ok(owner)
