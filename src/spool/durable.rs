@@ -17,6 +17,8 @@ const BEGUN: &str = "begun";
 /// How often a folder is tried whose lock sled has not given back yet, and the pause between.
 const LOCK_TRIES: u32 = 100;
 const LOCK_PAUSE: Duration = Duration::from_millis(5);
+/// What sled says of that lock.
+const LOCKED: &str = "could not acquire lock";
 
 /// What went wrong below, in one clause. Never holds event content.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -39,6 +41,14 @@ impl StorageError {
         }
     }
 
+    /// The same, of writing: whatever went wrong, it is tried again in another generation.
+    pub(super) fn as_trouble(self) -> StorageError {
+        StorageError {
+            damage: false,
+            ..self
+        }
+    }
+
     /// Something that is stored is not what was written.
     pub(super) fn damaged(reason: impl Into<String>) -> StorageError {
         StorageError {
@@ -52,7 +62,12 @@ impl StorageError {
 impl From<sled::Error> for StorageError {
     fn from(error: sled::Error) -> Self {
         match error {
-            sled::Error::Io(error) => error.into(),
+            sled::Error::Io(error) => StorageError {
+                // Without a number it is sled's own: it read what makes no sense, or waits for its lock.
+                damage: is_damage(&error)
+                    || (error.raw_os_error().is_none() && !error.to_string().contains(LOCKED)),
+                ..error.into()
+            },
             _ => StorageError::damaged(error.to_string()),
         }
     }
@@ -63,9 +78,17 @@ impl From<std::io::Error> for StorageError {
         use std::io::ErrorKind::{QuotaExceeded, StorageFull};
         StorageError {
             full: matches!(error.kind(), StorageFull | QuotaExceeded),
+            damage: is_damage(&error),
             ..StorageError::trouble(error.to_string())
         }
     }
+}
+
+/// Whether trying again is of no use: the bytes are not there, not what they were, or the disk cannot read them.
+fn is_damage(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{InvalidData, UnexpectedEof};
+    matches!(error.kind(), InvalidData | UnexpectedEof)
+        || error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())
 }
 
 /// Writes that become durable together, or not at all.
@@ -118,6 +141,20 @@ pub(super) struct Database {
     file: File,
     path: PathBuf,
     disk: Disk,
+    /// Goes last.
+    #[expect(dead_code, reason = "it is there to be dropped")]
+    last: LastHandle,
+}
+
+/// The handle with which sled closes. It syncs then, and panics if it cannot.
+struct LastHandle(Option<sled::Db>);
+
+impl Drop for LastHandle {
+    fn drop(&mut self) {
+        let db = self.0.take();
+        // All that counts was synced by its commit.
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(db)));
+    }
 }
 
 impl Database {
@@ -131,6 +168,7 @@ impl Database {
             .use_compression(false)
             .flush_every_ms(None);
         let db = open_unlocked(&config)?;
+        let last = LastHandle(Some(db.clone()));
         let file = File::open(path.join("db"))?;
         make_private(path)?;
         Ok(Database {
@@ -139,6 +177,7 @@ impl Database {
             file,
             path: path.to_owned(),
             disk: disk.clone(),
+            last,
         })
     }
 
@@ -234,7 +273,7 @@ pub(super) fn unmark_begun(folder: &Path) -> std::io::Result<()> {
 fn open_unlocked(config: &sled::Config) -> Result<sled::Db, StorageError> {
     for _ in 1..LOCK_TRIES {
         match guarded(|| config.open()) {
-            Err(error) if !error.damage && error.reason.contains("could not acquire lock") => {
+            Err(error) if error.reason.contains(LOCKED) => {
                 std::thread::sleep(LOCK_PAUSE);
             }
             opened => return opened,

@@ -68,8 +68,8 @@ pub(super) struct Owner {
     pub(super) dead_check_at: Instant,
     /// Why a lane could last not be read, so that it is logged once.
     pub(super) unread_reason: Option<String>,
-    /// Generations that could not be emptied.
-    pub(super) stuck: BTreeSet<u64>,
+    /// Generations that cannot be read, and are to be salvaged.
+    pub(super) damaged: BTreeSet<u64>,
     /// There may be more to move on.
     pub(super) moving: bool,
     /// Lanes that are shown to others.
@@ -272,6 +272,7 @@ impl Owner {
         if !group.is_empty() || settle_due || retry_due || in_the_way || self.are_funerals_due(now) {
             self.commit(group);
         }
+        self.salvage_damaged(now);
         self.moving = self.move_on(now);
         for lane in self.lanes.readable_again(now) {
             self.lanes.publish(lane);
