@@ -64,7 +64,7 @@ mod view;
 
 pub use dead::{DeadLettersError, DeadPage, KeptLetter};
 pub use lease::Leased;
-pub use view::LaneView;
+pub use view::{Damage, LaneView};
 
 use crate::batch::Limits;
 use crate::ids::{Lane, Seq};
@@ -331,6 +331,11 @@ impl Spool {
     /// The account as of the last commit.
     pub fn ledger(&self) -> Ledger {
         *locked(&self.inner.shared.ledger)
+    }
+
+    /// What became of damaged files of the queue.
+    pub fn damage(&self) -> Damage {
+        locked(&self.inner.shared.damage).clone()
     }
 
     /// Payload bytes of all events that have not ended, as of the last commit.

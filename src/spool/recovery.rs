@@ -92,6 +92,7 @@ pub(super) fn open(
     owner.publish_refusal();
     owner.settle_letters();
     owner.publish_account();
+    owner.publish_damage();
     owner.publish_lanes(0..owner.lanes.len() as u32);
     tracing::info!(
         path = %settings.path.display(),

@@ -128,6 +128,7 @@ impl Owner {
         self.unread_reason = None;
         set_aside(&mut self.generations, &self.quarantine, &gone);
         self.publish_account();
+        self.publish_damage();
         self.publish_lanes(lanes);
         Ok(())
     }
