@@ -42,7 +42,7 @@ impl StorageError {
     }
 
     /// The same, of writing: whatever went wrong, it is tried again in another generation.
-    pub(super) fn as_trouble(self) -> StorageError {
+    pub(super) fn into_trouble(self) -> StorageError {
         StorageError {
             damage: false,
             ..self
@@ -87,8 +87,11 @@ impl From<std::io::Error> for StorageError {
 /// Whether trying again is of no use: the bytes are not there, not what they were, or the disk cannot read them.
 fn is_damage(error: &std::io::Error) -> bool {
     use std::io::ErrorKind::{InvalidData, UnexpectedEof};
-    matches!(error.kind(), InvalidData | UnexpectedEof)
-        || error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())
+    matches!(error.kind(), InvalidData | UnexpectedEof) || is_unreadable(error)
+}
+
+fn is_unreadable(error: &std::io::Error) -> bool {
+    error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())
 }
 
 /// Writes that become durable together, or not at all.
@@ -272,7 +275,7 @@ pub(super) fn unmark_begun(folder: &Path) -> std::io::Result<()> {
 /// Opens, and waits for the lock: sled's own threads hold it for a moment after a folder was closed.
 fn open_unlocked(config: &sled::Config) -> Result<sled::Db, StorageError> {
     for _ in 1..LOCK_TRIES {
-        match guarded(|| config.open()) {
+        match guarded(|| open_twice(config)) {
             Err(error) if error.reason.contains(LOCKED) => {
                 std::thread::sleep(LOCK_PAUSE);
             }
@@ -280,6 +283,14 @@ fn open_unlocked(config: &sled::Config) -> Result<sled::Db, StorageError> {
         }
     }
     guarded(|| config.open())
+}
+
+/// Opens; once more if the disk did not give back what it should, which it may do at the second try.
+fn open_twice(config: &sled::Config) -> sled::Result<sled::Db> {
+    match config.open() {
+        Err(sled::Error::Io(error)) if is_unreadable(&error) => config.open(),
+        opened => opened,
+    }
 }
 
 /// Runs what may panic inside sled.
@@ -307,4 +318,26 @@ fn make_private(folder: &Path) -> std::io::Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::io::Errno;
+    use std::io::{Error, ErrorKind};
+
+    #[test]
+    fn only_what_cannot_get_better_is_damage() {
+        let of_sled = |error: Error| StorageError::from(sled::Error::Io(error)).damage;
+        let of_disk = |error: Error| StorageError::from(error).damage;
+        for errno in [Errno::NOSPC, Errno::MFILE, Errno::ACCESS] {
+            assert!(!of_sled(errno.into()) && !of_disk(errno.into()), "{errno}");
+        }
+        assert!(of_sled(Errno::IO.into()) && of_disk(Errno::IO.into()));
+        for kind in [ErrorKind::UnexpectedEof, ErrorKind::InvalidData] {
+            assert!(of_sled(kind.into()) && of_disk(kind.into()), "{kind}");
+        }
+        assert!(of_sled(Error::other("this makes no sense")));
+        assert!(!of_sled(Error::other(format!("{LOCKED} on a file"))));
+    }
 }

@@ -205,7 +205,7 @@ impl Generations {
             Err(error) => {
                 // Nothing in it was acknowledged. What cannot be removed now is removed with the dead ones.
                 let _ = self.remove(id);
-                Err(error.as_trouble())
+                Err(error.into_trouble())
             }
         }
     }
@@ -213,7 +213,7 @@ impl Generations {
     /// Writes to the newest generation.
     pub(super) fn commit(&mut self, writes: Writes) -> Result<(), StorageError> {
         match &mut self.newest {
-            Some((_, db)) => db.commit(writes).map_err(StorageError::as_trouble),
+            Some((_, db)) => db.commit(writes).map_err(StorageError::into_trouble),
             None => Err(StorageError::trouble("no generation is open")),
         }
     }

@@ -7,11 +7,21 @@ use super::meta::Head;
 use super::owner::Owner;
 use super::queue::LaneQueue;
 use super::read::ChunkCache;
-use super::salvage::{Laying, report, set_aside};
+use super::salvage::{Laying, report, set_aside, settle_account};
 use super::scan::Scan;
 use super::sealed::Source;
 use std::collections::BTreeSet;
 use std::time::Instant;
+
+/// What becomes of a lane whose events in a damaged generation were laid into the newest.
+struct Laid {
+    lane: u32,
+    queue: LaneQueue,
+    /// Events that were intact.
+    saved: u64,
+    /// Bytes that were written.
+    written: u64,
+}
 
 impl Owner {
     /// Reads from a generation, and once more from the bytes of its file if that shows damage. If it still does, the
@@ -90,30 +100,23 @@ impl Owner {
         let scans = self.generations.scan(id)?;
         let gone = BTreeSet::from([id]);
         let lanes = self.lanes.in_generation(id);
-        let (mut saved, mut written) = (0, 0);
-        let mut queues = Vec::new();
+        let mut laid = Vec::new();
         for &lane in &lanes {
-            if let Some((queue, laid)) = self.lay_known(lane, to, &gone, &scans, now)? {
-                saved += laid.0;
-                written += laid.1;
-                queues.push((lane, queue));
-            }
+            laid.extend(self.lay_known(lane, to, &gone, &scans, now)?);
         }
+        let saved = laid.iter().map(|laid| laid.saved).sum();
+        let written: u64 = laid.iter().map(|laid| laid.written).sum();
         let memo = self.lanes.memo(lanes.iter().copied());
-        let before = self.lanes.live();
-        for (lane, queue) in queues {
+        for Laid { lane, queue, .. } in laid {
             self.lanes.replace(lane, queue);
         }
-        let lost = before.saturating_sub(self.lanes.live());
         let mut writes = Writes::default();
         self.lanes.write_changed(&mut writes, &[]);
-        let head = Head {
+        let mut head = Head {
             written: self.head.written + written + writes.bytes(),
-            dropped: self.head.dropped + lost,
-            saved: self.head.saved + saved,
-            lost: self.head.lost + lost,
             ..self.head
         };
+        settle_account(&mut head, self.lanes.live(), saved);
         writes.set(key::HEAD.to_vec(), &head.encode());
         if let Err(error) = self.generations.commit(writes) {
             self.lanes.restore(memo);
@@ -133,8 +136,7 @@ impl Owner {
         Ok(())
     }
 
-    /// Writes what is intact of a lane's events in a generation that goes. Gives how the lane is then, how many events that
-    /// were, and the bytes.
+    /// Writes what is intact of a lane's events in a generation that goes.
     fn lay_known(
         &mut self,
         lane: u32,
@@ -142,7 +144,7 @@ impl Owner {
         gone: &BTreeSet<u64>,
         scans: &[Scan],
         now: Instant,
-    ) -> Result<Option<(LaneQueue, (u64, u64))>, StorageError> {
+    ) -> Result<Option<Laid>, StorageError> {
         let Some(state) = self.lanes.get(lane) else {
             return Ok(None);
         };
@@ -156,8 +158,12 @@ impl Owner {
         if let Some(writes) = laying.writes() {
             self.generations.commit(writes)?;
         }
-        let done = (laying.saved, laying.written);
-        Ok(Some((laying.finish(&state.queue, now), done)))
+        Ok(Some(Laid {
+            lane,
+            saved: laying.saved,
+            written: laying.written,
+            queue: laying.finish(&state.queue, now),
+        }))
     }
 }
 

@@ -61,7 +61,9 @@ pub(super) fn carry_over(
             carried.head.written += laying.written;
             carried.queues.push(laying.finish(&state.queue, now));
         }
-        settle_account(&mut carried, saved, beyond);
+        let live = carried.queues.iter().map(LaneQueue::live).sum();
+        carried.head.accepted += beyond;
+        settle_account(&mut carried.head, live, saved);
         let mut snapshot = Writes::default();
         for ((number, state), queue) in (0u32..).zip(lanes.iter()).zip(&carried.queues) {
             write_lane(&mut snapshot, number, &state.lane, queue);
@@ -80,10 +82,7 @@ pub(super) fn carry_over(
 
 /// Makes the account balance. What was accepted and is neither live nor known to have ended is lost, and counts as dropped. What
 /// is live although it is counted as ended will be delivered again, so it has not been yet.
-fn settle_account(carried: &mut Carried, saved: u64, beyond: u64) {
-    let live: u64 = carried.queues.iter().map(LaneQueue::live).sum();
-    let head = &mut carried.head;
-    head.accepted += beyond;
+pub(super) fn settle_account(head: &mut Head, live: u64, saved: u64) {
     let lost = head.queued().saturating_sub(live);
     let again = live.saturating_sub(head.queued());
     let undelivered = again.min(head.delivered);

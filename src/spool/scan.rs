@@ -246,8 +246,11 @@ mod tests {
         }
     }
 
-    /// A file of chunks with noise between them: where each lies, and the sealed chunk.
-    fn file_of(seed: u64) -> (Vec<u8>, Vec<(u64, std::ops::Range<usize>, Vec<u8>)>) {
+    /// First sequence, where it lies, and the sealed chunk.
+    type Laid = (u64, std::ops::Range<usize>, Vec<u8>);
+
+    /// A file of chunks with noise between them.
+    fn file_of(seed: u64) -> (Vec<u8>, Vec<Laid>) {
         let mut random = fastrand::Rng::with_seed(seed);
         let (mut bytes, mut chunks) = (Vec::new(), Vec::new());
         for first in 1..60u64 {

@@ -139,7 +139,7 @@ async fn a_kill_at_any_sync_while_moving_loses_and_doubles_nothing() {
     let disk = Disk {
         sync_data: Arc::new(move |file: &std::fs::File| {
             let n = taken.fetch_add(1, Ordering::Relaxed);
-            if n > 60 && n % 7 == 0 {
+            if n > 60 && n.is_multiple_of(7) {
                 locked(&into).push(killed(&from));
             }
             file.sync_data()
