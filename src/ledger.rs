@@ -15,7 +15,7 @@ pub struct Ledger {
     pub delivered: u64,
     /// Events that became dead letters.
     pub dead: u64,
-    /// Events that a policy dropped (`spool.on_full = "drop_oldest"`).
+    /// Events that a policy dropped (`spool.on_full = "drop_oldest"`), or that were lost with damaged files.
     pub dropped: u64,
     /// Events on disk that have not ended yet, those in flight included.
     pub queued: u64,

@@ -66,6 +66,10 @@ pub struct Metrics {
     pub intake_no_room: Counter,
     /// `phosphod_spool_live_bytes`: payload bytes of events that have not ended.
     pub spool_live_bytes: Gauge,
+    /// `phosphod_spool_saved_events_total`: events that were carried over from damaged files.
+    pub spool_saved_events: Counter,
+    /// `phosphod_spool_lost_events_total`: events that were in damaged files and could not be found.
+    pub spool_lost_events: Counter,
     /// `phosphod_delivery_attempts_total{kind,verdict}`: requests sent upstream, by what their answer meant.
     pub delivery_attempts: Family<AttemptLabels, Counter>,
     /// `phosphod_delivery_attempt_seconds`: how long the upstream took to answer or fail.
@@ -93,6 +97,8 @@ impl Metrics {
             intake_in_flight_bytes: Gauge::default(),
             intake_no_room: Counter::default(),
             spool_live_bytes: Gauge::default(),
+            spool_saved_events: Counter::default(),
+            spool_lost_events: Counter::default(),
             delivery_attempts: Family::default(),
             delivery_attempt_seconds: Histogram::new(seconds()),
             delivery_over_quota_events: Counter::default(),
@@ -139,6 +145,16 @@ impl Metrics {
             "Payload of events that have not ended",
             Unit::Bytes,
             this.spool_live_bytes.clone(),
+        );
+        r.register(
+            "spool_saved_events",
+            "Events carried over from damaged files",
+            this.spool_saved_events.clone(),
+        );
+        r.register(
+            "spool_lost_events",
+            "Events that were in damaged files and could not be found",
+            this.spool_lost_events.clone(),
         );
         r.register(
             "delivery_attempts",

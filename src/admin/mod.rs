@@ -12,6 +12,7 @@ use hyper::StatusCode;
 use hyper::header::{HeaderValue, LINK};
 use serde::Serialize;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 /// The text format of the metrics (OpenMetrics 1.0, which Prometheus asks for).
@@ -83,6 +84,12 @@ impl Admin {
         }
         let live = i64::try_from(self.spool.live_bytes()).unwrap_or(i64::MAX);
         self.metrics.spool_live_bytes.set(live);
+        let damage = self.spool.damage();
+        self.metrics
+            .spool_saved_events
+            .inner()
+            .store(damage.saved, Relaxed);
+        self.metrics.spool_lost_events.inner().store(damage.lost, Relaxed);
         match self.metrics.encode(&self.spool.ledger()) {
             Ok(page) => text(StatusCode::OK, METRICS_TYPE, page),
             Err(_) => fault("the metrics could not be written"),
@@ -102,6 +109,7 @@ impl Admin {
         let spool = status::Spool {
             live_bytes: self.spool.live_bytes(),
             refusing: self.spool.refusing(),
+            damage: self.spool.damage().into(),
         };
         let uptime = self.started.elapsed();
         written(&status::Status::new(

@@ -3,6 +3,7 @@
 use crate::board::LaneState;
 use crate::ids;
 use crate::ledger::Ledger;
+use crate::spool;
 use serde::Serialize;
 use std::time::Duration;
 
@@ -27,6 +28,31 @@ struct Upstream<'a> {
 pub(super) struct Spool {
     pub(super) live_bytes: u64,
     pub(super) refusing: Option<String>,
+    pub(super) damage: Damage,
+}
+
+/// What became of damaged files of the queue.
+#[derive(Debug, Default, Serialize)]
+pub(super) struct Damage {
+    saved: u64,
+    lost: u64,
+    /// Names of the folders under `quarantine/` in `spool.path`.
+    quarantined: Vec<String>,
+}
+
+impl From<spool::Damage> for Damage {
+    fn from(damage: spool::Damage) -> Self {
+        let spool::Damage {
+            saved,
+            lost,
+            quarantined,
+        } = damage;
+        Self {
+            saved,
+            lost,
+            quarantined,
+        }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -160,6 +186,7 @@ mod tests {
         let spool = Spool {
             live_bytes: 10,
             refusing: None,
+            damage: Damage::default(),
         };
         let page = Status::new(
             "http://up",

@@ -106,19 +106,32 @@ pub(super) fn encode<E: AsRef<[u8]>>(label: &Label, events: &[E]) -> Vec<u8> {
     Bundle::new(events).seal(label)
 }
 
+/// What the head of a chunk says: whose events, and how many.
+pub(super) fn parse_head(head: &[u8]) -> Option<(Label, u32)> {
+    let mut fields = Fields(head);
+    let kind = fields.u8().and_then(kind_of)?;
+    let label = Label {
+        lane: fields.u32()?,
+        kind,
+        first: fields.u64()?,
+        accepted_at_ms: 0,
+    };
+    let count = fields.u32()?;
+    let accepted_at_ms = fields.u64()?;
+    label.first.checked_add(u64::from(count))?;
+    Some((
+        Label {
+            accepted_at_ms,
+            ..label
+        },
+        count,
+    ))
+}
+
 /// Reads a chunk and checks all of it.
 pub(super) fn decode(sealed: &[u8]) -> Result<Chunk, CodecError> {
     let (head, body) = unseal(codec::Kind::Chunk, sealed)?;
-    let mut fields = Fields(head);
-    let (Some(kind), Some(lane), Some(first), Some(count), Some(accepted_at_ms)) = (
-        fields.u8().and_then(kind_of),
-        fields.u32(),
-        fields.u64(),
-        fields.u32(),
-        fields.u64(),
-    ) else {
-        return Err(CodecError::Malformed("head"));
-    };
+    let (label, count) = parse_head(head).ok_or(CodecError::Malformed("head"))?;
     let mut spans = Vec::new();
     let mut rest = Fields(&body);
     while !rest.0.is_empty() {
@@ -128,15 +141,9 @@ pub(super) fn decode(sealed: &[u8]) -> Result<Chunk, CodecError> {
             .ok_or(CodecError::Malformed("event length"))?;
         spans.push((start as u32, start as u32 + len));
     }
-    if spans.len() != count as usize || spans.is_empty() || first.checked_add(u64::from(count)).is_none() {
+    if spans.len() != count as usize || spans.is_empty() {
         return Err(CodecError::Malformed("count"));
     }
-    let label = Label {
-        lane,
-        kind,
-        first,
-        accepted_at_ms,
-    };
     Ok(Chunk {
         label,
         body: body.into(),

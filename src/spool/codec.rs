@@ -134,8 +134,32 @@ pub(super) fn unseal(kind: Kind, sealed: &[u8]) -> Result<(&[u8], Vec<u8>), Code
     }
 }
 
+/// An envelope that checks out, with its body as it is stored.
+pub(super) struct Checked<'a> {
+    pub(super) kind: Kind,
+    pub(super) head: &'a [u8],
+    pub(super) stored: &'a [u8],
+    flags: u8,
+    raw_len: u32,
+}
+
 /// Checks an envelope and gives back what it holds, its head and its body.
 pub(super) fn open(sealed: &[u8]) -> Result<(Kind, &[u8], Vec<u8>), CodecError> {
+    let found = check(sealed)?;
+    let raw = match found.flags {
+        0 => found.stored.to_vec(),
+        FLAG_LZ4 => lz4_flex::block::decompress(found.stored, found.raw_len as usize)
+            .map_err(|_| CodecError::Malformed("compressed body"))?,
+        _ => return Err(CodecError::Malformed("flags field")),
+    };
+    if raw.len() != found.raw_len as usize {
+        return Err(CodecError::Malformed("body length"));
+    }
+    Ok((found.kind, found.head, raw))
+}
+
+/// Checks an envelope. Does not decompress the body.
+pub(super) fn check(sealed: &[u8]) -> Result<Checked<'_>, CodecError> {
     let len = sealed_len(sealed)?;
     if len > sealed.len() {
         return Err(CodecError::Truncated);
@@ -157,17 +181,22 @@ pub(super) fn open(sealed: &[u8]) -> Result<(Kind, &[u8], Vec<u8>), CodecError> 
     };
     let kind = Kind::of(kind).ok_or(CodecError::Kind)?;
     let head = fields.take(head_len as usize).ok_or(CodecError::Truncated)?;
-    let stored = fields.0;
-    let raw = match flags {
-        0 => stored.to_vec(),
-        FLAG_LZ4 => lz4_flex::block::decompress(stored, raw_len as usize)
-            .map_err(|_| CodecError::Malformed("compressed body"))?,
-        _ => return Err(CodecError::Malformed("flags field")),
-    };
-    if raw.len() != raw_len as usize {
-        return Err(CodecError::Malformed("body length"));
-    }
-    Ok((kind, head, raw))
+    Ok(Checked {
+        kind,
+        head,
+        stored: fields.0,
+        flags,
+        raw_len,
+    })
+}
+
+/// The head of the envelope that starts here, of which the rest may be cut off: nothing is checked yet.
+pub(super) fn head_at(start: &[u8]) -> Option<&[u8]> {
+    sealed_len(start).ok()?;
+    let mut fields = Fields(start);
+    fields.take(6)?;
+    let len = fields.u16()? as usize;
+    start.get(FIXED_BYTES..FIXED_BYTES + len)
 }
 
 /// How long the envelope is that starts here, if one does, going by its first bytes alone: nothing is checked yet.

@@ -17,6 +17,8 @@ const BEGUN: &str = "begun";
 /// How often a folder is tried whose lock sled has not given back yet, and the pause between.
 const LOCK_TRIES: u32 = 100;
 const LOCK_PAUSE: Duration = Duration::from_millis(5);
+/// What sled says of that lock.
+const LOCKED: &str = "could not acquire lock";
 
 /// What went wrong below, in one clause. Never holds event content.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -39,6 +41,14 @@ impl StorageError {
         }
     }
 
+    /// The same, of writing: whatever went wrong, it is tried again in another generation.
+    pub(super) fn into_trouble(self) -> StorageError {
+        StorageError {
+            damage: false,
+            ..self
+        }
+    }
+
     /// Something that is stored is not what was written.
     pub(super) fn damaged(reason: impl Into<String>) -> StorageError {
         StorageError {
@@ -52,7 +62,12 @@ impl StorageError {
 impl From<sled::Error> for StorageError {
     fn from(error: sled::Error) -> Self {
         match error {
-            sled::Error::Io(error) => error.into(),
+            sled::Error::Io(error) => StorageError {
+                // Without a number it is sled's own: it read what makes no sense, or waits for its lock.
+                damage: is_damage(&error)
+                    || (error.raw_os_error().is_none() && !error.to_string().contains(LOCKED)),
+                ..error.into()
+            },
             _ => StorageError::damaged(error.to_string()),
         }
     }
@@ -63,9 +78,20 @@ impl From<std::io::Error> for StorageError {
         use std::io::ErrorKind::{QuotaExceeded, StorageFull};
         StorageError {
             full: matches!(error.kind(), StorageFull | QuotaExceeded),
+            damage: is_damage(&error),
             ..StorageError::trouble(error.to_string())
         }
     }
+}
+
+/// Whether trying again is of no use: the bytes are not there, not what they were, or the disk cannot read them.
+fn is_damage(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{InvalidData, UnexpectedEof};
+    matches!(error.kind(), InvalidData | UnexpectedEof) || is_unreadable(error)
+}
+
+fn is_unreadable(error: &std::io::Error) -> bool {
+    error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())
 }
 
 /// Writes that become durable together, or not at all.
@@ -118,6 +144,20 @@ pub(super) struct Database {
     file: File,
     path: PathBuf,
     disk: Disk,
+    /// Goes last.
+    #[expect(dead_code, reason = "it is there to be dropped")]
+    last: LastHandle,
+}
+
+/// The handle with which sled closes. It syncs then, and panics if it cannot.
+struct LastHandle(Option<sled::Db>);
+
+impl Drop for LastHandle {
+    fn drop(&mut self) {
+        let db = self.0.take();
+        // All that counts was synced by its commit.
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(db)));
+    }
 }
 
 impl Database {
@@ -131,6 +171,7 @@ impl Database {
             .use_compression(false)
             .flush_every_ms(None);
         let db = open_unlocked(&config)?;
+        let last = LastHandle(Some(db.clone()));
         let file = File::open(path.join("db"))?;
         make_private(path)?;
         Ok(Database {
@@ -139,6 +180,7 @@ impl Database {
             file,
             path: path.to_owned(),
             disk: disk.clone(),
+            last,
         })
     }
 
@@ -233,14 +275,22 @@ pub(super) fn unmark_begun(folder: &Path) -> std::io::Result<()> {
 /// Opens, and waits for the lock: sled's own threads hold it for a moment after a folder was closed.
 fn open_unlocked(config: &sled::Config) -> Result<sled::Db, StorageError> {
     for _ in 1..LOCK_TRIES {
-        match guarded(|| config.open()) {
-            Err(error) if !error.damage && error.reason.contains("could not acquire lock") => {
+        match guarded(|| open_twice(config)) {
+            Err(error) if error.reason.contains(LOCKED) => {
                 std::thread::sleep(LOCK_PAUSE);
             }
             opened => return opened,
         }
     }
     guarded(|| config.open())
+}
+
+/// Opens; once more if the disk did not give back what it should, which it may do at the second try.
+fn open_twice(config: &sled::Config) -> sled::Result<sled::Db> {
+    match config.open() {
+        Err(sled::Error::Io(error)) if is_unreadable(&error) => config.open(),
+        opened => opened,
+    }
 }
 
 /// Runs what may panic inside sled.
@@ -268,4 +318,26 @@ fn make_private(folder: &Path) -> std::io::Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::io::Errno;
+    use std::io::{Error, ErrorKind};
+
+    #[test]
+    fn only_what_cannot_get_better_is_damage() {
+        let of_sled = |error: Error| StorageError::from(sled::Error::Io(error)).damage;
+        let of_disk = |error: Error| StorageError::from(error).damage;
+        for errno in [Errno::NOSPC, Errno::MFILE, Errno::ACCESS] {
+            assert!(!of_sled(errno.into()) && !of_disk(errno.into()), "{errno}");
+        }
+        assert!(of_sled(Errno::IO.into()) && of_disk(Errno::IO.into()));
+        for kind in [ErrorKind::UnexpectedEof, ErrorKind::InvalidData] {
+            assert!(of_sled(kind.into()) && of_disk(kind.into()), "{kind}");
+        }
+        assert!(of_sled(Error::other("this makes no sense")));
+        assert!(!of_sled(Error::other(format!("{LOCKED} on a file"))));
+    }
 }

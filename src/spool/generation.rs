@@ -8,6 +8,7 @@ use super::disk::{Disk, sync_folder};
 use super::durable::{Database, StorageError, Writes, is_begun, unmark_begun};
 use super::quarantine::Quarantine;
 use super::scan::{Scan, scan};
+use super::sealed::{Sealed, Source};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -17,8 +18,7 @@ use std::path::{Path, PathBuf};
 const DAMAGED: &str = "damaged";
 /// A copy of sled's file from before an opening that may have changed it.
 const KEPT: &str = "db.kept";
-/// Most open generations beside the newest: those that lanes read from. An open one takes about as much memory as it
-/// holds bytes, and opening one takes 10 to 20 ms.
+/// Most open generations beside the newest: those that lanes read from.
 const MAX_OLDER_OPEN: usize = 2;
 
 /// All generations of a data folder.
@@ -31,8 +31,10 @@ pub(super) struct Generations {
     sealed: BTreeMap<u64, u64>,
     /// Where writes go. `None` after a failure, until the next one is begun.
     newest: Option<(u64, Database)>,
-    /// Least recently read first.
+    /// Least recently read first. Only dead letters are read by sled once their folder is sealed.
     older: VecDeque<(u64, Database)>,
+    /// Least recently read first.
+    read_raw: VecDeque<(u64, Sealed)>,
     next: u64,
 }
 
@@ -53,6 +55,7 @@ impl Generations {
             sealed: BTreeMap::new(),
             newest: None,
             older: VecDeque::new(),
+            read_raw: VecDeque::new(),
             next,
         })
     }
@@ -103,6 +106,7 @@ impl Generations {
     /// Closes one generation. Writing, if that was the newest, goes on in a new one.
     pub(super) fn close_one(&mut self, id: u64) {
         self.older.retain(|(older, _)| *older != id);
+        self.read_raw.retain(|(sealed, _)| *sealed != id);
         self.newest.take_if(|(newest, _)| *newest == id);
     }
 
@@ -201,7 +205,7 @@ impl Generations {
             Err(error) => {
                 // Nothing in it was acknowledged. What cannot be removed now is removed with the dead ones.
                 let _ = self.remove(id);
-                Err(error)
+                Err(error.into_trouble())
             }
         }
     }
@@ -209,7 +213,7 @@ impl Generations {
     /// Writes to the newest generation.
     pub(super) fn commit(&mut self, writes: Writes) -> Result<(), StorageError> {
         match &mut self.newest {
-            Some((_, db)) => db.commit(writes),
+            Some((_, db)) => db.commit(writes).map_err(StorageError::into_trouble),
             None => Err(StorageError::trouble("no generation is open")),
         }
     }
@@ -219,9 +223,44 @@ impl Generations {
     pub(super) fn close(&mut self) {
         self.newest = None;
         self.older.clear();
+        self.read_raw.clear();
     }
 
-    /// A generation to read from.
+    /// Opens a sealed generation for [`Generations::source`], without sled; whether it was not open before. The newest
+    /// is always open.
+    pub(super) fn open_sealed(&mut self, id: u64) -> Result<bool, StorageError> {
+        if self.newest() == Some(id) {
+            return Ok(false);
+        }
+        let opened = match self.read_raw.iter().position(|(sealed, _)| *sealed == id) {
+            Some(at) => self.read_raw.remove(at),
+            None => None,
+        };
+        let is_new = opened.is_none();
+        let opened = match opened {
+            Some(opened) => opened,
+            None => (id, Sealed::open(&self.path(id).join("db"))?),
+        };
+        self.read_raw.push_back(opened);
+        while self.read_raw.len() > MAX_OLDER_OPEN {
+            self.read_raw.pop_front();
+        }
+        Ok(is_new)
+    }
+
+    /// A generation to read events from.
+    pub(super) fn source(&mut self, id: u64) -> Result<Source<'_>, StorageError> {
+        self.open_sealed(id)?;
+        let live = self.newest.as_ref().filter(|(newest, _)| *newest == id);
+        let sealed = self.read_raw.back().filter(|(sealed, _)| *sealed == id);
+        match (live, sealed) {
+            (Some((_, db)), _) => Ok(Source::Live(db)),
+            (None, Some((_, sealed))) => Ok(Source::Sealed(sealed)),
+            (None, None) => Err(StorageError::trouble("no generation is open")),
+        }
+    }
+
+    /// A folder of dead letters to read from.
     pub(super) fn read(&mut self, id: u64) -> Result<&Database, StorageError> {
         let none_open = || StorageError::trouble("no generation is open");
         if self.newest() == Some(id) {
@@ -248,7 +287,7 @@ impl Generations {
 
     /// Deletes a generation in which nothing is live, as a durable commit says.
     pub(super) fn remove(&mut self, id: u64) -> Result<(), StorageError> {
-        self.older.retain(|(older, _)| *older != id);
+        self.close_one(id);
         let path = self.path(id);
         // The mark first: what is left if this is cut off must not pass for a damaged generation.
         unmark_begun(&path)?;

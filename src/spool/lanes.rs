@@ -341,7 +341,7 @@ impl Lanes {
         }
     }
 
-    /// Puts a lane in the place of what it was, as is durable now.
+    /// Puts a lane in the place of what it was, to be written with the next commit.
     pub(super) fn replace(&mut self, number: u32, queue: LaneQueue) {
         let Some(state) = self.list.get_mut(number as usize) else {
             return;
@@ -355,6 +355,9 @@ impl Lanes {
         for extent in &after {
             self.add_live(extent);
         }
+        let touched = before.extents().values().chain(&after);
+        self.extents.extend(touched.map(|extent| (number, extent.first)));
+        self.cursors.insert(number);
         self.unreadable.remove(&number);
     }
 

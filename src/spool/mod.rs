@@ -21,7 +21,8 @@
 //! # Parts
 //! `owner` the thread's loop, `group` and `commit` one group commit, `dead` and `funeral` dead
 //! letters, `read` leases, `lanes` and `queue` the state in
-//! memory, `generation` the row of folders, `recovery` opening, `durable` and `disk` the narrow seam to sled and the
+//! memory, `generation` the row of folders, `sealed` reading all but the newest, `recovery` opening, `scan`,
+//! `salvage` and `repair` what is damaged, `durable` and `disk` the narrow seam to sled and the
 //! machine, `room` admission, `dropping` and `drop_log` what makes room for it, `ballast` a full disk, `view` what is shown outside.
 
 mod ballast;
@@ -51,9 +52,11 @@ mod quarantine;
 mod queue;
 mod read;
 mod recovery;
+mod repair;
 mod room;
 mod salvage;
 mod scan;
+mod sealed;
 mod slots;
 #[cfg(test)]
 mod tests;
@@ -61,7 +64,7 @@ mod view;
 
 pub use dead::{DeadLettersError, DeadPage, KeptLetter};
 pub use lease::Leased;
-pub use view::LaneView;
+pub use view::{Damage, LaneView};
 
 use crate::batch::Limits;
 use crate::ids::{Lane, Seq};
@@ -328,6 +331,11 @@ impl Spool {
     /// The account as of the last commit.
     pub fn ledger(&self) -> Ledger {
         *locked(&self.inner.shared.ledger)
+    }
+
+    /// What became of damaged files of the queue.
+    pub fn damage(&self) -> Damage {
+        locked(&self.inner.shared.damage).clone()
     }
 
     /// Payload bytes of all events that have not ended, as of the last commit.

@@ -43,8 +43,7 @@ impl Owner {
         match moved {
             Ok(()) => true,
             Err(error) if error.damage => {
-                tracing::error!(generation, %error, "an old generation could not be emptied: it stays on disk");
-                self.stuck.insert(generation);
+                self.damaged.insert(generation);
                 true
             }
             Err(error) => {
@@ -67,7 +66,7 @@ impl Owner {
         }
         let worth = |&(id, bytes): &(u64, u64)| {
             let live = self.lanes.live_in(id);
-            id != newest && live.events > 0 && live.bytes * 2 <= bytes && !self.stuck.contains(&id)
+            id != newest && live.events > 0 && live.bytes * 2 <= bytes && !self.damaged.contains(&id)
         };
         let candidates = self.generations.sizes().filter(worth);
         let (id, _) = candidates.min_by_key(|&(id, _)| self.lanes.live_in(id).bytes)?;

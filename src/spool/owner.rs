@@ -13,7 +13,7 @@ use super::meta::Head;
 use super::quarantine::Quarantine;
 use super::read::ChunkCache;
 use super::room::{FREE_CHECK_EVERY, Room};
-use super::view::{LaneView, Shared, locked};
+use super::view::{Damage, LaneView, Shared, locked};
 use super::{AppendError, Burial, DeadLetter};
 use crate::ids::Seq;
 use crate::ledger::Ledger;
@@ -68,8 +68,8 @@ pub(super) struct Owner {
     pub(super) dead_check_at: Instant,
     /// Why a lane could last not be read, so that it is logged once.
     pub(super) unread_reason: Option<String>,
-    /// Generations that could not be emptied.
-    pub(super) stuck: BTreeSet<u64>,
+    /// Generations that cannot be read, and are to be salvaged.
+    pub(super) damaged: BTreeSet<u64>,
     /// There may be more to move on.
     pub(super) moving: bool,
     /// Lanes that are shown to others.
@@ -272,6 +272,7 @@ impl Owner {
         if !group.is_empty() || settle_due || retry_due || in_the_way || self.are_funerals_due(now) {
             self.commit(group);
         }
+        self.salvage_damaged(now);
         self.moving = self.move_on(now);
         for lane in self.lanes.readable_again(now) {
             self.lanes.publish(lane);
@@ -279,6 +280,8 @@ impl Owner {
         if now >= self.dead_check_at {
             self.dead_check_at = now + DEAD_CHECK_EVERY;
             self.look_after_letters(now);
+            // The operator may have deleted what lies in quarantine.
+            self.publish_damage();
         }
         self.recheck_room(now);
         self.tell_dropped(now, false);
@@ -308,6 +311,15 @@ impl Owner {
             let views = self.lanes.iter().map(|state| state.view.clone()).collect();
             self.views.send_replace(Arc::new(views));
         }
+    }
+
+    /// Shows what became of damaged files.
+    pub(super) fn publish_damage(&self) {
+        *locked(&self.shared.damage) = Damage {
+            saved: self.head.saved,
+            lost: self.head.lost,
+            quarantined: self.quarantine.names(),
+        };
     }
 
     /// Shows whether anything is accepted. Before any answer, so that nobody knows it earlier.

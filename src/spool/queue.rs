@@ -152,6 +152,16 @@ impl LaneQueue {
             || self.released.contains(&seq)
     }
 
+    /// How many of these events, which extents cover, have not ended. `end` is exclusive.
+    pub(super) fn live_within(&self, from: u64, end: u64) -> u64 {
+        if from >= end {
+            return 0;
+        }
+        let unread = self.unread.map_or(0, |first| end.saturating_sub(first.max(from)));
+        let open = self.leased.range(from..end).count() + self.released.range(from..end).count();
+        unread + open as u64
+    }
+
     /// What is to be written about the lane, given the first event that is being added to it.
     pub(super) fn cursor(&self, adding: Option<u64>) -> Cursor {
         let open = self.leased.keys().chain(&self.released).copied().collect();

@@ -1,7 +1,6 @@
 //! Leasing: finding a lane's next events on disk.
-use super::chunk::{self, Chunk};
+use super::chunk::Chunk;
 use super::durable::StorageError;
-use super::key;
 use super::lease::Leased;
 use super::meta::Extent;
 use super::owner::Owner;
@@ -174,22 +173,15 @@ impl Owner {
         seq: u64,
         generation: u64,
     ) -> Result<Chunk, StorageError> {
-        let db = self.generations.read(generation)?;
-        let floor = db.floor(&key::event(number, seq))?;
-        let found = floor.and_then(|(key, slot)| Some((key::parse_event(&key)?, slot)));
-        let ((lane, first), slot) = found.ok_or_else(|| damaged(seq, "it is missing"))?;
-        if lane != number {
-            return Err(damaged(seq, "it is missing"));
-        }
-        let chunk =
-            chunk::decode(&db.long(&slot, first)?).map_err(|error| damaged(seq, &error.to_string()))?;
-        if chunk.label.lane != number || chunk.label.first != first {
-            return Err(damaged(seq, "another chunk stands in its place"));
-        }
-        match seq < chunk.end() {
-            true => Ok(chunk),
-            false => Err(damaged(seq, "its chunk ends before it")),
-        }
+        self.look_twice(generation, |source| {
+            let first = source.floor(number, seq)?;
+            let first = first.ok_or_else(|| damaged(seq, "it is missing"))?;
+            let chunk = source.chunk(number, first)?;
+            match seq < chunk.end() {
+                true => Ok(chunk),
+                false => Err(damaged(seq, "its chunk ends before it")),
+            }
+        })
     }
 
     /// The lane's first event from `from` on, which is not below the end of a chunk in `extent`.
@@ -205,14 +197,13 @@ impl Owner {
         if from > extent.last {
             return Ok(queue.first_after(extent.first));
         }
-        let next = self
-            .generations
-            .read(extent.generation)?
-            .ceiling(&key::event(number, from))?;
-        match next.and_then(|key| key::parse_event(&key)) {
-            Some((lane, first)) if lane == number && first <= extent.last => Ok(Some(first)),
-            _ => Err(damaged(from, "the chunk after it is missing")),
-        }
+        self.look_twice(extent.generation, |source| {
+            let next = source.ceiling(number, from)?;
+            match next.filter(|&first| first <= extent.last) {
+                Some(first) => Ok(Some(first)),
+                None => Err(damaged(from, "the chunk after it is missing")),
+            }
+        })
     }
 
     pub(super) fn set_unreadable(&mut self, number: u32, now: Instant, error: &StorageError) {

@@ -18,7 +18,7 @@ use super::room::Room;
 use super::salvage::{carry_over, report, set_aside};
 use super::scan::{Scan, merge_cursor};
 use super::view::Shared;
-use super::{OpenError, Settings, chunk, key, lock, migrate};
+use super::{OpenError, Settings, key, lock, migrate};
 use crate::ids::Lane;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -82,7 +82,7 @@ pub(super) fn open(
         dirty_since: None,
         dead_check_at: now,
         unread_reason: None,
-        stuck: BTreeSet::new(),
+        damaged: BTreeSet::new(),
         moving: false,
         shown: 0,
         lock,
@@ -92,6 +92,7 @@ pub(super) fn open(
     owner.publish_refusal();
     owner.settle_letters();
     owner.publish_account();
+    owner.publish_damage();
     owner.publish_lanes(0..owner.lanes.len() as u32);
     tracing::info!(
         path = %settings.path.display(),
@@ -415,26 +416,21 @@ fn count_live(
     if cursor.next > extent.last && !any_open {
         return Ok((0, 0));
     }
-    let db = generations.read(extent.generation)?;
+    let source = generations.source(extent.generation)?;
     let (mut live, mut bytes) = (0, 0);
-    let floor = db.floor(&key::event(lane, extent.first))?.map(|(key, _)| key);
-    let mut next = floor.filter(|found| key::parse_event(found).is_some_and(|(of, _)| of == lane));
-    if next.is_none() {
-        next = db.ceiling(&key::event(lane, extent.first))?;
-    }
-    while let Some((of, first)) = next.as_deref().and_then(key::parse_event)
-        && of == lane
-        && first <= extent.last
-    {
-        let slot = db.get(&key::event(lane, first))?.unwrap_or_default();
-        let chunk = chunk::decode(&db.long(&slot, first)?).map_err(|error| unreadable("chunk", error))?;
+    let mut next = match source.floor(lane, extent.first)? {
+        None => source.ceiling(lane, extent.first)?,
+        found => found,
+    };
+    while let Some(first) = next.filter(|&first| first <= extent.last) {
+        let chunk = source.chunk(lane, first)?;
         for seq in first.max(extent.first)..chunk.end().min(extent.last + 1) {
             if cursor.is_live(seq) {
                 live += 1;
                 bytes += chunk.event(seq).map_or(0, |event| event.len() as u64);
             }
         }
-        next = db.ceiling(&key::event(lane, first + 1))?;
+        next = source.ceiling(lane, first + 1)?;
     }
     Ok((live, bytes))
 }

@@ -50,7 +50,7 @@ pub(super) fn carry_over(
                 if let Some((sealed, chunk)) = scan.chunk(spots) {
                     laying.lay(sealed, &chunk);
                 }
-                if laying.writes.bytes() >= COMMIT_BYTES {
+                if laying.is_full() {
                     laying.flush(db)?;
                 }
             }
@@ -61,7 +61,9 @@ pub(super) fn carry_over(
             carried.head.written += laying.written;
             carried.queues.push(laying.finish(&state.queue, now));
         }
-        settle_account(&mut carried, saved, beyond);
+        let live = carried.queues.iter().map(LaneQueue::live).sum();
+        carried.head.accepted += beyond;
+        settle_account(&mut carried.head, live, saved);
         let mut snapshot = Writes::default();
         for ((number, state), queue) in (0u32..).zip(lanes.iter()).zip(&carried.queues) {
             write_lane(&mut snapshot, number, &state.lane, queue);
@@ -73,15 +75,14 @@ pub(super) fn carry_over(
     for (number, queue) in (0u32..).zip(carried.queues) {
         lanes.replace(number, queue);
     }
+    // The snapshot said it all.
+    lanes.committed(&[], now);
     Ok(carried.head)
 }
 
 /// Makes the account balance. What was accepted and is neither live nor known to have ended is lost, and counts as dropped. What
 /// is live although it is counted as ended will be delivered again, so it has not been yet.
-fn settle_account(carried: &mut Carried, saved: u64, beyond: u64) {
-    let live: u64 = carried.queues.iter().map(LaneQueue::live).sum();
-    let head = &mut carried.head;
-    head.accepted += beyond;
+pub(super) fn settle_account(head: &mut Head, live: u64, saved: u64) {
     let lost = head.queued().saturating_sub(live);
     let again = live.saturating_sub(head.queued());
     let undelivered = again.min(head.delivered);
@@ -132,14 +133,16 @@ fn lane_of(chunk: &Chunk) -> Option<Lane> {
     })
 }
 
-/// Chunks of one lane on their way into the new generation, in their order.
-struct Laying {
+/// Chunks of one lane on their way into another generation, in their order.
+pub(super) struct Laying {
     lane: u32,
     kind: Kind,
     generation: u64,
     cursor: Cursor,
     /// What lies in generations that stay.
     kept: BTreeMap<u64, Extent>,
+    /// If given: nothing outside of these is wanted.
+    known: Option<BTreeMap<u64, Extent>>,
     laid: BTreeMap<u64, Extent>,
     last: Option<Extent>,
     /// Events that were leased before, of those that were found.
@@ -148,13 +151,20 @@ struct Laying {
     runs: Vec<(u64, u64)>,
     /// Everything below was seen.
     covered: u64,
-    saved: u64,
-    written: u64,
+    pub(super) saved: u64,
+    pub(super) written: u64,
     writes: Writes,
 }
 
 impl Laying {
-    fn new(lane: u32, name: &Lane, queue: &LaneQueue, generation: u64, gone: &BTreeSet<u64>) -> Laying {
+    /// For all that is live of a lane and lies in none of the generations that stay.
+    pub(super) fn new(
+        lane: u32,
+        name: &Lane,
+        queue: &LaneQueue,
+        generation: u64,
+        gone: &BTreeSet<u64>,
+    ) -> Laying {
         let stays = |extent: &&Extent| !gone.contains(&extent.generation);
         Laying {
             lane,
@@ -167,6 +177,7 @@ impl Laying {
                 .filter(stays)
                 .map(|extent| (extent.first, *extent))
                 .collect(),
+            known: None,
             laid: BTreeMap::new(),
             last: None,
             open: BTreeSet::new(),
@@ -178,16 +189,29 @@ impl Laying {
         }
     }
 
+    /// For what the lane knows to lie in the generations that go, and nothing else.
+    pub(super) fn of_known(self, queue: &LaneQueue) -> Laying {
+        let extents = queue.extents().iter();
+        let known = extents.filter(|(first, _)| !self.kept.contains_key(first));
+        Laying {
+            known: Some(known.map(|(&first, &extent)| (first, extent)).collect()),
+            ..self
+        }
+    }
+
     fn is_kept(&self, seq: u64) -> bool {
-        let before = self.kept.range(..=seq).next_back();
-        before.is_some_and(|(_, extent)| seq <= extent.last)
+        covers(&self.kept, seq)
+    }
+
+    fn is_wanted(&self, seq: u64) -> bool {
+        !self.is_kept(seq) && self.known.as_ref().is_none_or(|known| covers(known, seq))
     }
 
     /// Takes a chunk over, as far as it is wanted.
-    fn lay(&mut self, sealed: Vec<u8>, chunk: &Chunk) {
+    pub(super) fn lay(&mut self, sealed: Vec<u8>, chunk: &Chunk) {
         let first = chunk.label.first;
         let new: Vec<u64> = (first.max(self.covered)..chunk.end())
-            .filter(|&seq| !self.is_kept(seq))
+            .filter(|&seq| self.is_wanted(seq))
             .collect();
         let is_whole = new.len() as u64 == chunk.end() - first && chunk.label.lane == self.lane;
         self.covered = self.covered.max(chunk.end());
@@ -260,20 +284,32 @@ impl Laying {
     }
 
     fn flush(&mut self, db: &mut Database) -> Result<(), StorageError> {
-        if self.writes.bytes() == 0 {
-            return Ok(());
-        }
+        self.writes().map_or(Ok(()), |writes| db.commit(writes))
+    }
+
+    /// What is to be written, if there is any.
+    pub(super) fn writes(&mut self) -> Option<Writes> {
         self.written += self.writes.bytes();
-        db.commit(std::mem::take(&mut self.writes))
+        (self.writes.bytes() > 0).then(|| std::mem::take(&mut self.writes))
+    }
+
+    /// It is time to write.
+    pub(super) fn is_full(&self) -> bool {
+        self.writes.bytes() >= COMMIT_BYTES
     }
 
     /// The lane with what stays and what was found.
-    fn finish(self, queue: &LaneQueue, now: Instant) -> LaneQueue {
+    pub(super) fn finish(self, queue: &LaneQueue, now: Instant) -> LaneQueue {
         let is_there = |seq: u64| self.open.contains(&seq) || self.is_kept(seq);
         let mut extents = self.kept.clone();
         extents.extend(&self.laid);
         queue.rebuilt(extents, is_there, now)
     }
+}
+
+fn covers(extents: &BTreeMap<u64, Extent>, seq: u64) -> bool {
+    let before = extents.range(..=seq).next_back();
+    before.is_some_and(|(_, extent)| seq <= extent.last)
 }
 
 /// Sets damaged generations aside. One that cannot be moved now is moved at the next start.

@@ -4,6 +4,7 @@
 //! A record in the middle of an event cannot be mistaken for one: the magic is no valid UTF-8, and events are.
 use super::chunk::{self, Chunk};
 use super::codec::{self, FIXED_BYTES, Kind, MAGIC, Piece};
+use super::durable::StorageError;
 use super::key::MAX_VALUE_BYTES;
 use super::meta::{Cursor, Head, decode_lane};
 use crate::ids::Lane;
@@ -21,8 +22,8 @@ const UNREADABLE_STEP: u64 = 4096;
 /// Where an envelope lies in a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Spot {
-    at: u64,
-    len: u32,
+    pub(super) at: u64,
+    pub(super) len: u32,
 }
 
 /// Everything that checks out in a file.
@@ -58,16 +59,7 @@ pub(super) fn scan(path: &Path) -> io::Result<Scan> {
 impl Scan {
     /// Reads a chunk that was found.
     pub(super) fn chunk(&self, spots: &[Spot]) -> Option<(Vec<u8>, Chunk)> {
-        let file = self.file.as_ref()?;
-        let mut sealed = Vec::new();
-        for spot in spots {
-            let mut part = vec![0; spot.len as usize];
-            file.read_exact_at(&mut part, spot.at).ok()?;
-            match spots.len() {
-                1 => sealed = part,
-                _ => sealed.extend(codec::as_piece(&part).ok()??.1),
-            }
-        }
+        let sealed = read_spots(self.file.as_ref()?, spots).ok()?;
         let chunk = chunk::decode(&sealed).ok()?;
         Some((sealed, chunk))
     }
@@ -142,8 +134,26 @@ pub(super) fn merge_cursor(cursors: &mut BTreeMap<u32, Cursor>, lane: u32, curso
     }
 }
 
+/// Reads an envelope that lies whole in one place, or in pieces in several.
+pub(super) fn read_spots(file: &File, spots: &[Spot]) -> Result<Vec<u8>, StorageError> {
+    let mut sealed = Vec::new();
+    for spot in spots {
+        let mut part = vec![0; spot.len as usize];
+        file.read_exact_at(&mut part, spot.at)?;
+        if spots.len() == 1 {
+            return Ok(part);
+        }
+        match codec::as_piece(&part) {
+            Ok(Some((_, bytes))) => sealed.extend(bytes),
+            Ok(None) => return Err(StorageError::damaged("a piece is gone")),
+            Err(error) => return Err(StorageError::damaged(format!("a piece is unreadable: {error}"))),
+        }
+    }
+    Ok(sealed)
+}
+
 /// Shows every place where an envelope could be, with its bytes. `take` says whether it is one.
-fn each_envelope(file: &File, mut take: impl FnMut(u64, &[u8]) -> bool) -> io::Result<()> {
+pub(super) fn each_envelope(file: &File, mut take: impl FnMut(u64, &[u8]) -> bool) -> io::Result<()> {
     let end = file.metadata()?.len();
     let mut window = vec![0; WINDOW_BYTES];
     let mut base = 0;
@@ -187,14 +197,19 @@ fn envelope(bytes: &[u8]) -> Option<&[u8]> {
     (len <= MAX_VALUE_BYTES).then(|| bytes.get(..len)).flatten()
 }
 
+/// Bytes that are looked at together: a whole block without the first byte of the magic is passed over quickly.
+const BLOCK_BYTES: usize = 64;
+
 fn find_magic(bytes: &[u8]) -> Option<usize> {
-    let mut from = 0;
-    while let Some(at) = bytes[from..].iter().position(|&byte| byte == MAGIC[0]) {
-        from += at;
-        if bytes[from..].starts_with(&MAGIC) {
-            return Some(from);
+    for (start, block) in (0..).step_by(BLOCK_BYTES).zip(bytes.chunks(BLOCK_BYTES)) {
+        let any = block.iter().fold(false, |any, &byte| any | (byte == MAGIC[0]));
+        if !any {
+            continue;
         }
-        from += 1;
+        let mut starts = start..start + block.len();
+        if let Some(found) = starts.find(|&at| bytes[at..].starts_with(&MAGIC)) {
+            return Some(found);
+        }
     }
     None
 }

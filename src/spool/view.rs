@@ -16,6 +16,18 @@ pub(super) struct Shared {
     pub(super) ledger: Mutex<Ledger>,
     pub(super) live_bytes: AtomicU64,
     pub(super) refusing: Mutex<Option<String>>,
+    pub(super) damage: Mutex<Damage>,
+}
+
+/// What became of damaged files of the queue, since the data folder was made.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Damage {
+    /// Events that were carried over from damaged files.
+    pub saved: u64,
+    /// Events that were in them and could not be found. The ledger counts them as dropped.
+    pub lost: u64,
+    /// Damaged folders that were set aside in `<path>/quarantine/`, as of the last minute.
+    pub quarantined: Vec<String>,
 }
 
 impl Shared {
@@ -24,6 +36,7 @@ impl Shared {
             ledger: Mutex::default(),
             live_bytes: AtomicU64::new(0),
             refusing: Mutex::default(),
+            damage: Mutex::default(),
         }
     }
 }

@@ -118,7 +118,6 @@ async fn jumps_of_a_year_stall_nothing_and_keep_the_order() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "needs the dead letters that know a jump from age"]
 async fn a_jump_of_a_year_makes_no_dead_letter_old() {
     const NAME: &str = "a_jump_of_a_year_makes_no_dead_letter_old";
     let folder = tempfile::tempdir().expect("a temp folder");

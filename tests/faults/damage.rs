@@ -57,13 +57,9 @@ impl Backlog {
     }
 }
 
-/// Generations as small as they may be, where that can be set.
+/// Generations as small as they may be.
 fn small_generations(setup: Setup) -> Setup {
-    const KEY: &str = "spool.generation_bytes";
-    match phosphod::config::keys::KEYS.iter().any(|key| key.path == KEY) {
-        true => setup.with(KEY, "1 MiB"),
-        false => setup,
-    }
+    setup.with("spool.generation_bytes", "1 MiB")
 }
 
 /// What a daemon said of the damage, and what there was.
@@ -77,7 +73,6 @@ struct Outcome {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "needs the salvage change"]
 async fn damaged_files_never_stop_the_daemon_and_what_is_whole_arrives() {
     let seeds = rounds(20, 400);
     let mut dice = Dice::of("damage");

@@ -26,7 +26,6 @@ async fn a_full_disk_with_a_floor_refuses_keeps_and_resumes() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "needs the ballast file"]
 async fn a_full_disk_without_a_floor_refuses_keeps_and_resumes() {
     const NAME: &str = "a_full_disk_without_a_floor_refuses_keeps_and_resumes";
     fills_and_recovers(NAME, "0 B").await;
