@@ -4,6 +4,7 @@ mod demo;
 mod logging;
 mod run;
 mod sandbox;
+mod spool;
 
 use crate::config::{Mistakes, Sources};
 use clap::{Args, Parser, Subcommand};
@@ -33,6 +34,9 @@ enum Command {
     /// Look at the configuration without running anything.
     #[command(subcommand)]
     Config(config::ConfigCommand),
+    /// Look at the data folder of a daemon that is stopped, check it, or take its events elsewhere.
+    #[command(subcommand)]
+    Spool(spool::SpoolCommand),
     /// Run a local stand-in for the phospho API, to develop without a key.
     Sandbox(sandbox::SandboxArgs),
     /// See it work, in seconds: an outage, a kill -9, and nothing lost.
@@ -93,6 +97,7 @@ pub fn main() -> ExitCode {
     match cli.command {
         Command::Run(configured) => run::run(configured.sources()),
         Command::Config(command) => config::run(command),
+        Command::Spool(command) => spool::run(command),
         Command::Sandbox(args) => sandbox::run(args),
         Command::Demo(args) => demo::run(args),
     }
