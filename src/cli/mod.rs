@@ -1,4 +1,5 @@
-//! The commands: one file each. Exit codes: 0 fine, 1 failed, 2 usage, 78 bad configuration.
+//! The commands: one file each. Exit codes: 0 fine, 1 failed, 2 usage (and of `spool` a folder that cannot be looked at), 78 bad
+//! configuration.
 mod config;
 mod demo;
 mod logging;

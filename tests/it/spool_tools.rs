@@ -407,3 +407,61 @@ async fn bad_lines_are_named_and_the_others_stored() {
     assert_eq!(upstream.evals("one").len(), 1);
     upstream.finish().await;
 }
+
+/// A folder as a version left it (tests/fixtures/README.md).
+fn unpacked(name: &str) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().expect("a temp folder");
+    let archive = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/fixtures/{name}.tar.gz"));
+    let mut tar = Command::new("tar");
+    tar.args(["--no-same-owner", "-xzf"])
+        .arg(archive)
+        .arg("-C")
+        .arg(folder.path());
+    assert!(tar.status().expect("tar is there").success(), "{name}");
+    folder
+}
+
+#[test]
+fn what_another_version_left_is_exported_byte_for_byte_however_it_ended() {
+    for name in ["format-2-stopped", "format-2-killed"] {
+        let fixture = unpacked(name);
+        let data = fixture.path().join("data");
+        let before = files(&data);
+        let verified = on(&data, &["verify"]);
+        assert_eq!(code(&verified), 0, "{name}: {}", text(&verified));
+        let exported = on(&data, &["export"]);
+        assert_eq!(code(&exported), 0, "{name}: {}", said(&exported));
+        let mut expected = String::new();
+        for lane in ["alpha.log", "alpha.feedback", "beta.log", "beta.feedback"] {
+            let records = std::fs::read_to_string(fixture.path().join("expected").join(lane)).expect("text");
+            let (_, kind) = lane.split_once('.').expect("a kind");
+            for record in records.lines() {
+                expected += &format!("{{\"kind\":\"{kind}\",{}\n", &record[1..]);
+            }
+        }
+        assert!(text(&exported) == expected, "{name}");
+        let dead = std::fs::read_to_string(fixture.path().join("expected/dead")).expect("text");
+        let exported = on(&data, &["export", "--dead"]);
+        assert_eq!(text(&exported).lines().count(), dead.lines().count(), "{name}");
+        let info: Value = serde_json::from_slice(&on(&data, &["info", "--json"]).stdout).expect("JSON");
+        let ledger = std::fs::read_to_string(fixture.path().join("expected/ledger.json")).expect("text");
+        assert_eq!(
+            info["ledger"],
+            serde_json::from_str::<Value>(&ledger).expect("JSON"),
+            "{name}"
+        );
+        assert_eq!(info["dead_letters"]["letters"], dead.lines().count(), "{name}");
+        assert!(files(&data) == before, "{name}: looking changes nothing");
+    }
+    let fixture = unpacked("format-1-killed");
+    let data = fixture.path().join("data");
+    let before = files(&data);
+    let refused = on(&data, &["export"]);
+    assert_eq!(code(&refused), 2);
+    assert!(
+        said(&refused).contains("run the daemon on it once"),
+        "{}",
+        said(&refused)
+    );
+    assert!(files(&data) == before);
+}

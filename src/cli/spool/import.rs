@@ -85,7 +85,7 @@ fn open(file: Option<PathBuf>) -> Result<(Box<dyn Read>, Option<u64>), ExitCode>
     let opened = File::open(&path).and_then(|file| Ok((file.metadata()?, file)));
     match opened {
         Ok((meta, file)) if !meta.is_dir() => {
-            let length = meta.is_file().then(|| meta.len());
+            let length = meta.is_file().then_some(meta.len());
             Ok((Box::new(file), length))
         }
         Ok(_) => Err(failed(&format!("{} is a folder: name a file", path.display()))),
