@@ -41,17 +41,17 @@ pub(super) fn each<B: From<LookError>>(
     mut show: impl FnMut(u64, Result<DeadLetter, String>) -> Result<(), B>,
 ) -> Result<(), B> {
     for &id in begun(look) {
-        let opened = copy::open(&look.dead.path(id)).and_then(|copy| {
-            let numbers = offline::numbers(&copy.db)?;
-            Ok((copy, numbers))
-        });
-        let (copy, numbers) = match opened {
+        let opened = match open(look, id) {
             Ok(opened) => opened,
             Err(error) => {
                 show(0, Err(bad_folder(look, id, error)?))?;
                 continue;
             }
         };
+        if let Some(lack) = opened.lack {
+            show(0, Err(lack))?;
+        }
+        let Opened { copy, numbers, .. } = opened;
         for number in numbers.into_iter().filter(|&number| look.state.counts(number)) {
             let found = offline::load(&copy.db, number).map_err(|error| look.unreadable(&error))?;
             show(
@@ -67,31 +67,51 @@ pub(super) fn each<B: From<LookError>>(
 pub(super) fn problems(look: &Look) -> Result<Vec<String>, LookError> {
     let mut problems = Vec::new();
     for &id in begun(look) {
-        match copy::open(&look.dead.path(id)).and_then(|copy| problems_in(&copy)) {
-            Ok(found) => problems.extend(found.into_iter().map(|what| format!("dead/gen-{id:08}: {what}"))),
+        match open(look, id).and_then(|opened| problems_in(id, opened)) {
+            Ok(found) => problems.extend(found),
             Err(error) => problems.push(bad_folder(look, id, error)?),
         }
     }
     Ok(problems)
 }
 
-fn problems_in(copy: &Copy) -> Result<Vec<String>, StorageError> {
-    let told = offline::told(&copy.db)?;
-    let numbers = offline::numbers(&copy.db)?;
-    let mut problems = Vec::new();
-    if told.letters != numbers.len() as u64 {
-        problems.push(format!(
-            "it says that it holds {} letters and holds {}",
-            told.letters,
-            numbers.len()
-        ));
-    }
-    for number in numbers {
-        if let Err(reason) = offline::load(&copy.db, number)? {
-            problems.push(format!("dead letter {number} cannot be read: {reason}"));
+fn problems_in(id: u64, opened: Opened) -> Result<Vec<String>, StorageError> {
+    let mut problems: Vec<String> = opened.lack.into_iter().collect();
+    for number in opened.numbers {
+        if let Err(reason) = offline::load(&opened.copy.db, number)? {
+            problems.push(format!(
+                "dead/gen-{id:08}: dead letter {number} cannot be read: {reason}"
+            ));
         }
     }
     Ok(problems)
+}
+
+/// A copy of a folder, with the numbers of the letters in it.
+struct Opened {
+    copy: Copy,
+    numbers: Vec<u64>,
+    /// What is missing, in a sentence.
+    lack: Option<String>,
+}
+
+fn open(look: &Look, id: u64) -> Result<Opened, StorageError> {
+    let path = look.dead.path(id);
+    let copy = copy::open(&path)?;
+    let numbers = offline::numbers(&copy.db)?;
+    // The file is written after the head, which is gone where sled lost the end of its own file.
+    let told = match offline::told_sealed(&path) {
+        Some(told) => told,
+        None => offline::told(&copy.db)?,
+    };
+    let found = numbers.len() as u64;
+    let lack = (told.letters != found).then(|| {
+        format!(
+            "dead/gen-{id:08}: it says that it holds {} letters and holds {found}",
+            told.letters
+        )
+    });
+    Ok(Opened { copy, numbers, lack })
 }
 
 /// Folders that were finished; what lies in others never counted.

@@ -83,3 +83,56 @@ async fn a_folder_that_is_called_intact_loses_nothing_when_it_is_opened() {
         "most harm is found: {intact} were called intact"
     );
 }
+
+#[tokio::test]
+async fn a_damaged_dead_letter_and_a_file_in_blobs_are_told_with_what_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let spool = open(folder.path());
+    let mut random = fastrand::Rng::with_seed(1);
+    let noise: String = (0..5_000).map(|_| random.alphanumeric()).collect();
+    let refused = |record: &str| Entry::Refused {
+        lane: logs("a"),
+        record: record.as_bytes().to_vec(),
+        reason: "no good".into(),
+    };
+    spool.append(vec![refused("{}"), refused(&noise)]).await.unwrap();
+    spool.close().await;
+    let look = Look::take(folder.path()).unwrap();
+    assert_eq!(look.verify(|| ()).unwrap(), []);
+    drop(look);
+    let harm = |path: PathBuf| {
+        let mut bytes = fs::read(&path).unwrap();
+        let places: Vec<usize> = (0..bytes.len() - 40)
+            .filter(|&at| bytes[at..].starts_with(&noise.as_bytes()[2_000..2_040]))
+            .collect();
+        places.iter().for_each(|&at| bytes[at] ^= 1);
+        fs::write(path, bytes).unwrap();
+        places.len()
+    };
+    assert!(harm(folder.path().join("dead/gen-00000001/db")) > 0);
+    fs::create_dir_all(folder.path().join("spool/gen-00000001/blobs")).unwrap();
+    fs::write(folder.path().join("spool/gen-00000001/blobs/7"), "x").unwrap();
+    let look = Look::take(folder.path()).unwrap();
+    let told: Vec<String> = look
+        .verify(|| ())
+        .unwrap()
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    assert!(told.iter().any(|line| line.contains("blobs/")), "{told:?}");
+    let dead = told.iter().find(|line| line.starts_with("dead/gen-00000001"));
+    assert!(
+        dead.is_some_and(|line| line.contains("start the daemon on it")),
+        "{told:?}"
+    );
+    let (mut whole, mut bad) = (0, 0);
+    let each = look.each_letter(|_, letter| -> Result<(), LookError> {
+        match letter {
+            Ok(_) => whole += 1,
+            Err(_) => bad += 1,
+        }
+        Ok(())
+    });
+    each.unwrap();
+    assert!(whole <= 1 && bad == 1, "{whole} read, {bad} told");
+}
