@@ -1,9 +1,11 @@
-//! The commands: one file each. Exit codes: 0 fine, 1 failed, 2 usage, 78 bad configuration.
+//! The commands: one file each. Exit codes: 0 fine, 1 failed, 2 usage (and of `spool` a folder that cannot be looked at), 78 bad
+//! configuration.
 mod config;
 mod demo;
 mod logging;
 mod run;
 mod sandbox;
+mod spool;
 
 use crate::config::{Mistakes, Sources};
 use clap::{Args, Parser, Subcommand};
@@ -33,6 +35,9 @@ enum Command {
     /// Look at the configuration without running anything.
     #[command(subcommand)]
     Config(config::ConfigCommand),
+    /// Look at the data folder of a daemon that is stopped, check it, or take its events elsewhere.
+    #[command(subcommand)]
+    Spool(spool::SpoolCommand),
     /// Run a local stand-in for the phospho API, to develop without a key.
     Sandbox(sandbox::SandboxArgs),
     /// See it work, in seconds: an outage, a kill -9, and nothing lost.
@@ -93,6 +98,7 @@ pub fn main() -> ExitCode {
     match cli.command {
         Command::Run(configured) => run::run(configured.sources()),
         Command::Config(command) => config::run(command),
+        Command::Spool(command) => spool::run(command),
         Command::Sandbox(args) => sandbox::run(args),
         Command::Demo(args) => demo::run(args),
     }

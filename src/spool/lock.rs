@@ -39,6 +39,24 @@ pub(super) fn take(folder: &Path) -> Result<(FolderLock, u32), OpenError> {
     Ok((lock, format))
 }
 
+/// Takes the lock of a folder that is there and reads its format; `None` where it has no format file. Writes nothing and makes
+/// nothing, so a folder without a lock file, which no daemon can hold, is not locked.
+pub(super) fn take_existing(folder: &Path) -> Result<(Option<FolderLock>, Option<u32>), OpenError> {
+    check_owner(folder)?;
+    check_format(folder)?;
+    let lock = match File::open(folder.join("lock")) {
+        Err(error) if error.kind() == ErrorKind::NotFound => None,
+        Err(error) => return Err(unusable(folder, error)),
+        Ok(mut file) => {
+            // Shared: those who only look do not disturb each other, and no daemon starts meanwhile.
+            let locked = file.try_lock_shared();
+            locked.map_err(|error| not_locked(folder, &mut file, error))?;
+            Some(FolderLock { _file: file })
+        }
+    };
+    Ok((lock, check_format(folder)?))
+}
+
 /// Makes a folder that only we may enter, and its parents as the umask says.
 pub(super) fn make_folder(folder: &Path) -> std::io::Result<()> {
     if let Some(parent) = folder.parent().filter(|p| !p.as_os_str().is_empty()) {
@@ -149,25 +167,29 @@ fn lock(folder: &Path) -> Result<FolderLock, OpenError> {
         .mode(0o600)
         .open(folder.join("lock"))
         .map_err(refused)?;
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => {
-            let mut pid = String::new();
-            // Only for the sentence: an unreadable pid changes nothing about the refusal.
-            let _ = file.read_to_string(&mut pid);
-            let pid = pid.trim().parse().ok();
-            return Err(OpenError::InUse {
-                path: folder.to_owned(),
-                pid,
-            });
-        }
-        Err(TryLockError::Error(source)) => return Err(refused(source)),
-    }
+    let locked = file.try_lock();
+    locked.map_err(|error| not_locked(folder, &mut file, error))?;
     // Over the old one, and cut only then: on a full disk there may be no other block for it.
     let pid = format!("{}\n", std::process::id());
     file.write_all(pid.as_bytes()).map_err(refused)?;
     file.set_len(pid.len() as u64).map_err(refused)?;
     Ok(FolderLock { _file: file })
+}
+
+fn not_locked(folder: &Path, file: &mut File, error: TryLockError) -> OpenError {
+    match error {
+        TryLockError::WouldBlock => {
+            let mut pid = String::new();
+            // Only for the sentence: an unreadable pid changes nothing about the refusal.
+            let _ = file.read_to_string(&mut pid);
+            let pid = pid.trim().parse().ok();
+            OpenError::InUse {
+                path: folder.to_owned(),
+                pid,
+            }
+        }
+        TryLockError::Error(source) => unusable(folder, source),
+    }
 }
 
 #[cfg(test)]

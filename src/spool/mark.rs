@@ -60,6 +60,16 @@ impl Mark {
     }
 }
 
+/// What the file in a data folder says, without making or telling anything; `None` if there is none, or an empty one.
+pub(super) fn look(folder: &Path) -> Result<Option<Mark>, String> {
+    match std::fs::read(folder.join("high-water")) {
+        Ok(bytes) if bytes.is_empty() => Ok(None),
+        Ok(bytes) => Mark::decode(&bytes).map(Some).map_err(|error| error.to_string()),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
 /// The file. A mark that cannot be written makes nothing fail: it only tells less about a later damage.
 pub(super) struct MarkFile {
     path: PathBuf,

@@ -23,7 +23,8 @@
 //! letters, `read` leases, `lanes` and `queue` the state in
 //! memory, `generation` the row of folders, `sealed` reading all but the newest, `recovery` opening, `scan`,
 //! `salvage` and `repair` what is damaged, `durable` and `disk` the narrow seam to sled and the
-//! machine, `room` admission, `dropping` and `drop_log` what makes room for it, `ballast` a full disk, `view` what is shown outside.
+//! machine, `room` admission, `dropping` and `drop_log` what makes room for it, `ballast` a full disk, `view` what is shown
+//! outside, [`offline`] looking at the folder of a daemon that is stopped.
 
 mod ballast;
 mod chunk;
@@ -47,6 +48,7 @@ mod mark;
 mod meta;
 mod migrate;
 mod moving;
+pub mod offline;
 mod owner;
 mod quarantine;
 mod queue;

@@ -16,6 +16,7 @@ mod memory;
 mod observability;
 mod outage;
 mod service;
+mod spool_tools;
 mod surroundings;
 
 #[path = "../support/mod.rs"]

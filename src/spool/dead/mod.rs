@@ -14,6 +14,7 @@
 mod aside;
 mod clock;
 mod folder;
+pub(super) mod offline;
 mod page;
 mod row;
 #[cfg(test)]

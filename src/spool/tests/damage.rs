@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use std::fs;
 
 /// What was appended, and whether it is still to be given out.
-type Truth = BTreeMap<Vec<u8>, bool>;
+pub(super) type Truth = BTreeMap<Vec<u8>, bool>;
 
 /// A spool with some traffic behind it, closed or killed.
-async fn prepared(random: &mut fastrand::Rng, close: bool) -> (TempDir, Truth) {
+pub(super) async fn prepared(random: &mut fastrand::Rng, close: bool) -> (TempDir, Truth) {
     let folder = tempfile::tempdir().unwrap();
     let spool = open(folder.path());
     let lanes = [logs("a"), logs("b"), feedback("a")];
@@ -54,7 +54,7 @@ fn newest(folder: &Path) -> PathBuf {
 }
 
 /// Does some harm to the newest generation.
-fn harm(random: &mut fastrand::Rng, folder: &Path) -> &'static str {
+pub(super) fn harm(random: &mut fastrand::Rng, folder: &Path) -> &'static str {
     let generation = newest(folder);
     let db = generation.join("db");
     let mut bytes = fs::read(&db).unwrap();
@@ -83,7 +83,7 @@ fn harm(random: &mut fastrand::Rng, folder: &Path) -> &'static str {
 }
 
 /// Everything that the spool gives out, checked against the truth; how much of it was settled before.
-async fn given_out(spool: &Spool, truth: &Truth, told: &str) -> (u64, u64) {
+pub(super) async fn given_out(spool: &Spool, truth: &Truth, told: &str) -> (u64, u64) {
     let (mut given, mut again) = (0, 0);
     for lane in [logs("a"), logs("b"), feedback("a")] {
         loop {

@@ -8,6 +8,7 @@ mod funeral;
 mod migration;
 mod model;
 mod moving;
+mod offline;
 mod order;
 
 use super::*;
