@@ -50,10 +50,15 @@ pub(super) fn open(
     let mut mark = MarkFile::open(&settings.path);
     let quarantine = Quarantine::of(&settings.path);
     let marked = mark.read(!generations.present().is_empty());
-    let (head, lanes) = recover(&mut generations, marked, &quarantine, now).map_err(damaged)?;
+    let (mut head, lanes) = recover(&mut generations, marked, &quarantine, now).map_err(damaged)?;
     if let Some(newest) = generations.newest() {
         mark.write(newest, &head);
         mark.sync();
+    }
+    if head.accepted > 0 {
+        // Sealed by the first commit: a generation is written by one process only. What a killed one left behind its last
+        // commit thus stands behind all that is counted there, and no later event bears the same number in the same file.
+        head.written = head.written.max(settings.generation_bytes);
     }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()

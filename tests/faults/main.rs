@@ -14,6 +14,7 @@ mod image;
 mod kill;
 mod memory;
 mod owner;
+mod points;
 mod power;
 mod promises;
 mod scale;

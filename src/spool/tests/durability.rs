@@ -364,3 +364,29 @@ async fn damage_in_an_older_generation_stops_its_lane_and_not_the_spool() {
     spool.append(vec![queued(&logs("good"), "y")]).await.unwrap();
     assert_eq!(texts(&spool.lease(&logs("good"), &limits(9)).await), ["x", "y"]);
 }
+
+#[tokio::test]
+async fn a_generation_is_written_by_one_process_only() {
+    let folder = tempfile::tempdir().unwrap();
+    let generations = || std::fs::read_dir(folder.path().join("spool")).unwrap().count();
+    for round in 1..=3 {
+        let spool = open(folder.path());
+        assert_eq!(
+            generations(),
+            if round == 1 { 1 } else { round - 1 },
+            "none is begun without need"
+        );
+        spool
+            .append(vec![queued(&logs("p"), format!("{round}"))])
+            .await
+            .unwrap();
+        assert_eq!(generations(), round);
+        spool.close().await;
+    }
+    let spool = open(folder.path());
+    assert_eq!(
+        texts(&spool.lease(&logs("p"), &limits(10)).await),
+        ["1", "2", "3"]
+    );
+    spool.close().await;
+}
