@@ -6,6 +6,7 @@
 //! the rest is buried, once the upstream has shown that it shows tasks at all. Nothing is settled before it is known to be stored. Faults while reading back say nothing
 //! about the event: they are waited out like any other.
 
+use super::clock;
 use super::delivery::{Delivery, Sent};
 use super::line::{Knobs, Line, Turn, changed};
 use super::readback::{self, Read};
@@ -135,7 +136,7 @@ async fn doubt(line: &Line, knobs: &mut Knobs, mut missing: Vec<Sent<Leased>>) -
             break;
         }
         let wait = knobs.borrow().backoff.delay(round, fastrand::u64(..));
-        if !pause_until(line, Instant::now() + wait, false).await {
+        if !pause_until(line, clock::now() + wait, false).await {
             line.release(bare(missing)).await;
             return None;
         }
@@ -161,7 +162,7 @@ async fn bury(line: &Line, events: Vec<Sent<Leased>>, how: &str) {
 /// Looks for the events' tasks at once, and for the missing ones again at the given thousandths of `confirm_patience`,
 /// until all are found.
 async fn find(line: &Line, knobs: &mut Knobs, events: &[Sent<Leased>], looks: &[u32]) -> Found {
-    let began = Instant::now();
+    let began = clock::now();
     let mut missing: Vec<usize> = (0..events.len()).collect();
     for look in std::iter::once(0).chain(looks.iter().copied()) {
         let patience = knobs.borrow().confirm_patience;
@@ -209,7 +210,7 @@ async fn read_back(line: &Line, knobs: &mut Knobs, event: &Leased) -> Option<Rea
             }
             continue;
         };
-        let began = Instant::now();
+        let began = clock::now();
         let read = readback::read(line.ask(|| settings.upstream.get_task(&task, key)).await?);
         line.count(match &read {
             Read::Stored(_) => "stored",

@@ -9,6 +9,7 @@
 //! lane backs off and it is tried again, [`ROUNDS_REFUSED`] times. One whose answer is lost, or is a 5xx, is tried again
 //! behind the others; it is buried if that goes on for `feedback.wait_max` while others are delivered in between.
 
+use super::clock;
 use super::feedback_try::{Held, Tried};
 use super::health;
 use super::line::{Knobs, Line, changed};
@@ -95,7 +96,7 @@ impl FeedbackLane {
 
     /// Starts what may be tried now.
     fn start(&mut self, settings: &Settings) {
-        let now = Instant::now();
+        let now = clock::now();
         if self.line.health().hold(now).is_some() {
             return;
         }
@@ -121,7 +122,7 @@ impl FeedbackLane {
 
     /// When something may be started that may not be now; `None` while only a landing or news can change that.
     fn next_moment(&self, settings: &Settings) -> Option<Instant> {
-        let hold = self.line.health().hold(Instant::now());
+        let hold = self.line.health().hold(clock::now());
         if hold.is_some() {
             return hold;
         }
@@ -135,7 +136,7 @@ impl FeedbackLane {
         let health = self.line.health();
         match (has_key, health.is_parked()) {
             (false, _) => 0,
-            (true, true) if health.hold(Instant::now()).is_some() || self.roster.len() > 0 => 0,
+            (true, true) if health.hold(clock::now()).is_some() || self.roster.len() > 0 => 0,
             (true, true) => 1,
             (true, false) => MAX_HELD.saturating_sub(self.roster.len()).min(MAX_LEASE),
         }
@@ -162,7 +163,7 @@ impl FeedbackLane {
             Tried::Delivered => {
                 self.line.passed();
                 self.taken_since_burial = true;
-                self.last_taken = Some(Instant::now());
+                self.last_taken = Some(clock::now());
                 self.roster.landed(held.feedback.task());
                 self.line.settle(vec![held.event]).await;
             }
@@ -192,7 +193,7 @@ impl FeedbackLane {
     }
 
     async fn unanswered(&mut self, mut held: Held, mut burial: Burial, settings: &Settings) {
-        let now = Instant::now();
+        let now = clock::now();
         let before = held.unanswered.replace(now);
         if self
             .last_taken
@@ -217,12 +218,12 @@ impl FeedbackLane {
     fn set_aside(&mut self, mut held: Held, settings: &Settings) {
         held.failures = held.failures.saturating_add(1);
         let wait = settings.backoff.delay(held.failures, fastrand::u64(..));
-        held.not_before = Some(Instant::now() + wait);
+        held.not_before = Some(clock::now() + wait);
         self.roster.back(held);
     }
 
     async fn not_yet(&mut self, mut held: Held, settings: &Settings) {
-        let now = Instant::now();
+        let now = clock::now();
         let since = *held.missing_since.get_or_insert(now);
         held.misses = held.misses.saturating_add(1);
         if now - since >= settings.feedback_wait_max {

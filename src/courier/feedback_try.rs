@@ -1,6 +1,7 @@
 //! One try to deliver one feedback. Reads the task first where the last try leaves a doubt.
 
 use super::Settings;
+use super::clock;
 use super::line::{Knobs, Line, is_closed};
 use super::readback::{self, Read};
 use super::roster::Entry;
@@ -117,7 +118,7 @@ impl Held {
         if self.doubt == Doubt::None {
             return None;
         }
-        let began = Instant::now();
+        let began = clock::now();
         let task = self.feedback.task();
         let Some(outcome) = line.ask(|| settings.upstream.get_task(task, key)).await else {
             return Some(Tried::Stopped);
@@ -150,7 +151,7 @@ impl Held {
     }
 
     async fn post(&mut self, line: &Line, settings: &Settings, key: &Secret) -> Posted {
-        let began = Instant::now();
+        let began = clock::now();
         let body = self.feedback.upstream_body();
         let request = settings.upstream.post_feedback(self.feedback.task(), key, body);
         let Some(outcome) = line.ask_once(request).await else {

@@ -1,6 +1,7 @@
 //! What the tasks of one lane share: its handles, how its upstream is doing, and what people are told about it.
 
 use super::Settings;
+use super::clock;
 use super::health::Health;
 use super::size::SizeCap;
 use super::stop::Stop;
@@ -114,7 +115,7 @@ impl Line {
 
     /// One attempt, whatever comes of it. `None`: shutdown gave it up.
     pub(super) async fn ask_once(&self, request: impl Future<Output = Outcome>) -> Option<Outcome> {
-        let began = Instant::now();
+        let began = clock::now();
         let outcome = tokio::select! {
             outcome = request => outcome,
             () = self.stop().aborting() => return None,
@@ -142,7 +143,7 @@ impl Line {
             let healed = self.healed.notified();
             let (hold, parked) = {
                 let health = self.health();
-                (health.hold(Instant::now()), health.is_parked())
+                (health.hold(clock::now()), health.is_parked())
             };
             match hold {
                 _ if self.stop().is_draining() => return Turn::Stopped,
@@ -161,7 +162,7 @@ impl Line {
 
     /// The settings changed: what failed may work now.
     pub(super) fn wake(&self) {
-        self.health().wake(Instant::now());
+        self.health().wake(clock::now());
     }
 
     /// The same if they changed while an attempt was in flight: what it met may be mended already.
@@ -174,7 +175,7 @@ impl Line {
     /// Notes a passing fault of an attempt that began at `began`; tells people when it is the first.
     pub(super) fn failing(&self, began: Instant, asked: Option<Duration>, reason: &str, settings: &Settings) {
         let mut health = self.health();
-        let failures = health.failed(began, Instant::now(), asked, &settings.backoff, fastrand::u64(..));
+        let failures = health.failed(began, clock::now(), asked, &settings.backoff, fastrand::u64(..));
         if health.is_parked() {
             return;
         }
@@ -189,7 +190,7 @@ impl Line {
     /// Notes that the lane waits for a person; tells people when that is new.
     pub(super) fn park(&self, began: Instant, reason: &str, settings: &Settings) {
         let mut health = self.health();
-        health.parked(began, Instant::now(), &settings.backoff, fastrand::u64(..));
+        health.parked(began, clock::now(), &settings.backoff, fastrand::u64(..));
         if self.show(LaneState::Parked {
             reason: reason.into(),
         }) {
@@ -200,7 +201,7 @@ impl Line {
     /// Notes that the upstream took something; tells people if it had not.
     pub(super) fn passed(&self) {
         let mut health = self.health();
-        let Some(failed_for) = health.passed(Instant::now()) else {
+        let Some(failed_for) = health.passed(clock::now()) else {
             return;
         };
         self.show(LaneState::Flowing);

@@ -5,6 +5,7 @@
 //! Confirmations run beside, so that they do not hold back the next batch; too many of them do. A
 //! batch that was lost and is repaired therefore arrives behind what was sent in the meantime.
 
+use super::clock;
 use super::confirm::confirm;
 use super::delivery::{Delivery, Sent};
 use super::line::{Knobs, Line, changed};
@@ -13,7 +14,7 @@ use super::{CourierError, Settings};
 use crate::batch::{Decision, Limits};
 use crate::spool::Leased;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::task::JoinSet;
 
 /// Most batches of a lane that wait for their confirmation; more hold back the next batch.
@@ -148,7 +149,7 @@ async fn due(line: &Line, settings: &Settings, dry: &mut bool) -> Limits {
     }
     let (hold, parked) = {
         let health = line.health();
-        (health.hold(Instant::now()), health.is_parked())
+        (health.hold(clock::now()), health.is_parked())
     };
     if let Some(until) = hold {
         tokio::time::sleep_until(until.into()).await;
@@ -166,7 +167,7 @@ async fn due(line: &Line, settings: &Settings, dry: &mut bool) -> Limits {
         }
     };
     loop {
-        match limits.decide(&line.view.ready(), Instant::now()) {
+        match limits.decide(&line.view.ready(), clock::now()) {
             Decision::Close => return limits,
             Decision::Idle => line.view.changed().await,
             Decision::WaitUntil(moment) => tokio::select! {

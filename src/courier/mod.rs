@@ -3,12 +3,13 @@
 //! | file | concern |
 //! |---|---|
 //! | this one, `supervisor` | settings; one task a lane, and their end |
-//! | `stop` | how far the shutdown has come |
+//! | `stop`, `clock` | how far the shutdown has come; what time it is |
 //! | `line`, `health`, `size` | what a lane's tasks share: how the upstream is doing, what people are told |
 //! | `log_lane`, `send`, `delivery` | batches: when, how, and which events of one after a refusal (pure) |
 //! | `confirm`, `readback`, `tokens` | was it stored, and what if not |
 //! | `feedback_lane`, `feedback_try`, `roster` | feedback: one in flight per task |
 
+mod clock;
 mod confirm;
 mod delivery;
 mod feedback_lane;

@@ -1,5 +1,6 @@
 //! Sends a delivery's parts, one after the other, until something is accepted or nothing more can be done.
 
+use super::clock;
 use super::delivery::{Delivery, Sent, Then};
 use super::line::{Knobs, Line, Turn};
 use super::tokens;
@@ -7,7 +8,7 @@ use crate::batch::{self, Limits};
 use crate::spool::Leased;
 use crate::verdict::{self, Answer, LogVerdict, Outcome};
 use std::borrow::Cow;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Most bytes of an upstream's body that a dead letter keeps.
 const EXCERPT_BYTES: usize = 1024;
@@ -63,7 +64,7 @@ impl Line {
             let Some(key) = settings.key_for(&self.lane().project) else {
                 return Progress::Parked;
             };
-            let began = Instant::now();
+            let began = clock::now();
             let part: Vec<Cow<'_, [u8]>> = delivery.next_part().map(|event| dressed(event, dress)).collect();
             let (events, bytes) = (part.len(), part.iter().map(|event| event.len()).sum());
             let write = || batch::body(part.iter().map(Cow::as_ref));
