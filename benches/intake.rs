@@ -1,8 +1,9 @@
 //! Intake, end to end: the real binary on a disk, plain HTTP clients, and the sandbox as upstream.
 //!
 //! `cargo bench --bench intake [SECONDS]`: events a second and latency for one and for a hundred events a request, each
-//! answered only when it is on disk, and how many the sandbox had stored by the end of the load. Figures of one run are
-//! comparable with each other only; the load generator and the sandbox share the machine.
+//! answered only when it is on disk, how many the sandbox had stored by the end of the load, and the daemon's peak memory.
+//! Figures of one run are comparable with each other only; the load generator and the sandbox share the machine. With
+//! `PHOSPHOD_PEER=PATH`, another build's binary, each load is put on both in turn, the peer first.
 
 use phosphod::sandbox;
 use serde_json::json;
@@ -30,9 +31,18 @@ fn main() -> Result<(), Failure> {
         .worker_threads(2)
         .enable_all()
         .build()?;
-    println!("conns  events/request     events/s   p50 ms   p99 ms   stored/s by the end");
+    let peer = std::env::var("PHOSPHOD_PEER").ok();
+    println!("         conns  events/request     events/s   p50 ms   p99 ms   stored/s by the end   RSS MiB");
     for (connections, events) in RUNS {
-        runtime.block_on(run(connections, events, Duration::from_secs(seconds)))?;
+        for (name, binary) in [
+            ("peer", peer.as_deref()),
+            ("", Some(env!("CARGO_BIN_EXE_phosphod"))),
+        ] {
+            if let Some(binary) = binary {
+                print!("{name:<8}");
+                runtime.block_on(run(binary, connections, events, Duration::from_secs(seconds)))?;
+            }
+        }
     }
     Ok(())
 }
@@ -47,11 +57,11 @@ impl Drop for Daemon {
     }
 }
 
-async fn run(connections: usize, events: usize, length: Duration) -> Result<(), Failure> {
+async fn run(binary: &str, connections: usize, events: usize, length: Duration) -> Result<(), Failure> {
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
     let upstream = sandbox::start(sandbox::Settings::default()).await?;
     upstream.switch(json!({"keep_raw": false})).await?;
-    let (_daemon, address) = start(folder.path(), &upstream.base_url())?;
+    let (daemon, address) = start(binary, folder.path(), &upstream.base_url())?;
     let mut random = fastrand::Rng::with_seed(1);
     let requests: Vec<Arc<str>> = (0..DIFFERENT)
         .map(|_| request(&mut random, events).into())
@@ -70,18 +80,27 @@ async fn run(connections: usize, events: usize, length: Duration) -> Result<(), 
     latencies.sort_unstable();
     let at = |share: f64| latencies[((latencies.len() - 1) as f64 * share) as usize].as_secs_f64() * 1e3;
     println!(
-        "{connections:>5}  {events:>14}  {:>11.0}  {:>7.2}  {:>7.2}  {:>10.0}",
+        "{connections:>5}  {events:>14}  {:>11.0}  {:>7.2}  {:>7.2}  {:>20.0}  {:>8.0}",
         (latencies.len() * events) as f64 / seconds,
         at(0.5),
         at(0.99),
         stored as f64 / seconds,
+        peak_mib(&daemon)?,
     );
     Ok(())
 }
 
+/// The most memory that the daemon ever had resident.
+fn peak_mib(daemon: &Daemon) -> Result<f64, Failure> {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", daemon.0.id()))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kib: f64 = line.ok_or("no VmHWM")?.trim().trim_end_matches(" kB").parse()?;
+    Ok(kib / 1024.0)
+}
+
 /// Starts the daemon and reads its address from its log.
-fn start(folder: &std::path::Path, upstream: &str) -> Result<(Daemon, String), Failure> {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_phosphod"));
+fn start(binary: &str, folder: &std::path::Path, upstream: &str) -> Result<(Daemon, String), Failure> {
+    let mut command = Command::new(binary);
     command
         .arg("run")
         .env_clear()

@@ -5,6 +5,7 @@
 //! starts with its first byte, and a connection at rest has a clock of its own.
 
 use super::Limits;
+use super::framing::Framing;
 use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -120,11 +121,16 @@ impl Activity {
     }
 }
 
-/// A socket that notes in its [`Activity`] what passes through it.
+/// A socket that notes in its [`Activity`] what passes through it, and holds it to its [`Framing`].
+///
+/// From the first byte on that breaks a rule, hyper is given NULs. No head and no chunk's size may hold one, so it answers 400
+/// and closes; nothing of what the client meant by the rest is ever read as a request.
 #[derive(Debug)]
 pub(super) struct Watched<S> {
     inner: S,
     activity: Arc<Activity>,
+    /// `None` once a rule was broken.
+    framing: Option<Framing>,
     write_closed: bool,
 }
 
@@ -133,6 +139,7 @@ impl<S> Watched<S> {
         Self {
             inner,
             activity,
+            framing: Some(Framing::new()),
             write_closed: false,
         }
     }
@@ -146,8 +153,17 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.inner).poll_read(cx, buf))?;
-        if buf.filled().len() > before {
+        let came = &mut buf.filled_mut()[before..];
+        if !came.is_empty() {
             self.activity.bytes_came();
+        }
+        let spoiled_from = match &mut self.framing {
+            Some(framing) => framing.follow(came),
+            None => Some(0),
+        };
+        if let Some(at) = spoiled_from {
+            self.framing = None;
+            came[at..].fill(0);
         }
         Poll::Ready(Ok(()))
     }

@@ -8,6 +8,7 @@ mod activity;
 mod budget;
 mod call;
 mod connection;
+mod framing;
 mod gate;
 mod reply;
 mod route;

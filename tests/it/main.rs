@@ -11,6 +11,7 @@ mod delivery;
 mod demo;
 mod documented_curl;
 mod durable;
+mod http_attacks;
 mod intake;
 mod memory;
 mod observability;
