@@ -1,9 +1,11 @@
 //! All that callers may ask of the owning thread. A later backend is another loop over these.
 use super::group::Prepared;
 use super::lease::Leased;
+use super::requeue::Revived;
 use super::{AppendError, Burial, DeadLettersError, DeadPage};
 use crate::batch::Limits;
 use crate::ids::Lane;
+use std::collections::BTreeSet;
 use tokio::sync::oneshot;
 
 /// Where an append is answered.
@@ -36,6 +38,14 @@ pub(super) enum Command {
         after: Option<u64>,
         limit: usize,
         reply: oneshot::Sender<Result<DeadPage, DeadLettersError>>,
+    },
+    Requeue {
+        letters: Vec<Revived>,
+        reply: oneshot::Sender<Result<Vec<u64>, AppendError>>,
+    },
+    Purge {
+        numbers: BTreeSet<u64>,
+        reply: oneshot::Sender<Result<u64, DeadLettersError>>,
     },
     /// Leases were abandoned.
     Tidy,

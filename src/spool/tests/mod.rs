@@ -10,6 +10,7 @@ mod model;
 mod moving;
 mod offline;
 mod order;
+mod requeue;
 
 use super::*;
 use crate::ids::{Kind, ProjectId};
