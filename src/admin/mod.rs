@@ -1,8 +1,9 @@
 //! The routes that tell operators how things stand, and what to do with dead letters. No event content, but for
-//! `/dead_letters`, which is on the Unix socket only.
+//! `/dead_letters` and `/events`, which are on the Unix socket only.
 
 mod asked;
 mod dead_letters;
+mod events;
 mod letters;
 mod status;
 
@@ -10,6 +11,7 @@ use crate::board::Board;
 use crate::http::{
     Budget, Call, Guard, Refused, Reply, Reservation, Route, Service, Verb, detail, json, text, unavailable,
 };
+use crate::ids::TaskId;
 use crate::metrics::{Metrics, StateLabel};
 use crate::spool::{DeadPage, Spool};
 use asked::Asked;
@@ -22,7 +24,9 @@ use prometheus_client::metrics::gauge::Gauge;
 use serde::Serialize;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
 
 /// The text format of the metrics (OpenMetrics 1.0, which Prometheus asks for).
 const METRICS_TYPE: HeaderValue =
@@ -30,6 +34,10 @@ const METRICS_TYPE: HeaderValue =
 
 /// What a client is told to wait while the daemon does not accept, in seconds.
 const RETRY_AFTER_S: u32 = 5;
+
+/// Looks for an event that go on at a time, and how long another waits for its turn.
+const MAX_LOOKS: usize = 1;
+const LOOK_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Largest body of a request about dead letters, beside the record in it.
 const REQUEST_BYTES: usize = 64 * 1024;
@@ -62,6 +70,8 @@ pub enum Id {
     Requeue,
     /// Remove them.
     Purge,
+    /// What became of one event.
+    Event,
 }
 
 /// Answers the admin routes.
@@ -73,6 +83,8 @@ pub struct Admin {
     metrics: Arc<Metrics>,
     /// For the bodies of requests here: never a question of what clients send.
     budget: Budget,
+    /// Who may look for an event: it takes reading the whole backlog.
+    looking: Arc<Semaphore>,
     started: Instant,
 }
 
@@ -90,6 +102,7 @@ impl Admin {
             board,
             metrics,
             budget,
+            looking: Arc::new(Semaphore::new(MAX_LOOKS)),
             started: Instant::now(),
         }
     }
@@ -205,6 +218,27 @@ impl Admin {
         Ok(answer(ended, "purged"))
     }
 
+    async fn event(&self, call: &Call) -> Result<Reply, Refused> {
+        let task = TaskId::new(&call.param()?).map_err(|error| unprocessable(&error.to_string()))?;
+        let busy = || {
+            let sentence =
+                "another event is being looked for, which reads the whole backlog: ask again in a moment";
+            Box::new(unavailable(sentence, RETRY_AFTER_S))
+        };
+        let turn = timeout(LOOK_PATIENCE, self.looking.acquire()).await;
+        let _turn = turn.map_err(|_| busy())?;
+        let fate = events::look(&self.spool, &self.board, &task).await;
+        let fate = fate.map_err(|sentence| Box::new(unavailable(&sentence, RETRY_AFTER_S)))?;
+        let reach = self.board.fates().reach();
+        Ok(match events::Told::new(&task, &fate, &self.board, reach) {
+            Some(told) => written(&told),
+            None => detail(
+                StatusCode::NOT_FOUND,
+                &events::unknown(&task, fate.unreadable, reach),
+            ),
+        })
+    }
+
     async fn body(&self, call: &mut Call) -> Result<(Bytes, Reservation), Refused> {
         call.json_body(most_bytes(&self.about), "intake.max_event_bytes", &self.budget)
             .await
@@ -247,6 +281,7 @@ impl Service for Admin {
         get("/dead_letters/{id}", Guard::UnixOnly, Id::DeadLetter),
         post("/dead_letters/requeue", Id::Requeue),
         post("/dead_letters/purge", Id::Purge),
+        get("/events/{task_id}", Guard::UnixOnly, Id::Event),
     ];
 
     async fn call(&self, id: Id, call: Call) -> Reply {
@@ -258,6 +293,7 @@ impl Service for Admin {
             Id::DeadLetters => self.dead_letters(&call).await,
             Id::DeadLetter => self.dead_letter(&call).await.unwrap_or_else(|refused| *refused),
             Id::Requeue => self.requeue(call).await.unwrap_or_else(|refused| *refused),
+            Id::Event => self.event(&call).await.unwrap_or_else(|refused| *refused),
             Id::Purge => self.purge(call).await.unwrap_or_else(|refused| *refused),
         }
     }

@@ -1,8 +1,9 @@
 //! The commands: one file each. Exit codes: 0 fine, 1 failed, 2 usage (and of `spool` a folder that cannot be looked
-//! at, of `dead` a daemon that cannot be asked), 78 bad configuration.
+//! at, of `dead` and `event` a daemon that cannot be asked), 78 bad configuration.
 mod config;
 mod dead;
 mod demo;
+mod event;
 mod logging;
 mod output;
 mod run;
@@ -45,6 +46,8 @@ enum Command {
     /// Look at the dead letters of the running daemon, queue them again, or remove them.
     #[command(subcommand)]
     Dead(dead::DeadCommand),
+    /// Tell what became of one event: queued, in flight, delivered, or dead.
+    Event(event::EventArgs),
     /// Run a local stand-in for the phospho API, to develop without a key.
     Sandbox(sandbox::SandboxArgs),
     /// See it work, in seconds: an outage, a kill -9, and nothing lost.
@@ -107,6 +110,7 @@ pub fn main() -> ExitCode {
         Command::Config(command) => config::run(command),
         Command::Spool(command) => spool::run(command),
         Command::Dead(command) => dead::run(command),
+        Command::Event(args) => event::run(args),
         Command::Sandbox(args) => sandbox::run(args),
         Command::Demo(args) => demo::run(args),
     }

@@ -1,4 +1,6 @@
 //! All that callers may ask of the owning thread. A later backend is another loop over these.
+use super::durable::StorageError;
+use super::find::{Layout, Portion, Standing};
 use super::group::Prepared;
 use super::lease::Leased;
 use super::requeue::Revived;
@@ -46,6 +48,20 @@ pub(super) enum Command {
     Purge {
         numbers: BTreeSet<u64>,
         reply: oneshot::Sender<Result<u64, DeadLettersError>>,
+    },
+    Layout {
+        reply: oneshot::Sender<Layout>,
+    },
+    ReadOn {
+        lane: u32,
+        from: u64,
+        last: u64,
+        reply: oneshot::Sender<Result<Portion, StorageError>>,
+    },
+    Standing {
+        lane: u32,
+        seq: u64,
+        reply: oneshot::Sender<Option<Standing>>,
     },
     /// Leases were abandoned.
     Tidy,

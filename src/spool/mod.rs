@@ -21,7 +21,7 @@
 //! # Parts
 //! `owner` the thread's loop, `group` and `commit` one group commit, `dead`, `funeral` and `requeue` dead
 //! letters, `read` leases, `lanes` and `queue` the state in
-//! memory, `generation` the row of folders, `sealed` reading all but the newest, `recovery` opening, `scan`,
+//! memory, `find` what is queued of one task, `generation` the row of folders, `sealed` reading all but the newest, `recovery` opening, `scan`,
 //! `salvage` and `repair` what is damaged, `durable` and `disk` the narrow seam to sled and the
 //! machine, `room` admission, `dropping` and `drop_log` what makes room for it, `ballast` a full disk, `view` what is shown
 //! outside, [`offline`] looking at the folder of a daemon that is stopped.
@@ -36,6 +36,7 @@ mod disk;
 mod drop_log;
 mod dropping;
 mod durable;
+mod find;
 mod funeral;
 mod generation;
 mod group;
@@ -66,6 +67,7 @@ mod tests;
 mod view;
 
 pub use dead::{DeadLettersError, DeadPage, KeptLetter};
+pub use find::{FindError, Found, Place};
 pub use lease::Leased;
 pub use requeue::{MAX_LETTERS, Revived};
 pub use view::{Damage, LaneView};

@@ -183,6 +183,20 @@ impl Owner {
             Command::Purge { numbers, reply } => {
                 let _ = reply.send(self.purge(&numbers));
             }
+            Command::Layout { reply } => {
+                let _ = reply.send(self.layout());
+            }
+            Command::ReadOn {
+                lane,
+                from,
+                last,
+                reply,
+            } => {
+                let _ = reply.send(self.read_on(lane, from, last));
+            }
+            Command::Standing { lane, seq, reply } => {
+                let _ = reply.send(self.standing(lane, seq));
+            }
             Command::Tidy => {}
             Command::Close { reply } => return Some(reply),
         }

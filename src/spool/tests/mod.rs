@@ -3,6 +3,7 @@ mod bounds;
 mod damage;
 mod dropping;
 mod durability;
+mod find;
 mod full_disk;
 mod funeral;
 mod migration;
