@@ -1,6 +1,7 @@
 //! Dead letters that are queued again: each event is in the queue or among the letters, whatever is cut off or fails.
 use super::funeral::{counted, refused, until_accepted};
 use super::*;
+use crate::spool::offline::{Look, LookError};
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 
 /// The letters as they are taken up again: the record, marked.
@@ -19,6 +20,20 @@ async fn revived(spool: &Spool) -> Vec<Revived> {
 
 fn numbers(letters: &[Revived]) -> BTreeSet<u64> {
     letters.iter().map(|letter| letter.number).collect()
+}
+
+/// How many letters the tools see that look at a stopped daemon's folder.
+fn letters_offline(path: &Path) -> u64 {
+    let look = Look::take(path).unwrap();
+    let mut shown = 0;
+    let each: Result<(), LookError> = look.each_letter(|_, letter| {
+        letter.unwrap();
+        shown += 1;
+        Ok(())
+    });
+    each.unwrap();
+    assert_eq!(look.info().unwrap().dead_letters.letters, shown);
+    shown
 }
 
 async fn all_queued(spool: &Spool) -> Vec<String> {
@@ -111,9 +126,12 @@ async fn a_kill_at_any_sync_leaves_each_event_in_one_place() {
     assert!(made >= 6, "{made}");
     let mut queued_in = 0;
     for copy in 0..made {
+        let path = copies.path().join(copy.to_string());
+        let seen = letters_offline(&path);
         for again in 0..2 {
-            let spool = open(&copies.path().join(copy.to_string()));
+            let spool = open(&path);
             let (dead, queued) = (counted(&spool).await, all_queued(&spool).await);
+            assert_eq!(seen, dead.len() as u64, "copy {copy}, start {again}");
             match dead.is_empty() {
                 true => assert_eq!(queued, ["a again", "b again"], "copy {copy}, start {again}"),
                 false => assert_eq!((dead.len(), queued.len()), (2, 0), "copy {copy}, start {again}"),
