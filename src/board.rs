@@ -1,4 +1,6 @@
-//! What each lane is doing, for people: written by the couriers, read by `/status` and `/readyz`.
+//! What each lane is doing, and what became of the latest events, for people: written by the couriers, read by `/status`,
+//! `/readyz` and `/events`.
+use crate::fates::Fates;
 use crate::ids::Lane;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -43,12 +45,15 @@ impl LaneState {
 
 /// All lanes' states. Cheap to clone; all clones show the same.
 #[derive(Debug, Clone, Default)]
-pub struct Board(Arc<Mutex<BTreeMap<Lane, LaneState>>>);
+pub struct Board {
+    lanes: Arc<Mutex<BTreeMap<Lane, LaneState>>>,
+    fates: Fates,
+}
 
 impl Board {
     /// Writes a lane's state down. Returns whether it changed in kind, which is when a log line is due.
     pub fn set(&self, lane: &Lane, state: LaneState) -> bool {
-        let mut lanes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
         let changed = lanes
             .get(lane)
             .is_none_or(|old| std::mem::discriminant(old) != std::mem::discriminant(&state));
@@ -56,9 +61,14 @@ impl Board {
         changed
     }
 
+    /// What became of the latest events.
+    pub fn fates(&self) -> &Fates {
+        &self.fates
+    }
+
     /// A lane's state; a lane that nobody wrote down is flowing.
     pub fn get(&self, lane: &Lane) -> LaneState {
-        let lanes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
         lanes.get(lane).cloned().unwrap_or(LaneState::Flowing)
     }
 }

@@ -13,7 +13,7 @@ pub struct Ledger {
     pub accepted: u64,
     /// Events that the API took, by its own reply.
     pub delivered: u64,
-    /// Events that became dead letters.
+    /// Events that became dead letters, and were not queued again from there.
     pub dead: u64,
     /// Events that a policy dropped (`spool.on_full = "drop_oldest"`), or that were lost with damaged files.
     pub dropped: u64,

@@ -78,6 +78,10 @@ pub struct Metrics {
     pub delivery_over_quota_events: Counter,
     /// `phosphod_delivery_unconfirmed_batches_total`: batches that the API accepted and did not store.
     pub delivery_unconfirmed_batches: Counter,
+    /// `phosphod_dead_letters_requeued_total`: dead letters that operators had queued again.
+    pub dead_letters_requeued: Counter,
+    /// `phosphod_dead_letters_purged_total`: dead letters that operators had removed.
+    pub dead_letters_purged: Counter,
     /// `phosphod_lanes{state}`: lanes by what they are doing.
     pub lanes: Family<StateLabel, Gauge>,
 }
@@ -103,6 +107,8 @@ impl Metrics {
             delivery_attempt_seconds: Histogram::new(seconds()),
             delivery_over_quota_events: Counter::default(),
             delivery_unconfirmed_batches: Counter::default(),
+            dead_letters_requeued: Counter::default(),
+            dead_letters_purged: Counter::default(),
             lanes: Family::default(),
         };
         let r = &mut this.registry;
@@ -176,6 +182,16 @@ impl Metrics {
             "delivery_unconfirmed_batches",
             "Batches that the API accepted and did not store",
             this.delivery_unconfirmed_batches.clone(),
+        );
+        r.register(
+            "dead_letters_requeued",
+            "Dead letters queued again by operators",
+            this.dead_letters_requeued.clone(),
+        );
+        r.register(
+            "dead_letters_purged",
+            "Dead letters removed by operators",
+            this.dead_letters_purged.clone(),
         );
         r.register("lanes", "Lanes by what they are doing", this.lanes.clone());
         this

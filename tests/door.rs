@@ -77,6 +77,7 @@ impl Door {
         let intake = Arc::new(Intake::new(settings, spool.clone(), metrics.clone()));
         let about = About {
             base_url: "http://upstream.example".into(),
+            max_event_bytes: 1 << 20,
         };
         let admin = Arc::new(Admin::new(about, spool.clone(), board.clone(), metrics.clone()));
         let gate = intake.gate();

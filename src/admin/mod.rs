@@ -1,19 +1,32 @@
-//! The routes that tell operators how things stand. No event content, but for `/dead_letters`, which is on the Unix
-//! socket only.
+//! The routes that tell operators how things stand, and what to do with dead letters. No event content, but for
+//! `/dead_letters` and `/events`, which are on the Unix socket only.
 
+mod asked;
 mod dead_letters;
+mod events;
+mod letters;
 mod status;
 
 use crate::board::Board;
-use crate::http::{Call, Guard, Reply, Route, Service, Verb, detail, json, text, unavailable};
+use crate::http::{
+    Budget, Call, Guard, Refused, Reply, Reservation, Route, Service, Verb, detail, json, text, unavailable,
+};
+use crate::ids::TaskId;
 use crate::metrics::{Metrics, StateLabel};
 use crate::spool::{DeadPage, Spool};
+use asked::Asked;
+use bytes::Bytes;
 use hyper::StatusCode;
 use hyper::header::{HeaderValue, LINK};
+use letters::{Broken, Done};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
 use serde::Serialize;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
 
 /// The text format of the metrics (OpenMetrics 1.0, which Prometheus asks for).
 const METRICS_TYPE: HeaderValue =
@@ -22,11 +35,20 @@ const METRICS_TYPE: HeaderValue =
 /// What a client is told to wait while the daemon does not accept, in seconds.
 const RETRY_AFTER_S: u32 = 5;
 
-/// What `/status` tells of the configuration.
+/// Looks for an event that go on at a time, and how long another waits for its turn.
+const MAX_LOOKS: usize = 1;
+const LOOK_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Largest body of a request about dead letters, beside the record in it.
+const REQUEST_BYTES: usize = 64 * 1024;
+
+/// What the routes know of the configuration.
 #[derive(Debug, Clone)]
 pub struct About {
     /// `upstream.base_url`.
     pub base_url: String,
+    /// `intake.max_event_bytes`: the largest record that a dead letter is queued again with.
+    pub max_event_bytes: usize,
 }
 
 /// Which admin route was called.
@@ -42,6 +64,14 @@ pub enum Id {
     Status,
     /// What was given up, with its content.
     DeadLetters,
+    /// One of them.
+    DeadLetter,
+    /// Queue them again.
+    Requeue,
+    /// Remove them.
+    Purge,
+    /// What became of one event.
+    Event,
 }
 
 /// Answers the admin routes.
@@ -51,17 +81,28 @@ pub struct Admin {
     spool: Spool,
     board: Board,
     metrics: Arc<Metrics>,
+    /// For the bodies of requests here: never a question of what clients send.
+    budget: Budget,
+    /// Who may look for an event: it takes reading the whole backlog.
+    looking: Arc<Semaphore>,
     started: Instant,
 }
 
 impl Admin {
     /// The uptime counts from here.
     pub fn new(about: About, spool: Spool, board: Board, metrics: Arc<Metrics>) -> Self {
+        let budget = Budget::new(
+            4 * most_bytes(&about).max(1024 * 1024),
+            Gauge::default(),
+            Counter::default(),
+        );
         Self {
             about,
             spool,
             board,
             metrics,
+            budget,
+            looking: Arc::new(Semaphore::new(MAX_LOOKS)),
             started: Instant::now(),
         }
     }
@@ -130,6 +171,102 @@ impl Admin {
             Err(sentence) => detail(StatusCode::UNPROCESSABLE_ENTITY, sentence),
         }
     }
+
+    async fn dead_letter(&self, call: &Call) -> Result<Reply, Refused> {
+        let number = call.param()?;
+        let number = number.parse().map_err(|_| {
+            unprocessable("the path must end with the number of a dead letter, such as /dead_letters/7")
+        })?;
+        let found = letters::find(&self.spool, number).await;
+        match found.map_err(|sentence| Box::new(unavailable(&sentence, RETRY_AFTER_S)))? {
+            Some(kept) => Ok(written(&dead_letters::Shown::new(&kept))),
+            None => Ok(detail(
+                StatusCode::NOT_FOUND,
+                &format!(
+                    "there is no dead letter {number}: it was queued again, purged or dropped, or never was; GET /dead_letters lists \
+                     those there are"
+                ),
+            )),
+        }
+    }
+
+    async fn requeue(&self, mut call: Call) -> Result<Reply, Refused> {
+        let (body, _room) = self.body(&mut call).await?;
+        let asked = Asked::of(&body).map_err(|sentence| unprocessable(&sentence))?;
+        let ended = letters::requeue(&self.spool, asked, self.about.max_event_bytes).await;
+        let done = ended
+            .as_ref()
+            .map_or_else(|broken| broken.done.done, |done| done.done);
+        self.metrics.dead_letters_requeued.inc_by(done);
+        if done > 0 {
+            tracing::info!(letters = done, "dead letters were queued again");
+        }
+        Ok(answer(ended, "queued again"))
+    }
+
+    async fn purge(&self, mut call: Call) -> Result<Reply, Refused> {
+        let (body, _room) = self.body(&mut call).await?;
+        let asked = Asked::of(&body).map_err(|sentence| unprocessable(&sentence))?;
+        let ended = letters::purge(&self.spool, asked).await;
+        let done = ended
+            .as_ref()
+            .map_or_else(|broken| broken.done.done, |done| done.done);
+        self.metrics.dead_letters_purged.inc_by(done);
+        if done > 0 {
+            tracing::info!(letters = done, "dead letters were purged");
+        }
+        Ok(answer(ended, "purged"))
+    }
+
+    async fn event(&self, call: &Call) -> Result<Reply, Refused> {
+        let task = TaskId::new(&call.param()?).map_err(|error| unprocessable(&error.to_string()))?;
+        let busy = || {
+            let sentence =
+                "another event is being looked for, which reads the whole backlog: ask again in a moment";
+            Box::new(unavailable(sentence, RETRY_AFTER_S))
+        };
+        let turn = timeout(LOOK_PATIENCE, self.looking.acquire()).await;
+        let _turn = turn.map_err(|_| busy())?;
+        let fate = events::look(&self.spool, &self.board, &task).await;
+        let fate = fate.map_err(|sentence| Box::new(unavailable(&sentence, RETRY_AFTER_S)))?;
+        let reach = self.board.fates().reach();
+        Ok(match events::Told::new(&task, &fate, &self.board, reach) {
+            Some(told) => written(&told),
+            None => detail(
+                StatusCode::NOT_FOUND,
+                &events::unknown(&task, fate.unreadable, reach),
+            ),
+        })
+    }
+
+    async fn body(&self, call: &mut Call) -> Result<(Bytes, Reservation), Refused> {
+        call.json_body(most_bytes(&self.about), "intake.max_event_bytes", &self.budget)
+            .await
+    }
+}
+
+/// Largest request body.
+fn most_bytes(about: &About) -> usize {
+    about.max_event_bytes.saturating_add(REQUEST_BYTES)
+}
+
+/// What was done; where it ended early, how far it came.
+fn answer(ended: Result<Done, Broken>, what: &str) -> Reply {
+    match ended {
+        Ok(done) => written(&done),
+        Err(Broken { done, sentence }) if done.done == 0 => unavailable(&sentence, RETRY_AFTER_S),
+        Err(Broken { done, sentence }) => unavailable(
+            &format!(
+                "{} dead letters are {what}, the rest is not: {sentence}",
+                done.done
+            ),
+            RETRY_AFTER_S,
+        ),
+    }
+}
+
+fn unprocessable(sentence: &str) -> Refused {
+    Box::new(detail(StatusCode::UNPROCESSABLE_ENTITY, sentence))
 }
 
 impl Service for Admin {
@@ -141,6 +278,10 @@ impl Service for Admin {
         get("/metrics", Guard::Token, Id::Metrics),
         get("/status", Guard::Token, Id::Status),
         get("/dead_letters", Guard::UnixOnly, Id::DeadLetters),
+        get("/dead_letters/{id}", Guard::UnixOnly, Id::DeadLetter),
+        post("/dead_letters/requeue", Id::Requeue),
+        post("/dead_letters/purge", Id::Purge),
+        get("/events/{task_id}", Guard::UnixOnly, Id::Event),
     ];
 
     async fn call(&self, id: Id, call: Call) -> Reply {
@@ -150,6 +291,10 @@ impl Service for Admin {
             Id::Metrics => self.metrics(),
             Id::Status => self.status(),
             Id::DeadLetters => self.dead_letters(&call).await,
+            Id::DeadLetter => self.dead_letter(&call).await.unwrap_or_else(|refused| *refused),
+            Id::Requeue => self.requeue(call).await.unwrap_or_else(|refused| *refused),
+            Id::Event => self.event(&call).await.unwrap_or_else(|refused| *refused),
+            Id::Purge => self.purge(call).await.unwrap_or_else(|refused| *refused),
         }
     }
 }
@@ -159,6 +304,15 @@ const fn get(pattern: &'static str, guard: Guard, id: Id) -> Route<Id> {
         verb: Verb::Get,
         pattern,
         guard,
+        id,
+    }
+}
+
+const fn post(pattern: &'static str, id: Id) -> Route<Id> {
+    Route {
+        verb: Verb::Post,
+        pattern,
+        guard: Guard::UnixOnly,
         id,
     }
 }

@@ -1,11 +1,16 @@
-//! The commands: one file each. Exit codes: 0 fine, 1 failed, 2 usage (and of `spool` a folder that cannot be looked at), 78 bad
-//! configuration.
+//! The commands: one file each. Exit codes: 0 fine, 1 failed, 2 usage (and of `spool` a folder that cannot be looked
+//! at, of `dead` and `event` a daemon that cannot be asked), 78 bad configuration.
 mod config;
+mod dead;
 mod demo;
+mod event;
 mod logging;
+mod output;
 mod run;
 mod sandbox;
+mod socket;
 mod spool;
+mod table;
 
 use crate::config::{Mistakes, Sources};
 use clap::{Args, Parser, Subcommand};
@@ -38,6 +43,11 @@ enum Command {
     /// Look at the data folder of a daemon that is stopped, check it, or take its events elsewhere.
     #[command(subcommand)]
     Spool(spool::SpoolCommand),
+    /// Look at the dead letters of the running daemon, queue them again, or remove them.
+    #[command(subcommand)]
+    Dead(dead::DeadCommand),
+    /// Tell what became of one event: queued, in flight, delivered, or dead.
+    Event(event::EventArgs),
     /// Run a local stand-in for the phospho API, to develop without a key.
     Sandbox(sandbox::SandboxArgs),
     /// See it work, in seconds: an outage, a kill -9, and nothing lost.
@@ -99,6 +109,8 @@ pub fn main() -> ExitCode {
         Command::Run(configured) => run::run(configured.sources()),
         Command::Config(command) => config::run(command),
         Command::Spool(command) => spool::run(command),
+        Command::Dead(command) => dead::run(command),
+        Command::Event(args) => event::run(args),
         Command::Sandbox(args) => sandbox::run(args),
         Command::Demo(args) => demo::run(args),
     }

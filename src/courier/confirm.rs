@@ -13,6 +13,7 @@ use super::readback::{self, Read};
 use super::send::{Dress, Progress};
 use super::tokens;
 use crate::event;
+use crate::fates::Proof;
 use crate::spool::{Burial, Leased};
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -40,17 +41,17 @@ pub(super) async fn confirm(line: &Line, knobs: &mut Knobs, events: Vec<Sent<Lea
         return;
     };
     if !knobs.borrow().confirm || line.common.no_read_back.load(Ordering::Relaxed) {
-        return line.settle(bare(events)).await;
+        return line.settle(bare(events), Proof::Answered).await;
     }
     match find(line, knobs, &events[last..], &LOOKS).await {
-        Found::Missing(missing) if missing.is_empty() => line.settle(bare(events)).await,
+        Found::Missing(missing) if missing.is_empty() => line.settle(bare(events), Proof::ReadBack).await,
         Found::Missing(_) => {
             line.lost(events.len());
             repair(line, knobs, events).await;
         }
         Found::Untold => {
             line.no_read_back();
-            line.settle(bare(events)).await;
+            line.settle(bare(events), Proof::Answered).await;
         }
         Found::Stopped => line.release(bare(events)).await,
     }
@@ -112,13 +113,13 @@ async fn settle_found(
                 .into_iter()
                 .enumerate()
                 .partition(|(index, _)| missing.next_if_eq(index).is_some());
-            line.settle(stored.into_iter().map(|(_, sent)| sent.event).collect())
-                .await;
+            let stored = stored.into_iter().map(|(_, sent)| sent.event).collect();
+            line.settle(stored, Proof::ReadBack).await;
             Some(lost.into_iter().map(|(_, sent)| sent).collect())
         }
         Found::Untold => {
             line.no_read_back();
-            line.settle(bare(accepted)).await;
+            line.settle(bare(accepted), Proof::Answered).await;
             Some(Vec::new())
         }
         Found::Stopped => {

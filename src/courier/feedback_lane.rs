@@ -16,6 +16,7 @@ use super::line::{Knobs, Line, changed};
 use super::roster::Roster;
 use super::{CourierError, Settings};
 use crate::batch::Limits;
+use crate::fates::Proof;
 use crate::feedback::Feedback;
 use crate::spool::{Burial, Leased};
 use std::sync::Arc;
@@ -165,7 +166,7 @@ impl FeedbackLane {
                 self.taken_since_burial = true;
                 self.last_taken = Some(clock::now());
                 self.roster.landed(held.feedback.task());
-                self.line.settle(vec![held.event]).await;
+                self.line.settle(vec![held.event], Proof::Answered).await;
             }
             Tried::Refused(burial, began) => self.refused(held, burial, began, settings).await,
             Tried::Unanswered(burial) => self.unanswered(held, burial, settings).await,

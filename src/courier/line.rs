@@ -6,7 +6,9 @@ use super::health::Health;
 use super::size::SizeCap;
 use super::stop::Stop;
 use crate::board::{Board, LaneState};
-use crate::ids::Lane;
+use crate::event;
+use crate::fates::Proof;
+use crate::ids::{Lane, TaskId};
 use crate::metrics::{AttemptLabels, Metrics, StateLabel};
 use crate::spool::{LaneView, Leased, Spool};
 use crate::verdict::{Failure, FailureKind, Outcome};
@@ -96,10 +98,19 @@ impl Line {
         }
     }
 
-    pub(super) async fn settle(&self, events: Vec<Leased>) {
-        if !events.is_empty() {
-            self.spool().settle(self.lane(), events).await;
+    /// Ends delivered events. `proof` is how that is known.
+    pub(super) async fn settle(&self, events: Vec<Leased>, proof: Proof) {
+        if events.is_empty() {
+            return;
         }
+        let tasks: Vec<TaskId> = events
+            .iter()
+            .filter_map(|event| event::task_of(event.record()))
+            .collect();
+        // First the memory: whoever finds the event gone from the queue finds it there.
+        let fates = self.common.board.fates();
+        fates.delivered(self.lane(), tasks, clock::wall_ms(), proof);
+        self.spool().settle(self.lane(), events).await;
     }
 
     /// One attempt. A connection that closed without a reply is most often one that the server had closed after its last

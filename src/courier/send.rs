@@ -5,6 +5,7 @@ use super::delivery::{Delivery, Sent, Then};
 use super::line::{Knobs, Line, Turn};
 use super::tokens;
 use crate::batch::{self, Limits};
+use crate::fates::Proof;
 use crate::spool::Leased;
 use crate::verdict::{self, Answer, LogVerdict, Outcome};
 use std::borrow::Cow;
@@ -85,8 +86,8 @@ impl Line {
                 self.spool().bury(self.lane(), step.buried).await;
             }
             self.over_quota(step.over_quota.len());
-            self.settle(step.over_quota.into_iter().map(|sent| sent.event).collect())
-                .await;
+            let over_quota = step.over_quota.into_iter().map(|sent| sent.event).collect();
+            self.settle(over_quota, Proof::OverQuota).await;
             match step.then {
                 Then::Go => {}
                 Then::Wait { asked, reason } => self.failing(began, asked, &reason, &settings),

@@ -216,6 +216,7 @@ impl Parts {
         ));
         let about = admin::About {
             base_url: settings.upstream.base_url.clone(),
+            max_event_bytes: settings.intake.max_event_bytes,
         };
         let admin = Arc::new(Admin::new(about, spool.clone(), board.clone(), metrics.clone()));
         let gate = intake.gate();

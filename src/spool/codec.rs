@@ -40,13 +40,15 @@ pub(super) enum Kind {
     Letter = 7,
     /// The high-water mark outside sled.
     Mark = 8,
+    /// Which dead letters are queued again.
+    Requeued = 9,
 }
 
 impl Kind {
     /// The kind that a number on disk stands for.
     pub(super) fn of(code: u8) -> Option<Kind> {
-        use Kind::{Chunk, Cursor, Extent, Head, Lane, Letter, Mark, Piece};
-        let all = [Chunk, Piece, Head, Lane, Cursor, Extent, Letter, Mark];
+        use Kind::{Chunk, Cursor, Extent, Head, Lane, Letter, Mark, Piece, Requeued};
+        let all = [Chunk, Piece, Head, Lane, Cursor, Extent, Letter, Mark, Requeued];
         all.into_iter().find(|&kind| kind as u8 == code)
     }
 }

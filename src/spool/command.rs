@@ -1,9 +1,13 @@
 //! All that callers may ask of the owning thread. A later backend is another loop over these.
+use super::durable::StorageError;
+use super::find::{Layout, Portion, Standing};
 use super::group::Prepared;
 use super::lease::Leased;
+use super::requeue::Revived;
 use super::{AppendError, Burial, DeadLettersError, DeadPage};
 use crate::batch::Limits;
 use crate::ids::Lane;
+use std::collections::BTreeSet;
 use tokio::sync::oneshot;
 
 /// Where an append is answered.
@@ -36,6 +40,28 @@ pub(super) enum Command {
         after: Option<u64>,
         limit: usize,
         reply: oneshot::Sender<Result<DeadPage, DeadLettersError>>,
+    },
+    Requeue {
+        letters: Vec<Revived>,
+        reply: oneshot::Sender<Result<Vec<u64>, AppendError>>,
+    },
+    Purge {
+        numbers: BTreeSet<u64>,
+        reply: oneshot::Sender<Result<u64, DeadLettersError>>,
+    },
+    Layout {
+        reply: oneshot::Sender<Layout>,
+    },
+    ReadOn {
+        lane: u32,
+        from: u64,
+        last: u64,
+        reply: oneshot::Sender<Result<Portion, StorageError>>,
+    },
+    Standing {
+        lane: u32,
+        seq: u64,
+        reply: oneshot::Sender<Option<Standing>>,
     },
     /// Leases were abandoned.
     Tidy,

@@ -4,9 +4,10 @@ use super::AppendError;
 use super::dropping::Dropping;
 use super::durable::{StorageError, Writes};
 use super::group::{Group, Part, Plan, queued_bytes};
-use super::key;
 use super::meta::Head;
 use super::owner::{Failure, Owner};
+use super::{key, requeue};
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 /// Pause between attempts to get failed storage going again.
@@ -36,7 +37,7 @@ impl Owner {
             let answer = Err(AppendError::Storage(failure.sentence.clone()));
             return group.answer(&answer);
         }
-        let answer = self.commit_parts(group.take_parts(), Dropping::ForAppends, now);
+        let answer = self.commit_parts(group.take_parts(), BTreeSet::new(), Dropping::ForAppends, now);
         self.publish_refusal();
         group.answer(&answer);
     }
@@ -44,18 +45,20 @@ impl Owner {
     /// A commit without appends, that drops a generation.
     pub(super) fn commit_alone(&mut self, dropping: Dropping, now: Instant) {
         // What went wrong was logged, and is tried again.
-        let _ = self.commit_parts(Vec::new(), dropping, now);
+        let _ = self.commit_parts(Vec::new(), BTreeSet::new(), dropping, now);
     }
 
-    fn commit_parts(
+    /// `requeued` are the dead letters that the parts come from.
+    pub(super) fn commit_parts(
         &mut self,
         parts: Vec<Part>,
+        requeued: BTreeSet<u64>,
         dropping: Dropping,
         now: Instant,
     ) -> Result<(), AppendError> {
         let now_ms = (self.disk.now_ms)();
         let adding = queued_bytes(&parts);
-        let plan = Plan::new(parts, &mut self.lanes, self.head.next_seq, now_ms);
+        let plan = Plan::new(parts, requeued, &mut self.lanes, self.head.next_seq, now_ms);
         // Even if the commit fails: what it may have left on disk must not meet another event of the same number.
         self.head.next_seq = plan.next_seq;
         if let Err(sentence) = self.hold_funerals(&plan, now)
@@ -84,6 +87,7 @@ impl Owner {
         let additions = plan.write(&mut writes, &self.lanes, generation, now_ms);
         let chunk_bytes = writes.bytes();
         self.lanes.write_changed(&mut writes, &additions);
+        self.requeued.write(&mut writes, &plan.requeued);
         let payload: u64 = additions.iter().map(|addition| addition.extent.live_bytes).sum();
         let head = Head {
             accepted: self.head.accepted + plan.accepted,
@@ -93,6 +97,7 @@ impl Owner {
             void: self.void_after(plan),
             ..self.head
         };
+        let head = requeue::account(head, plan.requeued.len() as u64);
         writes.set(key::HEAD.to_vec(), &head.encode());
         if let Err(error) = self.generations.commit(writes) {
             self.put_back(dropped);
@@ -103,6 +108,7 @@ impl Owner {
         self.mark.write(generation, &self.head);
         self.dirty_since = None;
         self.lanes.committed(&additions, now);
+        self.requeued.committed(&plan.requeued);
         self.publish_account();
         self.note_dropped(&dropped, dropping, now);
         self.publish_lanes(additions.iter().map(|addition| addition.lane));
@@ -121,6 +127,7 @@ impl Owner {
         let generation = self.generations.next();
         let mut writes = Writes::default();
         self.lanes.write_all(&mut writes);
+        self.requeued.write_all(&mut writes);
         let head = Head {
             written: writes.bytes(),
             ..self.head

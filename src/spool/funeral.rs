@@ -83,10 +83,11 @@ impl Owner {
     }
 
     /// Removes letters that do not count.
-    fn clear_void(&mut self) -> Result<(), StorageError> {
+    pub(super) fn clear_void(&mut self) -> Result<(), StorageError> {
+        self.clear_requeued()?;
         let (from, to) = self.head.void;
         if from < to {
-            self.dead.remove(from..to, |_| true)?;
+            self.dead.remove(from..to, |_, _| true)?;
         }
         self.head.void = NONE;
         Ok(())
@@ -99,7 +100,7 @@ impl Owner {
             0 => Ok(0),
             from => {
                 let (lanes, next_seq) = (&self.lanes, self.head.next_seq);
-                self.dead.remove(from..u64::MAX, |found| {
+                self.dead.remove(from..u64::MAX, |_, found| {
                     found
                         .as_ref()
                         .is_ok_and(|letter| has_not_ended(lanes, next_seq, letter))
@@ -119,7 +120,7 @@ impl Owner {
     }
 
     /// Notes that dead letters do not work; gives the sentence for callers.
-    fn fail_letters(&mut self, error: &StorageError, now: Instant) -> String {
+    pub(super) fn fail_letters(&mut self, error: &StorageError, now: Instant) -> String {
         let sentence = format!(
             "the dead letters could not be written: {error}: look at the disk under spool.path; it is tried again by itself"
         );

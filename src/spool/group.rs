@@ -6,7 +6,7 @@ use super::lanes::{Addition, Lanes};
 use super::meta::Extent;
 use super::{AppendError, Burial, DeadLetter, Entry, key};
 use crate::ids::{Kind, Lane, Seq};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use tokio::sync::oneshot;
 
 /// Events at which a group is closed. One append is never divided, so a group may be larger.
@@ -55,6 +55,11 @@ impl Prepared {
             bundle(&lane, records, &mut parts);
         }
         Prepared { parts, events, bytes }
+    }
+
+    /// What it consists of.
+    pub(super) fn into_parts(self) -> Vec<Part> {
+        self.parts
     }
 
     /// Whether it holds anything that becomes a dead letter at once.
@@ -150,8 +155,10 @@ pub(super) struct Plan {
     runs: Vec<Run>,
     /// What was refused.
     pub(super) refused: Vec<DeadLetter>,
-    /// Events accepted, refused ones included.
+    /// Events accepted, refused ones included, and those of dead letters that are queued again.
     pub(super) accepted: u64,
+    /// Dead letters that some of the events come from.
+    pub(super) requeued: BTreeSet<u64>,
     /// The sequence after the last.
     pub(super) next_seq: u64,
 }
@@ -160,7 +167,13 @@ impl Plan {
     /// Gives out sequences from `next_seq` on: first logs, lane by lane, then feedback, then what was refused. So
     /// the events of a lane follow each other without a gap, and a feedback never comes before a log that
     /// was appended earlier.
-    pub(super) fn new(parts: Vec<Part>, lanes: &mut Lanes, next_seq: u64, now_ms: u64) -> Plan {
+    pub(super) fn new(
+        parts: Vec<Part>,
+        requeued: BTreeSet<u64>,
+        lanes: &mut Lanes,
+        next_seq: u64,
+        now_ms: u64,
+    ) -> Plan {
         let mut by_lane: BTreeMap<(Kind, u32), Packing> = BTreeMap::new();
         let mut refusals: Vec<(Lane, Vec<u8>, String)> = Vec::new();
         for part in parts {
@@ -192,6 +205,7 @@ impl Plan {
             runs,
             refused,
             accepted: next - next_seq,
+            requeued,
             next_seq: next,
         }
     }

@@ -8,6 +8,7 @@
 //!                'm' 'l' lane u32                            which lane that number is
 //!                'm' 'c' lane u32                            cursor of the lane
 //!                'm' 'x' lane u32, sequence u64              what the lane has from there on
+//!                'm' 'r'                                     dead letters that are queued again and are to be removed
 //! dead letters:  'd' number u64                               slot of the letter
 //!                's' slot u32                                a letter or a piece of one; empty if not used
 //!                'm' 'h'                                     summary of the folder
@@ -29,6 +30,8 @@ pub(super) const HEAD: [u8; 2] = [META, b'h'];
 pub(super) const LANES: [u8; 2] = [META, b'l'];
 pub(super) const CURSORS: [u8; 2] = [META, b'c'];
 pub(super) const EXTENTS: [u8; 2] = [META, b'x'];
+/// The key of the note about dead letters that are queued again.
+pub(super) const REQUEUED: [u8; 2] = [META, b'r'];
 /// What all slots start with.
 pub(super) const SLOTS: [u8; 1] = [SLOT];
 /// What all dead letters start with.

@@ -19,9 +19,9 @@
 //! and `letter.rs` (dead letters). The newest generation describes the whole spool; older ones only hold events.
 //!
 //! # Parts
-//! `owner` the thread's loop, `group` and `commit` one group commit, `dead` and `funeral` dead
+//! `owner` the thread's loop, `group` and `commit` one group commit, `dead`, `funeral` and `requeue` dead
 //! letters, `read` leases, `lanes` and `queue` the state in
-//! memory, `generation` the row of folders, `sealed` reading all but the newest, `recovery` opening, `scan`,
+//! memory, `find` what is queued of one task, `generation` the row of folders, `sealed` reading all but the newest, `recovery` opening, `scan`,
 //! `salvage` and `repair` what is damaged, `durable` and `disk` the narrow seam to sled and the
 //! machine, `room` admission, `dropping` and `drop_log` what makes room for it, `ballast` a full disk, `view` what is shown
 //! outside, [`offline`] looking at the folder of a daemon that is stopped.
@@ -36,6 +36,7 @@ mod disk;
 mod drop_log;
 mod dropping;
 mod durable;
+mod find;
 mod funeral;
 mod generation;
 mod group;
@@ -55,6 +56,7 @@ mod queue;
 mod read;
 mod recovery;
 mod repair;
+mod requeue;
 mod room;
 mod salvage;
 mod scan;
@@ -65,7 +67,9 @@ mod tests;
 mod view;
 
 pub use dead::{DeadLettersError, DeadPage, KeptLetter};
+pub use find::{FindError, Found, Place};
 pub use lease::Leased;
+pub use requeue::{MAX_LETTERS, Revived};
 pub use view::{Damage, LaneView};
 
 use crate::batch::Limits;
@@ -74,6 +78,7 @@ use crate::ledger::Ledger;
 use command::Command;
 use disk::Disk;
 use group::Prepared;
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
@@ -348,6 +353,21 @@ impl Spool {
     /// Dead letters in the order of their burial, from number `after` on (exclusive), at most `limit` and about 4 MiB.
     pub async fn dead_letters(&self, after: Option<u64>, limit: usize) -> Result<DeadPage, DeadLettersError> {
         self.ask(|reply| Command::DeadLetters { after, limit, reply })
+            .await
+            .unwrap_or(Err(DeadLettersError::Closed))
+    }
+
+    /// Queues the events of dead letters again, all or none, at the ends of their lanes; the letters are gone in the same moment.
+    /// At most [`MAX_LETTERS`]. Resolves when that is synced, with the numbers of letters that were not there any more.
+    pub async fn requeue(&self, letters: Vec<Revived>) -> Result<Vec<u64>, AppendError> {
+        self.ask(|reply| Command::Requeue { letters, reply })
+            .await
+            .unwrap_or(Err(AppendError::Closed))
+    }
+
+    /// Removes dead letters for good; their events stay `dead` in the ledger. Gives how many there were.
+    pub async fn purge(&self, numbers: BTreeSet<u64>) -> Result<u64, DeadLettersError> {
+        self.ask(|reply| Command::Purge { numbers, reply })
             .await
             .unwrap_or(Err(DeadLettersError::Closed))
     }

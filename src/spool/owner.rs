@@ -12,6 +12,7 @@ use super::mark::MarkFile;
 use super::meta::Head;
 use super::quarantine::Quarantine;
 use super::read::ChunkCache;
+use super::requeue::Note;
 use super::room::{FREE_CHECK_EVERY, Room};
 use super::view::{Damage, LaneView, Shared, locked};
 use super::{AppendError, Burial, DeadLetter};
@@ -52,6 +53,7 @@ pub(super) struct Owner {
     pub(super) mark: MarkFile,
     pub(super) quarantine: Quarantine,
     pub(super) dead: DeadLetters,
+    pub(super) requeued: Note,
     pub(super) lanes: Lanes,
     pub(super) head: Head,
     pub(super) room: Room,
@@ -174,6 +176,26 @@ impl Owner {
             Command::Bury { events, reply } => self.take_funeral(events, reply),
             Command::DeadLetters { after, limit, reply } => {
                 let _ = reply.send(self.list_letters(after, limit));
+            }
+            Command::Requeue { letters, reply } => {
+                let _ = reply.send(self.requeue(letters, group, Instant::now()));
+            }
+            Command::Purge { numbers, reply } => {
+                let _ = reply.send(self.purge(&numbers));
+            }
+            Command::Layout { reply } => {
+                let _ = reply.send(self.layout());
+            }
+            Command::ReadOn {
+                lane,
+                from,
+                last,
+                reply,
+            } => {
+                let _ = reply.send(self.read_on(lane, from, last));
+            }
+            Command::Standing { lane, seq, reply } => {
+                let _ = reply.send(self.standing(lane, seq));
             }
             Command::Tidy => {}
             Command::Close { reply } => return Some(reply),

@@ -334,6 +334,16 @@ impl LaneQueue {
         self.leased_bytes
     }
 
+    /// Whether an event is on lease, and how many of the lane that have not ended come before it, but for those in its own
+    /// extent that were never leased; `None` if it has ended.
+    pub(super) fn standing(&self, seq: u64) -> Option<(bool, u64)> {
+        let place = self.place(seq).filter(|_| self.is_live(seq))?;
+        let before: u64 = self.extents.range(..place.first).map(|(_, x)| x.live).sum();
+        let open =
+            self.leased.range(place.first..seq).count() + self.released.range(place.first..seq).count();
+        Some((self.leased.contains_key(&seq), before + open as u64))
+    }
+
     /// Events that have not ended.
     pub(super) fn live(&self) -> u64 {
         self.live

@@ -14,6 +14,7 @@ use super::owner::Owner;
 use super::quarantine::Quarantine;
 use super::queue::LaneQueue;
 use super::read::ChunkCache;
+use super::requeue::{self, Note};
 use super::room::Room;
 use super::salvage::{carry_over, report, set_aside};
 use super::scan::{Scan, merge_cursor};
@@ -50,7 +51,7 @@ pub(super) fn open(
     let mut mark = MarkFile::open(&settings.path);
     let quarantine = Quarantine::of(&settings.path);
     let marked = mark.read(!generations.present().is_empty());
-    let (mut head, lanes) = recover(&mut generations, marked, &quarantine, now).map_err(damaged)?;
+    let (mut head, lanes, requeued) = recover(&mut generations, marked, &quarantine, now).map_err(damaged)?;
     if let Some(newest) = generations.newest() {
         mark.write(newest, &head);
         mark.sync();
@@ -73,6 +74,7 @@ pub(super) fn open(
         abandoned: Arc::new(Abandoned::new(wake)),
         generations,
         dead: DeadLetters::new(settings, disk, head.uncounted_from),
+        requeued: Note::of(requeued),
         mark,
         quarantine,
         lanes,
@@ -127,6 +129,7 @@ struct State {
     names: BTreeMap<u32, Lane>,
     cursors: BTreeMap<u32, Cursor>,
     extents: BTreeMap<u32, BTreeMap<u64, Extent>>,
+    requeued: BTreeSet<u64>,
 }
 
 impl State {
@@ -140,6 +143,7 @@ impl State {
             names: BTreeMap::new(),
             cursors: BTreeMap::new(),
             extents: BTreeMap::new(),
+            requeued: BTreeSet::new(),
         }
     }
 
@@ -166,7 +170,7 @@ fn recover(
     mark: Option<Mark>,
     quarantine: &Quarantine,
     now: Instant,
-) -> Result<(Head, Lanes), StorageError> {
+) -> Result<(Head, Lanes, BTreeSet<u64>), StorageError> {
     generations.begin_from(mark.map_or(0, |mark| mark.generation + 1));
     let base = find_base(generations)?;
     let own = base.generation.as_ref().map_or(0, |(id, _)| *id);
@@ -181,13 +185,14 @@ fn recover(
     match base.generation {
         Some((id, db)) if damaged.is_empty() && behind.is_none() && !missing => {
             resume(generations, id, db, &base.state.head)?;
-            return Ok((base.state.head, base.state.lanes(now)));
+            let lanes = base.state.lanes(now);
+            return Ok((base.state.head, lanes, base.state.requeued));
         }
         None if damaged.is_empty() && behind.is_none() => {
             let mut writes = Writes::default();
             writes.set(key::HEAD.to_vec(), &base.state.head.encode());
             generations.begin(writes)?;
-            return Ok((base.state.head, Lanes::default()));
+            return Ok((base.state.head, Lanes::default(), BTreeSet::new()));
         }
         // Closed: what is salvaged is read without sled.
         _ => {}
@@ -195,7 +200,9 @@ fn recover(
     if own != 0 && behind.is_some_and(|mark| mark.generation == own) {
         damaged.insert(own);
     }
-    salvage(generations, base.state, own, behind, damaged, quarantine)
+    let requeued = base.state.requeued.clone();
+    let (head, lanes) = salvage(generations, base.state, own, behind, damaged, quarantine)?;
+    Ok((head, lanes, requeued))
 }
 
 /// Whether the newest generation says less than was durable once.
@@ -262,6 +269,9 @@ fn read_state(db: &Database) -> Result<Option<State>, StorageError> {
     };
     let mut state = State::empty();
     state.head = Head::decode(&stored).map_err(|error| unreadable("head", error))?;
+    if let Some(note) = db.get(&key::REQUEUED)? {
+        state.requeued = requeue::decode(&note).map_err(|error| unreadable("row of dead letters", error))?;
+    }
     for kv in db.scan(&key::EXTENTS) {
         let (lane, extent) = Extent::decode(&kv?.1).map_err(|error| unreadable("extent", error))?;
         state
@@ -338,7 +348,8 @@ fn salvage(
                 } else {
                     0
                 };
-            let known = head.ended() - told.head.ended();
+            // It may be less: dead letters that were queued again have not ended any more.
+            let known = head.ended().saturating_sub(told.head.ended());
             head.delivered += delivered.saturating_sub(known).min(head.queued());
         }
         let mut lanes = state.lanes(Instant::now());

@@ -105,7 +105,7 @@ impl Scan {
                     self.head = Some(head);
                 }
             }
-            Kind::Extent | Kind::Letter | Kind::Mark => {}
+            Kind::Extent | Kind::Letter | Kind::Mark | Kind::Requeued => {}
         }
         true
     }

@@ -7,6 +7,7 @@
 
 mod bad_input;
 mod clients;
+mod dead_letters;
 mod delivery;
 mod demo;
 mod documented_curl;

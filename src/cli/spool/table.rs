@@ -1,12 +1,8 @@
 //! What `phosphod spool info` shows to people. Pure.
+use super::super::table::{finished, printable, table, time};
 use crate::spool::offline::{Generation, Info, LaneInfo};
-use comfy_table::{CellAlignment, LineStyle, Table, TableStyle};
 use indicatif::{BinaryBytes, HumanCount};
 use std::fmt::Write;
-use std::time::{Duration, UNIX_EPOCH};
-
-const LINE: LineStyle = LineStyle::none().fill('─').junction('─');
-const STYLE: TableStyle = TableStyle::new().header_separator(LINE);
 
 /// The folder in figures, as text.
 pub(super) fn of(info: &Info) -> String {
@@ -17,7 +13,7 @@ pub(super) fn of(info: &Info) -> String {
     let _ = writeln!(
         text,
         "data folder   {}, format {}",
-        shown(&info.path),
+        printable(&info.path),
         info.format
     );
     let _ = writeln!(
@@ -41,7 +37,7 @@ pub(super) fn of(info: &Info) -> String {
         HumanCount(dead.letters),
         BinaryBytes(dead.bytes_on_disk)
     );
-    let quarantine: Vec<String> = info.quarantine.iter().map(|name| shown(name)).collect();
+    let quarantine: Vec<String> = info.quarantine.iter().map(|name| printable(name)).collect();
     let quarantine = match quarantine.is_empty() {
         true => "empty".to_owned(),
         false => quarantine.join(", "),
@@ -67,7 +63,7 @@ fn lanes(lanes: &[LaneInfo]) -> String {
     for lane in lanes {
         let oldest = lane.oldest_accepted_at_ms.and_then(time);
         table.add_row([
-            shown(&lane.project),
+            printable(&lane.project),
             lane.kind.to_owned(),
             HumanCount(lane.queued).to_string(),
             BinaryBytes(lane.bytes).to_string(),
@@ -88,36 +84,4 @@ fn generations(generations: &[Generation]) -> String {
         ]);
     }
     finished(&table)
-}
-
-fn table<const N: usize>(header: [&str; N], numbers: &[usize]) -> Table {
-    let mut table = Table::new();
-    table.load_style(STYLE).set_header(header);
-    for (at, column) in table.column_iter_mut().enumerate() {
-        if numbers.contains(&at) {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
-    }
-    table
-}
-
-/// As text, without the blanks at the ends of its lines.
-fn finished(table: &Table) -> String {
-    let lines: Vec<String> = table.lines().map(|line| line.trim_end().to_owned()).collect();
-    lines.join("\n")
-}
-
-/// A name that cannot move a terminal's cursor.
-fn shown(name: &str) -> String {
-    name.chars()
-        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
-        .collect()
-}
-
-/// A moment of the wall clock; `None` where it is beyond what can be written.
-fn time(ms: u64) -> Option<String> {
-    let moment = UNIX_EPOCH.checked_add(Duration::from_millis(ms))?;
-    // It cannot write years of five digits.
-    const LAST_MS: u64 = 253_402_300_799_000;
-    (ms <= LAST_MS).then(|| humantime::format_rfc3339_seconds(moment).to_string())
 }

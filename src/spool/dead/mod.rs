@@ -29,6 +29,7 @@ use clock::WallClock;
 use folder::Found;
 use page::Filling;
 use row::Row;
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -188,8 +189,10 @@ impl DeadLetters {
     /// Letters in the order of their burial, from `after` on (exclusive).
     pub(super) fn list(&mut self, after: Option<u64>, limit: usize) -> Result<DeadPage, StorageError> {
         let from = after.map_or(0, |after| after.saturating_add(1));
+        self.row()?;
+        let end = self.next;
         self.with_row(|row| {
-            let mut page = Filling::new(limit);
+            let mut page = Filling::new(limit, end);
             let mut has_damage = false;
             let ids = row.folders().filter(|(_, folder)| folder.summary.next > from);
             let ids: Vec<(u64, u64)> = ids.map(|(id, folder)| (id, folder.summary.next - 1)).collect();
@@ -215,9 +218,40 @@ impl DeadLetters {
     pub(super) fn remove(
         &mut self,
         within: Range<u64>,
-        condemned: impl FnMut(&Found) -> bool,
+        condemned: impl FnMut(u64, &Found) -> bool,
     ) -> Result<u64, StorageError> {
         self.with_row(|row| row.remove(&within, condemned))
+    }
+
+    /// Removes the letters with these numbers. Gives how many of them there were.
+    pub(super) fn remove_each(&mut self, numbers: &BTreeSet<u64>) -> Result<u64, StorageError> {
+        let (Some(&first), Some(&last)) = (numbers.first(), numbers.last()) else {
+            return Ok(0);
+        };
+        self.remove(first..last.saturating_add(1), |number, _| {
+            numbers.contains(&number)
+        })
+    }
+
+    /// Which of these letters are there.
+    pub(super) fn present(&mut self, numbers: &BTreeSet<u64>) -> Result<BTreeSet<u64>, StorageError> {
+        self.with_row(|row| {
+            let spans = row.folders().map(|(id, folder)| (id, folder.summary));
+            let spans: Vec<(u64, Range<u64>)> = spans.map(|(id, told)| (id, told.first..told.next)).collect();
+            let mut present = BTreeSet::new();
+            for (id, span) in spans {
+                if numbers.range(span.clone()).next().is_none() {
+                    continue;
+                }
+                let Some(db) = row.read(id)? else { continue };
+                for &number in numbers.range(span) {
+                    if db.get(&key::letter(number))?.is_some() {
+                        present.insert(number);
+                    }
+                }
+            }
+            Ok(present)
+        })
     }
 }
 

@@ -22,6 +22,8 @@ pub struct DeadPage {
     pub letters: Vec<KeptLetter>,
     /// After which number to go on; `None` if there are no more.
     pub next: Option<u64>,
+    /// The number that the next letter will get, or a higher one.
+    pub end: u64,
 }
 
 /// Why dead letters could not be read. The sentence names the remedy.
@@ -43,9 +45,12 @@ pub(super) struct Filling {
 }
 
 impl Filling {
-    pub(super) fn new(limit: usize) -> Filling {
+    pub(super) fn new(limit: usize, end: u64) -> Filling {
         Filling {
-            page: DeadPage::default(),
+            page: DeadPage {
+                end,
+                ..DeadPage::default()
+            },
             limit,
             bytes: 0,
         }

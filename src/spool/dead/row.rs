@@ -227,11 +227,11 @@ impl Row {
             .map_or(0, |folder| folder.summary.letters))
     }
 
-    /// Removes those letters within a range that `condemned` says. A folder without letters is deleted.
+    /// Removes those letters within a range that `condemned` says, durably. A folder without letters is deleted.
     pub(super) fn remove(
         &mut self,
         within: &Range<u64>,
-        mut condemned: impl FnMut(&Found) -> bool,
+        mut condemned: impl FnMut(u64, &Found) -> bool,
     ) -> Result<u64, StorageError> {
         let touched = self
             .folders
@@ -247,12 +247,11 @@ impl Row {
             let Some((count, mut writes)) = self.or_aside(id, chosen)? else {
                 continue;
             };
-            if count > 0 {
-                summary.letters = summary.letters.saturating_sub(count);
-                writes.set(key::HEAD.to_vec(), &summary.encode());
-                db.commit(writes)?;
-                removed += count;
-            }
+            summary.letters = summary.letters.saturating_sub(count);
+            // Also where there is nothing to remove: they may be gone by a removal whose sync failed.
+            writes.set(key::HEAD.to_vec(), &summary.encode());
+            db.commit(writes)?;
+            removed += count;
             self.put_back(id, db, summary)?;
         }
         Ok(removed)
@@ -304,12 +303,12 @@ impl Row {
 fn choose(
     db: &Database,
     within: &Range<u64>,
-    condemned: &mut impl FnMut(&Found) -> bool,
+    condemned: &mut impl FnMut(u64, &Found) -> bool,
 ) -> Result<(u64, Writes), StorageError> {
     let mut writes = Writes::default();
     let mut count = 0;
     for number in folder::numbers(db, within)? {
-        if condemned(&folder::load(db, number)?) {
+        if condemned(number, &folder::load(db, number)?) {
             folder::remove(db, number, &mut writes)?;
             count += 1;
         }

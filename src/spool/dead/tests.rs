@@ -195,7 +195,7 @@ fn an_unreadable_letter_is_told_in_its_place() {
     assert_eq!(shown(&mut dead), [(1, Some(1)), (2, None), (3, Some(3))]);
     bury(&mut dead, &[letter(4, vec![])]);
     assert_eq!(shown(&mut dead).len(), 4);
-    assert_eq!(dead.remove(2..3, |found| found.is_err()).unwrap(), 1);
+    assert_eq!(dead.remove(2..3, |_, found| found.is_err()).unwrap(), 1);
     assert_eq!(shown(&mut dead), [(1, Some(1)), (3, Some(3)), (4, Some(4))]);
 }
 
@@ -242,12 +242,12 @@ fn removed_letters_are_gone_and_so_is_a_folder_without_any() {
     let folder = tempfile::tempdir().unwrap();
     let mut dead = open(&folder, 1 << 30);
     bury(&mut dead, &[letter(1, noise(60_000)), letter(2, vec![2])]);
-    assert_eq!(dead.remove(1..2, |_| true).unwrap(), 1);
+    assert_eq!(dead.remove(1..2, |_, _| true).unwrap(), 1);
     assert_eq!(bury(&mut dead, &[letter(3, noise(60_000))]), 3..4);
     drop(dead);
     let mut dead = open(&folder, 1 << 30);
     assert_eq!(shown(&mut dead), [(2, Some(2)), (3, Some(3))]);
-    assert_eq!(dead.remove(0..u64::MAX, |_| true).unwrap(), 2);
+    assert_eq!(dead.remove(0..u64::MAX, |_, _| true).unwrap(), 2);
     assert_eq!(folders(&folder), 0);
     assert_eq!(bury(&mut dead, &[letter(4, vec![4])]), 4..5);
 }
@@ -292,7 +292,7 @@ fn after_a_failed_write_letters_go_to_another_folder_and_what_it_left_can_be_rem
     dead.bury(numbers.start, &[&letter(2, vec![2])], Instant::now())
         .unwrap_err();
     failing.store(false, Ordering::SeqCst);
-    dead.remove(numbers, |_| true).unwrap();
+    dead.remove(numbers, |_, _| true).unwrap();
     assert_eq!(bury(&mut dead, &[letter(2, vec![2])]), 3..4);
     assert_eq!(shown(&mut dead), [(1, Some(1)), (3, Some(2))]);
     assert_eq!(folders(&folder), 2);

@@ -15,7 +15,7 @@ pub(super) fn count(look: &Look) -> Result<(DeadLetters, Vec<String>), LookError
         // All letters of it count, if its last one does and none was taken back.
         let whole = |told: &Told| {
             let (from, void) = (look.state.head.uncounted_from, look.state.head.void);
-            (from == 0 || told.next <= from) && void.0 >= void.1
+            (from == 0 || told.next <= from) && void.0 >= void.1 && look.state.requeued.is_empty()
         };
         let counted = match offline::told_sealed(&look.dead.path(id)).filter(whole) {
             Some(told) => Ok(told.letters),

@@ -1,13 +1,13 @@
 //! How a spool stood when its daemon stopped, as its newest generation says.
 use super::super::codec::CodecError;
 use super::super::durable::{Database, StorageError};
-use super::super::key;
 use super::super::mark::Mark;
 use super::super::meta::{Cursor, Extent, Head, decode_lane};
+use super::super::{key, requeue};
 use super::copy;
 use super::row::Row;
 use crate::ids::Lane;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What a generation says about all.
 #[derive(Debug, Default)]
@@ -16,6 +16,8 @@ pub(super) struct State {
     pub(super) names: BTreeMap<u32, Lane>,
     pub(super) cursors: BTreeMap<u32, Cursor>,
     pub(super) extents: BTreeMap<u32, BTreeMap<u64, Extent>>,
+    /// Dead letters whose events are queued again.
+    pub(super) requeued: BTreeSet<u64>,
 }
 
 impl State {
@@ -32,14 +34,16 @@ impl State {
         (self.cursors.get(&number).cloned().unwrap_or_default(), extents)
     }
 
-    /// Whether a dead letter counts: the burial of one that does not was never committed.
+    /// Whether a dead letter counts: the burial of one that does not was never committed, or it is queued again.
     pub(super) fn counts(&self, letter: u64) -> bool {
         let Head {
             uncounted_from: from,
             void,
             ..
         } = self.head;
-        (from == 0 || letter < from) && !(void.0..void.1).contains(&letter)
+        (from == 0 || letter < from)
+            && !(void.0..void.1).contains(&letter)
+            && !self.requeued.contains(&letter)
     }
 }
 
@@ -92,6 +96,9 @@ fn read(db: &Database) -> Result<Option<State>, StorageError> {
         head: Head::decode(&stored).map_err(|error| unreadable("head", error))?,
         ..State::default()
     };
+    if let Some(note) = db.get(&key::REQUEUED)? {
+        state.requeued = requeue::decode(&note).map_err(|error| unreadable("row of dead letters", error))?;
+    }
     for kv in db.scan(&key::EXTENTS) {
         let (lane, extent) = Extent::decode(&kv?.1).map_err(|error| unreadable("extent", error))?;
         let row = state.extents.entry(lane).or_default();

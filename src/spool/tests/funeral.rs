@@ -2,7 +2,7 @@
 use super::*;
 use std::sync::atomic::AtomicBool;
 
-fn refused(record: &str) -> Entry {
+pub(super) fn refused(record: &str) -> Entry {
     Entry::Refused {
         lane: logs("p"),
         record: record.into(),
@@ -11,7 +11,7 @@ fn refused(record: &str) -> Entry {
 }
 
 /// Records of all letters; there must be as many as the ledger says.
-async fn counted(spool: &Spool) -> Vec<String> {
+pub(super) async fn counted(spool: &Spool) -> Vec<String> {
     let letters = letters(spool).await;
     let ledger = spool.ledger();
     assert_eq!(letters.len() as u64, ledger.dead, "{ledger:?}");
@@ -22,7 +22,7 @@ async fn counted(spool: &Spool) -> Vec<String> {
         .collect()
 }
 
-async fn until_accepted(spool: &Spool, entry: impl Fn() -> Entry) {
+pub(super) async fn until_accepted(spool: &Spool, entry: impl Fn() -> Entry) {
     while spool.append(vec![entry()]).await.is_err() {
         tokio::task::yield_now().await;
     }

@@ -3,6 +3,7 @@ mod bounds;
 mod damage;
 mod dropping;
 mod durability;
+mod find;
 mod full_disk;
 mod funeral;
 mod migration;
@@ -10,6 +11,7 @@ mod model;
 mod moving;
 mod offline;
 mod order;
+mod requeue;
 
 use super::*;
 use crate::ids::{Kind, ProjectId};
