@@ -15,6 +15,7 @@ mod intake;
 mod memory;
 mod observability;
 mod outage;
+mod prewire;
 mod service;
 mod spool_tools;
 mod surroundings;
