@@ -11,6 +11,7 @@ mod delivery;
 mod demo;
 mod documented_curl;
 mod durable;
+mod feedback;
 mod intake;
 mod memory;
 mod observability;
