@@ -244,6 +244,29 @@ fn what_upstream_says_is_bounded_on_one_line_and_without_the_events_content() {
         reason.ends_with("(422: body.batched_log_events.3.input: Field required, and 1 more)"),
         "{reason}"
     );
+    let faults = r#"{"detail":[{"loc":["body","batched_log_events",3,"raw_input","SECRET"],"msg":"no"}]}"#;
+    let (_, reason) = log(&answer(422, faults), 0);
+    assert!(
+        reason.ends_with("(422: body.batched_log_events.3.raw_input: no)"),
+        "{reason}"
+    );
+    for (said, shown) in [
+        (
+            "a [type=b, input_value='SECRET', input_type=str]",
+            "a [type=b, input_value=..., input_type=str]",
+        ),
+        (
+            "a [input_value=', input_type=SECRET, input_type=str]",
+            "a [input_value=..., input_type=str]",
+        ),
+        (
+            ", input_type= [input_value=SECRET",
+            ", input_type= [input_value=...",
+        ),
+    ] {
+        let (_, reason) = log(&answer(400, &serde_json::json!({"detail": said}).to_string()), 0);
+        assert!(reason.ends_with(&format!("(400: {shown})")), "{reason}");
+    }
     for hidden in [
         r#"{"detail":{"input":"SECRET"}}"#,
         "SECRET",
