@@ -234,6 +234,12 @@ proptest! {
     }
 
     #[test]
+    fn it_reads_a_lone_string_as_a_slow_reader_does(text in string(), is_key: bool) {
+        let text = if is_key { format!("{{{text} :1}}") } else { text };
+        prop_assert_eq!(first(&text).is_some(), !Reference::of(&text).is_empty(), "{}", text);
+    }
+
+    #[test]
     fn no_text_makes_it_panic(text in ".*", odd in r#"[\\u"\[{0-9e.d8:-]{0,40}"#) {
         first(&text);
         first(&odd);
