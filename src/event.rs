@@ -1,9 +1,12 @@
 //! Log events: checked once at the door, then carried byte for byte.
 //!
-//! An event is read in one pass that looks only at the fields that the API checks (contract.md section 1). All others,
-//! the order of keys and the spelling of numbers stay as they came, because nothing is ever written anew: what
-//! is absent is spliced in right after the opening brace.
+//! An event is read in two passes: one for the fields that the API checks (contract.md section 1), one for what it can
+//! never store, wherever it stands ([`Hazard`]). The order of keys and the spelling of numbers stay as they came, because
+//! nothing is ever written anew: what is absent is spliced in right after the opening brace.
+mod hazards;
 mod rules;
+
+pub use hazards::Hazard;
 
 use crate::ids::{IdError, ProjectId, TaskId};
 use crate::wire::json::{self, JsonKind, Malformed};
@@ -57,6 +60,16 @@ pub enum Refusal {
     /// A string with half a surrogate pair in an escape, such as `"\ud83d"`.
     #[error("{0} holds half a surrogate pair (a \\ud83d without its \\ude00): send whole characters")]
     Surrogate(&'static str),
+    /// Something that breaks the API's storage, and with it the whole batch.
+    #[error("{place} {hazard} at byte {byte}, which the API can never store: {}", hazard.remedy())]
+    Unstorable {
+        /// The field that it stands in, where that is one that the API checks; else `it`, the event.
+        place: &'static str,
+        /// What it is.
+        hazard: Hazard,
+        /// Offset in the event, from 0.
+        byte: usize,
+    },
     /// A log event's `task_id` that others would share.
     #[error("{0}. The API keeps only the first of all events with one task_id, so the others would be lost")]
     EventTask(IdError),
@@ -91,7 +104,11 @@ pub struct Event {
     task: TaskId,
     project: ProjectId,
     session: Option<String>,
+    has_odd_time: bool,
 }
+
+/// How far ahead of now the API takes a time for one, in seconds; it puts now in the place of a later one.
+const MOST_AHEAD_S: i64 = 24 * 3600;
 
 impl Event {
     /// Checks one event (contract.md section 1) and stamps what is absent.
@@ -107,6 +124,10 @@ impl Event {
         let fields = Fields::read(text)?;
         for (field, value) in rules::ALL.iter().zip(&fields.0) {
             rules::check(field, *value)?;
+        }
+        if let Some((hazard, byte)) = hazards::first(text) {
+            let place = fields.place(text, byte);
+            return Err(Refusal::Unstorable { place, hazard, byte });
         }
 
         let mut uuid_text = Uuid::encode_buffer();
@@ -137,6 +158,7 @@ impl Event {
             task,
             project,
             session,
+            has_odd_time: fields.has_odd_time(stamps.now_s),
         })
     }
 
@@ -159,6 +181,10 @@ impl Event {
     /// Its session id, where it has one.
     pub fn session(&self) -> Option<&str> {
         self.session.as_deref()
+    }
+    /// Whether a time of its own is negative or more than a day ahead, as milliseconds are. The API puts now in its place.
+    pub fn has_odd_time(&self) -> bool {
+        self.has_odd_time
     }
 }
 
@@ -206,6 +232,25 @@ impl<'a> Fields<'a> {
 
     fn get(&self, field: Field) -> Option<&'a RawValue> {
         self.0[field as usize]
+    }
+
+    /// The field that the byte `at` of the event stands in.
+    fn place(&self, text: &str, at: usize) -> &'static str {
+        let holds = |value: &RawValue| {
+            let start = (value.get().as_ptr() as usize).wrapping_sub(text.as_ptr() as usize);
+            (start..start.saturating_add(value.get().len())).contains(&at)
+        };
+        let mut fields = rules::ALL.iter().zip(&self.0);
+        let found = fields.find(|(_, value)| value.is_some_and(holds));
+        found.map_or("it", |(row, _)| row.name)
+    }
+
+    fn has_odd_time(&self, now_s: i64) -> bool {
+        let sane = 0..=now_s.saturating_add(MOST_AHEAD_S);
+        [Field::ClientCreatedAt, Field::CreatedAt, Field::LastUpdate]
+            .into_iter()
+            .filter_map(|field| self.get(field)?.get().parse::<i64>().ok())
+            .any(|time| !sane.contains(&time))
     }
 
     /// The content of a field that was checked to be a string or null.

@@ -58,6 +58,8 @@ pub struct Metrics {
     pub intake_events: Family<KindLabel, Counter>,
     /// `phosphod_intake_refused_events_total{kind}`: events that were kept as dead letters at the door.
     pub intake_refused_events: Family<KindLabel, Counter>,
+    /// `phosphod_intake_odd_times_total`: events whose times the API will replace by the time of arrival.
+    pub intake_odd_times: Counter,
     /// `phosphod_intake_append_seconds`: from a parsed request to its events being synced.
     pub intake_append_seconds: Histogram,
     /// `phosphod_intake_in_flight_bytes`: what requests in flight take of `intake.max_in_flight_bytes`.
@@ -97,6 +99,7 @@ impl Metrics {
             intake_lines: Counter::default(),
             intake_events: Family::default(),
             intake_refused_events: Family::default(),
+            intake_odd_times: Counter::default(),
             intake_append_seconds: Histogram::new(seconds()),
             intake_in_flight_bytes: Gauge::default(),
             intake_no_room: Counter::default(),
@@ -128,6 +131,11 @@ impl Metrics {
             "intake_refused_events",
             "Events kept as dead letters at the door",
             this.intake_refused_events.clone(),
+        );
+        r.register(
+            "intake_odd_times",
+            "Events whose times the API will replace",
+            this.intake_odd_times.clone(),
         );
         r.register_with_unit(
             "intake_append",

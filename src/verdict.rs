@@ -5,6 +5,7 @@
 //! the request ([`LogVerdict::Bisect`], [`LogVerdict::Split`], [`Fate::Refused`]) leads to a dead letter.
 mod reply;
 
+use crate::wire::json;
 use std::time::Duration;
 
 /// What came of one HTTP attempt.
@@ -176,7 +177,8 @@ pub fn of_log(outcome: &Outcome, events: usize, server_errors: u32) -> LogVerdic
 
 /// Decides about one feedback.
 ///
-/// Any 2xx is delivered. A 408, 429 or 503 says that nothing was done. Every other fault from 500 up, as well as a
+/// Any 2xx is delivered. A 404 that is the API's own word about the task means that it is not there yet; any other one that this is
+/// no phospho API. A 408, 429 or 503 says that nothing was done. Every other fault from 500 up, as well as a
 /// connection that broke after the request may have left, can hide feedback that was counted, and each further call
 /// would count again; so the task is read back first.
 pub fn of_feedback(outcome: &Outcome) -> FeedbackVerdict {
@@ -197,7 +199,12 @@ pub fn of_feedback(outcome: &Outcome) -> FeedbackVerdict {
     let said = answer.said();
     match answer.status {
         200..=299 => FeedbackVerdict::Delivered,
-        404 => FeedbackVerdict::NotYet,
+        404 if names_a_task(&answer.body) => FeedbackVerdict::NotYet,
+        404 => FeedbackVerdict::Park {
+            reason: format!(
+                "upstream has no route for feedback ({said}): check upstream.base_url, which stands without /v2, then reload"
+            ),
+        },
         400 | 413 | 422 => FeedbackVerdict::Refused {
             reason: format!("upstream refused the feedback ({said})"),
         },
@@ -211,6 +218,24 @@ pub fn of_feedback(outcome: &Outcome) -> FeedbackVerdict {
                 reason: format!("upstream failed, and may have counted the feedback ({said})"),
             },
         },
+    }
+}
+
+/// Whether a 404's body is the API's own word about a task: a sentence as `detail`, where FastAPI says "Not Found" for a route that
+/// does not exist, and a proxy sends no such JSON.
+pub fn names_a_task(body: &[u8]) -> bool {
+    json::field(body, "detail")
+        .and_then(json::text_of)
+        .is_some_and(|detail| detail != "Not Found")
+}
+
+/// Why a task cannot be read back until a person has mended something; `None` for any other answer.
+pub fn bars_reading(outcome: &Outcome) -> Option<String> {
+    match outcome {
+        Outcome::Answered(answer) if matches!(answer.status, 300..=399 | 401 | 403) => {
+            fault_for_a_person(answer.status, &answer.said())
+        }
+        _ => None,
     }
 }
 

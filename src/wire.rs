@@ -5,7 +5,7 @@
 pub mod json;
 pub mod reply;
 
-use json::{JsonKind, Malformed, Text};
+use json::{JsonKind, Malformed};
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 use std::fmt;
@@ -213,8 +213,8 @@ impl<'de> Visitor<'de> for BatchVisitor {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut events = None;
-        while let Some(Text(key)) = map.next_key()? {
-            if key == BATCH_KEY {
+        while let Some(key) = map.next_key::<&RawValue>()? {
+            if json::key_text(key).as_deref() == Some(BATCH_KEY) {
                 // Of several the last counts; the one before must not stay meanwhile.
                 drop(events.take());
                 events = Some(map.next_value_seed(List { most: self.most })?);

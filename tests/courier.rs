@@ -640,6 +640,31 @@ async fn feedback_for_a_task_that_never_comes_is_buried_after_wait_max() {
 }
 
 #[tokio::test]
+async fn feedback_that_waits_is_bounded_in_bytes_too() {
+    let bench = Bench::new().await;
+    bench.switch(json!({"eval_wait_ms": 0})).await;
+    let notes = "n".repeat(3 << 20);
+    for n in 0..5 {
+        let body = json!({"task_id": task(n), "project_id": "p", "flag": "success", "notes": notes});
+        let feedback = Feedback::parse(body.to_string().as_bytes(), None, None).expect("good feedback");
+        let entry = Entry::Queued {
+            lane: lane("p", Kind::Feedback),
+            record: feedback.to_record(),
+        };
+        bench.spool.append(vec![entry]).await.expect("appended");
+    }
+    // Three of 3 MiB are over 8 MiB; the others stay in the spool, though none of the three comes to an end.
+    bench.state(|state| state.early_evals == 3).await;
+    bench.state(|state| state.requests > 12).await;
+    let views = bench.spool.lanes().borrow().clone();
+    assert_eq!(views[0].ready().events, 2);
+    assert_eq!(bench.sandbox.state().early_evals, 3);
+    bench.log("q", events(0..5)).await;
+    assert_eq!(bench.drained().await.delivered, 10);
+    assert_eq!(bench.finish().await.evals, 5);
+}
+
+#[tokio::test]
 async fn feedback_whose_answer_was_lost_counts_once() {
     for fault in ["drop_reply", "truncate_reply"] {
         let bench = Bench::new().await;

@@ -179,6 +179,43 @@ async fn a_silent_server_meets_the_time_limit() {
 }
 
 #[tokio::test]
+async fn a_feedback_that_is_held_for_31_s_is_waited_for_and_one_for_41_s_is_not() {
+    for (hold, answered) in [(31, true), (39, true), (41, false)] {
+        let (listener, addr) = listen().await;
+        // What the others wait for is of no matter here.
+        let settings = Settings {
+            timeout: Duration::from_millis(1),
+            ..settings(format!("http://{addr}"))
+        };
+        let upstream = Upstream::new(&settings).expect("a client");
+        let serve = async {
+            let (mut stream, _) = listener.accept().await.expect("a connection");
+            let seen = request(&mut stream).await;
+            assert!(
+                seen.starts_with("POST /v2/tasks/t/human-eval HTTP/1.1\r\n"),
+                "{seen}"
+            );
+            // From here on nothing but the clock moves.
+            tokio::time::pause();
+            tokio::time::sleep(Duration::from_secs(hold)).await;
+            let _ = stream
+                .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+                .await;
+            stream
+        };
+        let task = TaskId::new("t").expect("an id");
+        let own_key = key();
+        let ask = upstream.post_feedback(&task, &own_key, b"[]}".to_vec());
+        let (_stream, outcome) = tokio::join!(serve, ask);
+        tokio::time::resume();
+        match answered {
+            true => assert!(matches!(outcome, Outcome::Answered(_)), "{hold}: {outcome:?}"),
+            false => assert_eq!(kind(&outcome), Some(FailureKind::Timeout), "{hold}: {outcome:?}"),
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_server_that_does_not_speak_tls_is_a_fault_of_tls() {
     let (listener, addr) = listen().await;
     let settings = settings(format!("https://{addr}"));

@@ -2,7 +2,8 @@
 //!
 //! The spool gives a feedback out only after the logs that were accepted before it. Several tasks are served at once, because the
 //! API may hold a request for 31 s; of one task one at a time, in order. A task that is not there yet is looked for
-//! at growing intervals until `feedback.wait_max` after the first 404 (counted anew after a restart).
+//! at growing intervals until `feedback.wait_max` after the first 404 (counted anew after a restart); if the log of the task is
+//! found among the dead letters, it will never be there, and the feedback is buried at once.
 //!
 //! **An upstream that refuses everything must not turn a queue into dead letters, nor one feedback hold up the others.** A
 //! feedback that is refused (400, 413, 422) is buried at once only if another was delivered since the last burial; else the
@@ -25,6 +26,8 @@ use tokio::task::JoinSet;
 
 /// Most feedback that a lane holds on lease, those that wait for their task included.
 const MAX_HELD: usize = 1024;
+/// Bytes of records from which on no more is leased.
+const MAX_HELD_BYTES: usize = 8 << 20;
 /// Most feedback in one lease.
 const MAX_LEASE: usize = 256;
 /// How often a refused feedback is tried again while no other is delivered.
@@ -139,6 +142,7 @@ impl FeedbackLane {
             (false, _) => 0,
             (true, true) if health.hold(clock::now()).is_some() || self.roster.len() > 0 => 0,
             (true, true) => 1,
+            (true, false) if self.roster.bytes() >= MAX_HELD_BYTES => 0,
             (true, false) => MAX_HELD.saturating_sub(self.roster.len()).min(MAX_LEASE),
         }
     }
@@ -146,7 +150,10 @@ impl FeedbackLane {
     async fn lease(&mut self, room: usize, settings: &Settings) {
         let limits = Limits {
             max_events: room,
-            max_bytes: settings.batch.max_bytes,
+            max_bytes: settings
+                .batch
+                .max_bytes
+                .min(MAX_HELD_BYTES - self.roster.bytes().min(MAX_HELD_BYTES - 1)),
             max_age: Duration::ZERO,
         };
         let events = self.line.spool().lease(self.line.lane(), &limits).await;
@@ -165,11 +172,16 @@ impl FeedbackLane {
                 self.line.passed();
                 self.taken_since_burial = true;
                 self.last_taken = Some(clock::now());
-                self.roster.landed(held.feedback.task());
+                self.roster.landed(&held);
                 self.line.settle(vec![held.event], Proof::Answered).await;
             }
             Tried::Refused(burial, began) => self.refused(held, burial, began, settings).await,
             Tried::Unanswered(burial) => self.unanswered(held, burial, settings).await,
+            Tried::Orphaned(burial) => {
+                self.line.passed();
+                self.roster.landed(&held);
+                self.bury(held.event, burial).await;
+            }
             Tried::NotYet => {
                 self.line.passed();
                 self.not_yet(held, settings).await;
@@ -189,7 +201,7 @@ impl FeedbackLane {
             return self.set_aside(held, settings);
         }
         self.taken_since_burial = false;
-        self.roster.landed(held.feedback.task());
+        self.roster.landed(&held);
         self.bury(held.event, burial).await;
     }
 
@@ -211,7 +223,7 @@ impl FeedbackLane {
             "; so it went for {:?} (feedback.wait_max), while other feedback was delivered",
             settings.feedback_wait_max
         ));
-        self.roster.landed(held.feedback.task());
+        self.roster.landed(&held);
         self.bury(held.event, burial).await;
     }
 
@@ -240,7 +252,7 @@ impl FeedbackLane {
                 excerpt: None,
                 attempts: held.attempts,
             };
-            self.roster.landed(held.feedback.task());
+            self.roster.landed(&held);
             return self.bury(held.event, burial).await;
         }
         let wait = health::patient(&settings.backoff, held.misses, fastrand::u64(..));

@@ -58,6 +58,8 @@ pub(super) enum Tried {
     Unanswered(Burial),
     /// The task is not there yet.
     NotYet,
+    /// The task is not there, and its log event was given up.
+    Orphaned(Burial),
     /// A passing fault; the lane knows of it.
     Failed,
     /// The lane waits for a person or for a key.
@@ -68,6 +70,11 @@ pub(super) enum Tried {
 
 impl Held {
     pub(super) fn new(event: Leased, feedback: Feedback) -> Self {
+        // An earlier process may have posted it and died before it could write that down.
+        let doubt = match event.is_from_before_start() {
+            true => Doubt::Counted,
+            false => Doubt::None,
+        };
         Self {
             event,
             feedback,
@@ -75,7 +82,7 @@ impl Held {
             failures: 0,
             unanswered: None,
             unanswered_since: None,
-            doubt: Doubt::None,
+            doubt,
             missing_since: None,
             misses: 0,
             not_before: None,
@@ -94,9 +101,10 @@ impl Held {
                 return Tried::Stopped;
             }
             if let Some(tried) = self.clear_doubt(line, &settings, key).await {
-                return tried;
+                return self.unless_orphaned(tried, line).await;
             }
             match self.post(line, &settings, key).await {
+                Posted::Tried(tried @ Tried::NotYet) => return self.unless_orphaned(tried, line).await,
                 Posted::Tried(tried) => {
                     if matches!(tried, Tried::Failed | Tried::Parked) {
                         line.wake_if_changed(knobs);
@@ -123,6 +131,10 @@ impl Held {
         let Some(outcome) = line.ask(|| settings.upstream.get_task(task, key)).await else {
             return Some(Tried::Stopped);
         };
+        if let Some(reason) = verdict::bars_reading(&outcome) {
+            line.park(began, &reason, settings);
+            return Some(Tried::Parked);
+        }
         let (status, excerpt) = facts(&outcome);
         match readback::read(outcome) {
             Read::Stored(task) if self.doubt == Doubt::Counted && self.feedback.is_borne_by(&task) => {
@@ -138,6 +150,29 @@ impl Held {
                     Doubt::Missing | Doubt::None => Tried::Failed,
                 })
             }
+        }
+    }
+
+    /// A task that is not there will never be if its log event is a dead letter.
+    async fn unless_orphaned(&self, tried: Tried, line: &Line) -> Tried {
+        if !matches!(tried, Tried::NotYet) {
+            return tried;
+        }
+        let task = self.feedback.task();
+        match line
+            .common
+            .graves
+            .of_log(line.spool(), &line.lane().project, task)
+            .await
+        {
+            Some(grave) => {
+                let reason = format!(
+                    "the API has no task {task}, for its log event was given up: {} (dead letter {})",
+                    grave.reason, grave.number
+                );
+                Tried::Orphaned(self.burial(reason, Some(404), None))
+            }
+            None => tried,
         }
     }
 
@@ -213,6 +248,9 @@ impl Entry for Held {
     }
     fn not_before(&self) -> Option<Instant> {
         self.not_before
+    }
+    fn bytes(&self) -> usize {
+        self.event.record().len()
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::Settings;
 use super::clock;
+use super::graves::Graves;
 use super::health::Health;
 use super::size::SizeCap;
 use super::stop::Stop;
@@ -32,6 +33,8 @@ pub(super) struct Common {
     pub(super) no_read_back: Arc<AtomicBool>,
     /// The upstream has shown at least one stored task when asked.
     pub(super) shown: Arc<AtomicBool>,
+    /// Log events that were given up.
+    pub(super) graves: Arc<Graves>,
 }
 
 /// One lane, for all its tasks.

@@ -8,12 +8,14 @@
 //! | `log_lane`, `send`, `delivery` | batches: when, how, and which events of one after a refusal (pure) |
 //! | `confirm`, `readback`, `tokens` | was it stored, and what if not |
 //! | `feedback_lane`, `feedback_try`, `roster` | feedback: one in flight per task |
+//! | `graves` | was the log of a feedback given up |
 
 mod clock;
 mod confirm;
 mod delivery;
 mod feedback_lane;
 mod feedback_try;
+mod graves;
 mod health;
 mod line;
 mod log_lane;

@@ -5,8 +5,7 @@
 //! proxy in between answers a 404 that is not such JSON at all. All those say nothing about the task, so nothing
 //! may be concluded from them: they count as "no such route".
 
-use crate::verdict::Outcome;
-use crate::wire::json;
+use crate::verdict::{Outcome, names_a_task};
 use std::time::Duration;
 
 /// What was learned.
@@ -50,13 +49,6 @@ pub(super) fn read(outcome: Outcome) -> Read {
             ),
         },
     }
-}
-
-/// Whether a 404's body is the API's own word about a task.
-fn names_a_task(body: &[u8]) -> bool {
-    json::field(body, "detail")
-        .and_then(json::text_of)
-        .is_some_and(|detail| detail != "Not Found")
 }
 
 #[cfg(test)]

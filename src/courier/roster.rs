@@ -12,12 +12,15 @@ pub(super) trait Entry {
     fn seq(&self) -> Seq;
     /// Not to be tried before this moment.
     fn not_before(&self) -> Option<Instant>;
+    /// What it takes of memory, about.
+    fn bytes(&self) -> usize;
 }
 
 /// Feedback by task.
 #[derive(Debug)]
 pub(super) struct Roster<T> {
     tasks: BTreeMap<TaskId, Row<T>>,
+    bytes: usize,
 }
 
 #[derive(Debug)]
@@ -30,7 +33,13 @@ impl<T: Entry> Roster<T> {
     pub(super) fn new() -> Self {
         Self {
             tasks: BTreeMap::new(),
+            bytes: 0,
         }
+    }
+
+    /// What all that is held takes of memory, about.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// How many are held, those in flight included.
@@ -43,6 +52,7 @@ impl<T: Entry> Roster<T> {
 
     /// Takes one up, behind what is held for its task.
     pub(super) fn admit(&mut self, entry: T) {
+        self.bytes += entry.bytes();
         let row = self.tasks.entry(entry.task().clone()).or_insert(Row {
             waiting: VecDeque::new(),
             in_flight: false,
@@ -78,8 +88,10 @@ impl<T: Entry> Roster<T> {
             .min()
     }
 
-    /// The task's feedback in flight has ended.
-    pub(super) fn landed(&mut self, task: &TaskId) {
+    /// The feedback in flight has ended.
+    pub(super) fn landed(&mut self, entry: &T) {
+        self.bytes = self.bytes.saturating_sub(entry.bytes());
+        let task = entry.task();
         if let Some(row) = self.tasks.get_mut(task) {
             row.in_flight = false;
             if row.waiting.is_empty() {
@@ -106,6 +118,8 @@ impl<T: Entry> Roster<T> {
             .values_mut()
             .flat_map(|row| row.waiting.drain(..))
             .collect();
+        let bytes: usize = all.iter().map(Entry::bytes).sum();
+        self.bytes = self.bytes.saturating_sub(bytes);
         self.tasks.retain(|_, row| row.in_flight);
         all.sort_by_key(Entry::seq);
         all
@@ -135,6 +149,9 @@ mod tests {
         fn not_before(&self) -> Option<Instant> {
             self.not_before
         }
+        fn bytes(&self) -> usize {
+            10
+        }
     }
 
     fn note(task: u8, seq: u64) -> Note {
@@ -161,9 +178,9 @@ mod tests {
             Some(1),
             "it stays the first of its task"
         );
-        roster.landed(&note(2, 0).task);
+        roster.landed(&note(2, 0));
         assert_eq!(roster.next(now).map(|n| n.seq), Some(3));
-        assert_eq!(roster.len(), 2);
+        assert_eq!((roster.len(), roster.bytes()), (2, 20));
     }
 
     #[test]
@@ -181,6 +198,7 @@ mod tests {
         assert_eq!(roster.next(now), None);
         assert_eq!(roster.next(later).map(|n| n.seq), Some(1));
         assert_eq!(roster.clear(), [note(1, 2)]);
+        assert_eq!(roster.bytes(), 20, "two are in flight");
     }
 
     proptest! {
@@ -198,11 +216,11 @@ mod tests {
                 }
                 prop_assert!(!flying.is_empty());
                 for note in flying {
-                    roster.landed(&note.task);
+                    roster.landed(&note);
                     given.push(note);
                 }
             }
-            prop_assert_eq!(given.len(), tasks.len());
+            prop_assert_eq!((given.len(), roster.bytes()), (tasks.len(), 0));
             for task in 0..6 {
                 let own = given.iter().filter(|n| n.task == note(task, 0).task).map(|n| n.seq);
                 prop_assert!(own.is_sorted());

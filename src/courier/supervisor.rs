@@ -39,6 +39,7 @@ pub async fn run(
         stop: Stop::new(seen),
         no_read_back: Arc::new(AtomicBool::new(false)),
         shown: Arc::new(AtomicBool::new(false)),
+        graves: Arc::default(),
     };
     let mut couriers = Couriers {
         common,

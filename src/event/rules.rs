@@ -9,6 +9,8 @@ pub(super) enum Field {
     ProjectId = 2,
     TaskId = 3,
     ClientCreatedAt = 5,
+    CreatedAt = 6,
+    LastUpdate = 7,
     SessionId = 8,
 }
 

@@ -4,7 +4,7 @@ use super::entry_of;
 use super::log::{Door, Fate, decide, queued};
 use crate::event::Refusal;
 use crate::feedback::Feedback;
-use crate::ids::Kind;
+use crate::ids::{Kind, ProjectId};
 use crate::spool::Entry;
 use crate::wire::json::{Malformed, push_string};
 use bytes::BytesMut;
@@ -85,6 +85,8 @@ pub struct Outcome {
     pub entry: Option<Entry>,
     /// Log or feedback.
     pub kind: Kind,
+    /// The project of an event whose times the API will replace.
+    pub odd_time: Option<ProjectId>,
     /// The line of answer, with its newline; holds once the entry is stored.
     pub answer: Vec<u8>,
 }
@@ -118,6 +120,7 @@ pub fn plan(line: &Line, door: &Door, now_s: i64, task: Uuid) -> Option<Outcome>
             return Some(Outcome {
                 entry: None,
                 kind: Kind::Log,
+                odd_time: None,
                 answer: error_line(&sentence),
             });
         }
@@ -144,8 +147,10 @@ pub fn plan(line: &Line, door: &Door, now_s: i64, task: Uuid) -> Option<Outcome>
 }
 
 fn plan_log(raw: &[u8], door: &Door, now_s: i64, task: Uuid) -> Outcome {
+    let mut odd_time = None;
     let (entry, answer) = match decide(raw, door, now_s, task) {
         Ok(Fate::Accepted(event)) => {
+            odd_time = event.has_odd_time().then(|| event.project().clone());
             let answer = answer_line(b"{\"task_id\":", event.task().as_str());
             (Some(queued(event)), answer)
         }
@@ -165,6 +170,7 @@ fn plan_log(raw: &[u8], door: &Door, now_s: i64, task: Uuid) -> Outcome {
     Outcome {
         entry,
         kind: Kind::Log,
+        odd_time,
         answer,
     }
 }
@@ -180,6 +186,7 @@ fn plan_feedback(raw: &[u8], door: &Door) -> Outcome {
     Outcome {
         entry,
         kind: Kind::Feedback,
+        odd_time: None,
         answer,
     }
 }
@@ -257,7 +264,6 @@ fn without(object: &[u8], member: Range<usize>) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::ProjectId;
 
     fn door() -> Door {
         Door {

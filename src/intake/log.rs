@@ -82,6 +82,8 @@ pub struct Plan {
     pub accepted: u64,
     /// Events that become dead letters.
     pub refused: u64,
+    /// Projects of accepted events whose times the API will replace ([`Event::has_odd_time`]), one an event.
+    pub odd_times: Vec<ProjectId>,
 }
 
 impl Plan {
@@ -94,6 +96,7 @@ impl Plan {
             reply,
             accepted: 0,
             refused: 0,
+            odd_times: Vec::new(),
         }
     }
 
@@ -113,6 +116,9 @@ impl Plan {
                     session_id: event.session(),
                 }
                 .write(&mut self.reply);
+                if event.has_odd_time() {
+                    self.odd_times.push(event.project().clone());
+                }
                 self.entries.push(queued(event));
             }
             Fate::Refused { lane, reason } => {

@@ -6,6 +6,7 @@
 pub mod line;
 pub mod log;
 mod ndjson;
+mod odd_time;
 
 use crate::event::Refusal;
 use crate::feedback::Feedback;
@@ -82,6 +83,7 @@ pub struct Intake {
     budget: Budget,
     metrics: Arc<Metrics>,
     counters: Counters,
+    odd_times: Arc<odd_time::Told>,
 }
 
 /// Counters of `metrics` that every request touches, looked up once.
@@ -126,6 +128,7 @@ impl Intake {
             budget,
             metrics,
             counters,
+            odd_times: Arc::default(),
         }
     }
 
@@ -162,15 +165,17 @@ impl Intake {
             project,
             max_event_bytes: self.settings.max_event_bytes,
         };
-        let plan = self.plan(&events, &door).await?;
+        let mut plan = self.plan(&events, &door).await?;
         // A large body need not stay while the disk is written.
         drop(events);
         drop(body);
         let (accepted, refused) = (plan.accepted, plan.refused);
+        let odd_times = std::mem::take(&mut plan.odd_times);
         let (entries, reply) = plan.finish();
         self.append(entries).await.map_err(|error| refusal_of(&error))?;
         self.counters.logs.inc_by(accepted);
         self.counters.refused_logs.inc_by(refused);
+        self.note_odd_times(&odd_times);
         Ok(json(StatusCode::OK, held(reply, room)))
     }
 
@@ -215,6 +220,14 @@ impl Intake {
             .map_err(|error| refusal_of(&error))?;
         self.counters.feedbacks.inc();
         Ok(json(StatusCode::OK, reply))
+    }
+
+    /// Counts events with times that the API will replace, and tells people.
+    fn note_odd_times(&self, projects: &[ProjectId]) {
+        if !projects.is_empty() {
+            self.metrics.intake_odd_times.inc_by(projects.len() as u64);
+            self.odd_times.note(projects);
+        }
     }
 
     /// Resolves once the entries are on disk.

@@ -4,7 +4,7 @@ use super::line::{Line, Outcome, Splitter, error_line, plan};
 use super::log::Door;
 use super::{Intake, now_s};
 use crate::http::{EVENT_BYTES, Limits, Reservation, SMALL_BYTES, Stop};
-use crate::ids::Kind;
+use crate::ids::{Kind, ProjectId};
 use crate::spool::Entry;
 use bytes::{BufMut, BytesMut};
 use std::io;
@@ -25,6 +25,7 @@ const READ_BYTES: std::ops::RangeInclusive<usize> = 8 * 1024..=512 * 1024;
 struct Group {
     entries: Vec<Entry>,
     bytes: usize,
+    odd_times: Vec<ProjectId>,
     answers: Vec<Answer>,
 }
 
@@ -47,6 +48,7 @@ impl Group {
             }
         });
         self.entries.extend(outcome.entry);
+        self.odd_times.extend(outcome.odd_time);
         self.answers.push(Answer {
             line: outcome.answer,
             stored,
@@ -258,12 +260,20 @@ fn gather(splitter: &mut Splitter, door: &Door, weight: usize) -> Group {
 
 /// Puts a group on disk and returns its lines of answer, in order.
 async fn store(intake: &Intake, group: Group) -> Vec<u8> {
-    let Group { entries, answers, .. } = group;
+    let Group {
+        entries,
+        answers,
+        odd_times,
+        ..
+    } = group;
     let failed = intake
         .append(entries)
         .await
         .err()
         .map(|error| error_line(&error.to_string()));
+    if failed.is_none() {
+        intake.note_odd_times(&odd_times);
+    }
     let mut text = Vec::with_capacity(answers.iter().map(|answer| answer.line.len()).sum());
     for Answer { line, stored } in answers {
         intake.metrics.intake_lines.inc();

@@ -103,6 +103,9 @@ impl Batch<'_> {
         if let Some(failure) = body.failure() {
             return failure;
         }
+        if let Some(failure) = self.failed_on(page) {
+            return failure;
+        }
         let suspicious = body.hazards.wide_integer || body.hazards.nul_key;
         let mut out = Vec::with_capacity(body.text.len() + 256 * self.checked.len());
         out.extend_from_slice(b"{\"logged_events\":[");
@@ -118,7 +121,7 @@ impl Batch<'_> {
                     refuse(&mut out, &reason);
                 }
                 Ok(project) => {
-                    poisoned |= event.poison(suspicious).is_some();
+                    poisoned |= event.poison(suspicious).is_some() || is_to_be_lost(page, event);
                     incoming.push(self.incoming(page, event, project, &mut out));
                 }
             }
@@ -129,6 +132,16 @@ impl Batch<'_> {
             then_drop: lost,
             ..Reply::raw(200, out)
         }
+    }
+
+    /// The failure that one of the events is switched to cause.
+    fn failed_on(&self, page: &Page) -> Option<Reply> {
+        if page.switches.fail_events.is_empty() {
+            return None;
+        }
+        let mut ids = self.checked.iter().filter_map(|(event, _)| event.text("task_id"));
+        let status = ids.find_map(|id| page.switches.fail_events.get(&*id))?;
+        Some(Reply::detail(*status, "Internal Server Error"))
     }
 
     /// The project that an event is stored in, or why it is refused.
@@ -229,6 +242,11 @@ impl Batch<'_> {
             .store(incoming, due, page.switches.keep_raw, self.now_s);
         false
     }
+}
+
+fn is_to_be_lost(page: &Page, event: &Event<'_>) -> bool {
+    let lost = &page.switches.lose_events;
+    !lost.is_empty() && event.text("task_id").is_some_and(|id| lost.contains(&*id))
 }
 
 fn refuse(out: &mut Vec<u8>, reason: &str) {

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Everything that can be switched. All off by default; a JSON object changes what it names, `null` restores the
 /// default.
@@ -41,6 +41,10 @@ pub struct Switches {
     pub projects: BTreeMap<String, u16>,
     /// Events answered with `error_in_log` and not stored: task id and reason.
     pub refuse_events: BTreeMap<String, String>,
+    /// Events that make the API fail on their whole batch: task id and status (400 to 599).
+    pub fail_events: BTreeMap<String, u16>,
+    /// Events that are answered with 200 and whose batch is then lost silently: task ids.
+    pub lose_events: BTreeSet<String>,
     /// The good keys. Absent: every key is good.
     pub keys: Option<Vec<String>>,
     /// Log requests are answered with 503 after the checks of key and shape.
@@ -79,6 +83,8 @@ impl Default for Switches {
             quota: BTreeMap::new(),
             projects: BTreeMap::new(),
             refuse_events: BTreeMap::new(),
+            fail_events: BTreeMap::new(),
+            lose_events: BTreeSet::new(),
             keys: None,
             maintenance: false,
             lose: 0,
@@ -150,6 +156,15 @@ impl Switches {
         {
             return Err(format!(
                 "projects: \"{id}\" is {status}, but only 404 (unknown) and 403 (another's) are known"
+            ));
+        }
+        if let Some((id, status)) = self
+            .fail_events
+            .iter()
+            .find(|(_, status)| !(400..600).contains(*status))
+        {
+            return Err(format!(
+                "fail_events: \"{id}\" is {status}, but it must be from 400 to 599"
             ));
         }
         if let Some(name) = self

@@ -5,18 +5,21 @@ use crate::ids::Seq;
 use std::sync::{Arc, Mutex};
 use tokio::sync::mpsc::WeakSender;
 
-/// Where leases that nobody ended are found by the owning thread.
+/// Where leases come from, and where those that nobody ended are found by the owning thread.
 pub(super) struct Abandoned {
     /// Lane number and sequence. Bounded as leases are.
     found: Mutex<Vec<(u32, u64)>>,
     wake: WeakSender<Command>,
+    /// Events below were there when the spool was opened.
+    opened_at: u64,
 }
 
 impl Abandoned {
-    pub(super) fn new(wake: WeakSender<Command>) -> Abandoned {
+    pub(super) fn new(wake: WeakSender<Command>, opened_at: u64) -> Abandoned {
         Abandoned {
             found: Mutex::default(),
             wake,
+            opened_at,
         }
     }
 
@@ -62,6 +65,11 @@ impl Leased {
     /// Its place in the order of acceptance.
     pub fn seq(&self) -> Seq {
         self.seq
+    }
+
+    /// Whether it was queued before the spool was opened: an earlier process may have sent it.
+    pub fn is_from_before_start(&self) -> bool {
+        self.home.as_ref().is_some_and(|home| self.seq.0 < home.opened_at)
     }
 
     /// The record as it was appended.

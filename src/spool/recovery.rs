@@ -71,7 +71,7 @@ pub(super) fn open(
         disk: disk.clone(),
         shared: Arc::clone(shared),
         views: watch::Sender::new(Arc::default()),
-        abandoned: Arc::new(Abandoned::new(wake)),
+        abandoned: Arc::new(Abandoned::new(wake, head.next_seq)),
         generations,
         dead: DeadLetters::new(settings, disk, head.uncounted_from),
         requeued: Note::of(requeued),

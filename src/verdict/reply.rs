@@ -3,10 +3,14 @@ use super::Fate;
 use crate::wire::json::{self, JsonKind, Text};
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
+use std::borrow::Cow;
 use std::fmt;
 
 /// Longest text of the upstream's that goes into a sentence, in characters.
 const MAX_CHARS: usize = 300;
+
+/// How many parts of a fault's place are told: `body.batched_log_events.3.metadata`. What is further in may be a client's key.
+const PLACE_PARTS: usize = 4;
 
 /// How `error_in_log` begins for an event that was stored, but will not be analysed (contract.md section 1).
 const QUOTA: &str = "Max usage quota reached";
@@ -103,6 +107,7 @@ pub(super) fn detail(body: &[u8]) -> Option<String> {
             let place: Vec<_> = first
                 .loc
                 .iter()
+                .take(PLACE_PARTS)
                 .map(|part| json::text_of(part).unwrap_or(part.get().into()))
                 .collect();
             let more = match faults.len() - 1 {
@@ -118,10 +123,23 @@ pub(super) fn detail(body: &[u8]) -> Option<String> {
     }
 }
 
-/// A foreign text on one line: control characters and direction marks escaped, at most [`MAX_CHARS`] characters of it.
+/// Cuts out what stands between `input_value=` and `, input_type=`, as pydantic quotes an event in the text of its errors.
+fn without_input(text: &str) -> Cow<'_, str> {
+    const START: &str = "input_value=";
+    const END: &str = ", input_type=";
+    let Some(first) = text.find(START) else {
+        return text.into();
+    };
+    // An event may hold such marks itself: all between the first and the last is taken for its content.
+    let end = text.rfind(END).filter(|end| *end >= first).unwrap_or(text.len());
+    format!("{}...{}", &text[..first + START.len()], &text[end..]).into()
+}
+
+/// A foreign text on one line: control characters and direction marks escaped, at most [`MAX_CHARS`] characters of it, and nothing
+/// that pydantic quotes of an event.
 pub(super) fn printable(text: &str) -> String {
     let mut out = String::new();
-    for (at, c) in text.chars().enumerate() {
+    for (at, c) in without_input(text).chars().enumerate() {
         if at == MAX_CHARS {
             out.push('…');
             break;

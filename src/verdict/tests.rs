@@ -138,9 +138,8 @@ fn every_row_of_the_contracts_answer_table_is_held_for_logs() {
 fn every_row_of_the_contracts_answer_table_is_held_for_feedback() {
     for (verdict, statuses) in [
         ("delivered", vec![200, 201, 204]),
-        ("not yet", vec![404]),
         ("refused", vec![400, 413, 422]),
-        ("park", vec![301, 307, 401, 402, 403, 405, 407, 409, 451]),
+        ("park", vec![301, 307, 401, 402, 403, 404, 405, 407, 409, 451]),
         ("retry", vec![408, 425, 429, 503]),
         ("read back", vec![0, 100, 500, 501, 502, 504, 520, 600]),
     ] {
@@ -154,6 +153,37 @@ fn every_row_of_the_contracts_answer_table_is_held_for_feedback() {
             FailureKind::Timeout | FailureKind::Closed | FailureKind::Garbled => "read back",
         };
         assert_eq!(feedback(&failed(kind)).0, verdict, "{kind:?}");
+    }
+}
+
+#[test]
+fn feedback_waits_for_a_task_and_not_for_a_route() {
+    for body in [r#"{"detail":"Task t not found"}"#, r#"{"detail":""}"#] {
+        assert_eq!(feedback(&answer(404, body)).0, "not yet", "{body}");
+    }
+    for body in [
+        r#"{"detail":"Not Found"}"#,
+        "<html>nginx</html>",
+        r#"{"detail":[]}"#,
+        "",
+    ] {
+        let (verdict, reason) = feedback(&answer(404, body));
+        assert_eq!(verdict, "park", "{body}");
+        assert!(reason.contains("upstream.base_url"), "{reason}");
+    }
+}
+
+#[test]
+fn what_bars_reading_is_for_a_person_and_names_the_remedy() {
+    for status in [301, 307, 401, 403] {
+        let reason = bars_reading(&answer(status, "{}")).expect("barred");
+        assert!(reason.contains("upstream."), "{reason}");
+    }
+    for status in [200, 404, 405, 429, 500, 501, 503] {
+        assert_eq!(bars_reading(&answer(status, "{}")), None, "{status}");
+    }
+    for kind in KINDS {
+        assert_eq!(bars_reading(&failed(kind)), None, "{kind:?}");
     }
 }
 
@@ -214,6 +244,29 @@ fn what_upstream_says_is_bounded_on_one_line_and_without_the_events_content() {
         reason.ends_with("(422: body.batched_log_events.3.input: Field required, and 1 more)"),
         "{reason}"
     );
+    let faults = r#"{"detail":[{"loc":["body","batched_log_events",3,"raw_input","SECRET"],"msg":"no"}]}"#;
+    let (_, reason) = log(&answer(422, faults), 0);
+    assert!(
+        reason.ends_with("(422: body.batched_log_events.3.raw_input: no)"),
+        "{reason}"
+    );
+    for (said, shown) in [
+        (
+            "a [type=b, input_value='SECRET', input_type=str]",
+            "a [type=b, input_value=..., input_type=str]",
+        ),
+        (
+            "a [input_value=', input_type=SECRET, input_type=str]",
+            "a [input_value=..., input_type=str]",
+        ),
+        (
+            ", input_type= [input_value=SECRET",
+            ", input_type= [input_value=...",
+        ),
+    ] {
+        let (_, reason) = log(&answer(400, &serde_json::json!({"detail": said}).to_string()), 0);
+        assert!(reason.ends_with(&format!("(400: {shown})")), "{reason}");
+    }
     for hidden in [
         r#"{"detail":{"input":"SECRET"}}"#,
         "SECRET",

@@ -149,6 +149,15 @@ pub fn text_of(value: &RawValue) -> Option<Cow<'_, str>> {
         .map(|text| text.0)
 }
 
+/// A key's content; `None` for one with half a surrogate pair, which is nobody's key.
+pub(super) fn key_text(key: &RawValue) -> Option<Cow<'_, str>> {
+    let token = key.get();
+    match token.contains('\\') {
+        true => text_of(key),
+        false => token.strip_prefix('"')?.strip_suffix('"').map(Cow::Borrowed),
+    }
+}
+
 /// Hands each top-level field of a JSON object to `take`, in order, without looking into the values that
 /// `wanted` declines. Does not recurse, however deep the object is.
 pub fn for_each_field<'a>(
@@ -176,8 +185,8 @@ impl<'de, W: FnMut(&str) -> Option<usize>, T: FnMut(usize, &'de RawValue)> Visit
     }
 
     fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<(), A::Error> {
-        while let Some(Text(key)) = map.next_key()? {
-            match (self.wanted)(&key) {
+        while let Some(key) = map.next_key::<&RawValue>()? {
+            match key_text(key).and_then(|key| (self.wanted)(&key)) {
                 Some(slot) => (self.take)(slot, map.next_value()?),
                 None => {
                     map.next_value::<IgnoredAny>()?;

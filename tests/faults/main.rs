@@ -1,4 +1,4 @@
-//! The fault suite: what must hold whatever happens to process, disk and clock, each on the real binary with the
+//! The fault suite: what must hold whatever happens to process, disk, clock and upstream, each on the real binary with the
 //! sandbox behind it. docs/faults.md is its table; CONTRIBUTING.md says how to run it larger.
 
 #![allow(
@@ -17,8 +17,11 @@ mod owner;
 mod points;
 mod power;
 mod promises;
+mod racing;
+mod relay;
 mod scale;
 mod sync;
+mod wire;
 mod wreck;
 
 #[path = "../support/mod.rs"]

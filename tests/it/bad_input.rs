@@ -359,11 +359,37 @@ async fn brackets_without_end_neither_crash_nor_fill_memory() {
     );
     let reply = pair.post("/v2/log/p", batch(&[GOOD, &closed])).await;
     assert_eq!(reply.status, 200);
+    says(
+        reply.json()["logged_events"][1]["error_in_log"]
+            .as_str()
+            .expect("refused"),
+        &["nested over 200 deep"],
+    );
+    assert_eq!(pair.post("/log", closed.clone()).await.status, 200);
+    let mut lines = Lines::connect(&pair.daemon.unix).await;
+    says(
+        lines.ask(&closed).await["error"].as_str().expect("refused"),
+        &["nested over 200 deep"],
+    );
+    let open = format!("{{\"input\":\"x\",\"deep\":{brackets}");
+    says(
+        lines.ask(&open).await["error"].as_str().expect("refused"),
+        &["JSON"],
+    );
+    let feedback = format!(
+        "{{\"flag\":\"success\",\"deep\":{brackets}{}}}",
+        "]".repeat(100_000)
+    );
+    assert_eq!(
+        pair.post("/v2/tasks/good/flag", feedback).await.status,
+        200,
+        "what is ignored may be deep"
+    );
     pair.upstream.stored(1).await;
     let counts = pair.finish().await;
     assert_eq!(
         (counts.delivered, counts.dead),
-        (1, 1),
+        (2, 3),
         "what the API can never take is a dead letter, alone"
     );
 }

@@ -49,12 +49,11 @@ async fn what_is_stored_over_quota_is_delivered_and_not_sent_again() {
 #[tokio::test]
 async fn one_poison_event_is_buried_alone_and_the_rest_is_delivered_in_order() {
     let pair = Pair::start_with(|setup| setup.with("batch.max_age", "200 ms")).await;
+    pair.upstream
+        .switch(json!({"fail_events": {"poison": 500}}))
+        .await;
     let mut events: Vec<String> = (0..300).map(|n| event(&format!("e{n:03}"))).collect();
-    events[137] = format!(
-        r#"{{"input":"x","task_id":"poison","deep":{}{}}}"#,
-        "[".repeat(600),
-        "]".repeat(600)
-    );
+    events[137] = event("poison");
     assert_eq!(pair.post("/v2/log/p", batch(&events)).await.status, 200);
     pair.upstream.stored(299).await;
     let counts = pair.daemon.drained().await;
@@ -83,13 +82,14 @@ async fn what_the_api_takes_and_loses_is_repaired_or_told() {
         "raw_input": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": null, "tool_calls": []}],
     });
     let token = json!({"input": "stop at <|endoftext|> please", "task_id": "token", "metadata": {"own": 1}});
-    let number = r#"{"input":"x","task_id":"number","count":99999999999999999999}"#.to_owned();
+    // Nothing that passes the door is known to be lost whatever is done, so the sandbox is told to lose this one.
+    pair.upstream.switch(json!({"lose_events": ["number"]})).await;
     let events = [
         event("first"),
         tool_call.to_string(),
         event("middle"),
         token.to_string(),
-        number,
+        event("number"),
         event("last"),
     ];
     assert_eq!(pair.post("/v2/log/p", batch(&events)).await.status, 200);

@@ -77,9 +77,14 @@ pub(super) async fn play(
     scene.drain(&kept).await?;
 
     screen.act(
-        "One event is poison: the API fails on its number 1e400, and so on every batch that holds \
-         it. The daemon finds it, sets it aside, and delivers all others.",
+        "One event is poison: the API fails on it, and so on every batch that holds it. The daemon \
+         finds it, sets it aside, and delivers all others.",
     );
+    let poison = traffic::poison().task_id;
+    stage
+        .sandbox
+        .switch(json!({"fail_events": {poison: 500}}))
+        .await?;
     scene
         .send(third..events, Some(traffic::poison()), &mut kept)
         .await?;

@@ -98,14 +98,14 @@ pub(super) fn feedback(numbers: Range<u32>) -> Vec<Feedback> {
         .collect()
 }
 
-/// An event that the API fails on, and with it on its whole batch: a number beyond a double's range cannot be echoed
-/// (contract.md section 1). Overflowed perplexities do look like this.
+/// An event that the sandbox is told to fail on, and with it on its whole batch. What is known to break the API is
+/// refused at the door already; this is what nobody knows of yet.
 pub(super) fn poison() -> Event {
     let task_id = "demo-poison".to_owned();
     let project = PROJECTS[0];
     let json = format!(
         "{{\"task_id\":\"{task_id}\",\"project_id\":\"{project}\",\"input\":\"How sure are you?\",\
-         \"output\":\"Very.\",\"metadata\":{{\"perplexity\":1e400}}}}"
+         \"output\":\"Very.\",\"metadata\":{{\"perplexity\":1.02}}}}"
     );
     Event {
         project,

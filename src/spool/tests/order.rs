@@ -38,6 +38,38 @@ async fn what_is_appended_is_leased_in_order_settled_and_gone_after_reopening() 
 }
 
 #[tokio::test]
+async fn what_was_there_at_the_start_is_told_from_what_came_later() {
+    let folder = tempfile::tempdir().unwrap();
+    let lane = logs("p");
+    let is_old = async |spool: &Spool| -> Vec<bool> {
+        let leased = spool.lease(&lane, &limits(100)).await;
+        let old = leased.iter().map(Leased::is_from_before_start).collect();
+        spool.release(&lane, leased).await;
+        old
+    };
+    let add = async |spool: &Spool| {
+        spool
+            .append(vec![queued(&lane, "x"), queued(&lane, "y")])
+            .await
+            .unwrap()
+    };
+    let spool = open(folder.path());
+    add(&spool).await;
+    assert_eq!(is_old(&spool).await, [false, false]);
+    assert_eq!(is_old(&spool).await, [false, false], "after a release, too");
+    let copy = killed(folder.path());
+    for folder in [copy.path(), folder.path()] {
+        if folder != copy.path() {
+            spool.close().await;
+        }
+        let again = open(folder);
+        add(&again).await;
+        assert_eq!(is_old(&again).await, [true, true, false, false]);
+        again.close().await;
+    }
+}
+
+#[tokio::test]
 async fn released_events_come_first_and_sorted() {
     let folder = tempfile::tempdir().unwrap();
     let (spool, lane) = (open(folder.path()), logs("p"));
