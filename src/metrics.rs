@@ -78,6 +78,10 @@ pub struct Metrics {
     pub delivery_over_quota_events: Counter,
     /// `phosphod_delivery_unconfirmed_batches_total`: batches that the API accepted and did not store.
     pub delivery_unconfirmed_batches: Counter,
+    /// `phosphod_delivery_window_requests`: log requests that may be in flight at once, summed over the projects.
+    pub delivery_window_requests: Gauge,
+    /// `phosphod_delivery_in_flight_requests{kind}`: requests that the upstream has not answered yet.
+    pub delivery_in_flight_requests: Family<KindLabel, Gauge>,
     /// `phosphod_lanes{state}`: lanes by what they are doing.
     pub lanes: Family<StateLabel, Gauge>,
 }
@@ -103,6 +107,8 @@ impl Metrics {
             delivery_attempt_seconds: Histogram::new(seconds()),
             delivery_over_quota_events: Counter::default(),
             delivery_unconfirmed_batches: Counter::default(),
+            delivery_window_requests: Gauge::default(),
+            delivery_in_flight_requests: Family::default(),
             lanes: Family::default(),
         };
         let r = &mut this.registry;
@@ -176,6 +182,16 @@ impl Metrics {
             "delivery_unconfirmed_batches",
             "Batches that the API accepted and did not store",
             this.delivery_unconfirmed_batches.clone(),
+        );
+        r.register(
+            "delivery_window_requests",
+            "Log requests that may be in flight at once, summed over the projects",
+            this.delivery_window_requests.clone(),
+        );
+        r.register(
+            "delivery_in_flight_requests",
+            "Requests that the upstream has not answered yet",
+            this.delivery_in_flight_requests.clone(),
         );
         r.register("lanes", "Lanes by what they are doing", this.lanes.clone());
         this

@@ -57,6 +57,8 @@ fn settings(sandbox: &Sandbox) -> courier::Settings {
         confirm: true,
         confirm_patience: Duration::from_millis(200),
         concurrency: 1,
+        max_in_flight: 64,
+        rate_limit: courier::RateLimit::default(),
         feedback_wait_max: LONG,
         feedback_concurrency: 16,
         default_key: Secret::new("key"),

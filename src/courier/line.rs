@@ -3,15 +3,19 @@
 use super::Settings;
 use super::clock;
 use super::health::Health;
+use super::outlet::{Outlet, Slot};
 use super::size::SizeCap;
 use super::stop::Stop;
+use super::telling::Telling;
+use super::window::Window;
+use crate::batch::Decision;
 use crate::board::{Board, LaneState};
-use crate::ids::Lane;
+use crate::ids::{Kind, Lane};
 use crate::metrics::{AttemptLabels, Metrics, StateLabel};
 use crate::spool::{LaneView, Leased, Spool};
 use crate::verdict::{Failure, FailureKind, Outcome};
 use std::future::Future;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, watch};
@@ -26,10 +30,16 @@ pub(super) struct Common {
     pub(super) board: Board,
     pub(super) metrics: Arc<Metrics>,
     pub(super) stop: Stop,
-    /// The upstream does not tell which tasks it has stored; cleared when the settings change.
-    pub(super) no_read_back: Arc<AtomicBool>,
-    /// The upstream has shown at least one stored task when asked.
-    pub(super) shown: Arc<AtomicBool>,
+    pub(super) outlet: Arc<Outlet>,
+    /// Whether the upstream tells which tasks it has stored.
+    pub(super) telling: Arc<Mutex<Telling>>,
+}
+
+impl Common {
+    /// Forgets whether the upstream tells what it stored.
+    pub(super) fn forget_telling(&self) {
+        *self.telling.lock().unwrap_or_else(PoisonError::into_inner) = Telling::default();
+    }
 }
 
 /// One lane, for all its tasks.
@@ -38,10 +48,50 @@ pub(super) struct Line {
     pub(super) view: LaneView,
     health: Mutex<Health>,
     size: Mutex<SizeCap>,
+    window: Mutex<Window>,
+    /// Log requests in flight, or about to be.
+    posts: AtomicUsize,
+    /// Rings when one of them ends.
+    freed: Notify,
     /// Rings when the upstream takes something again.
     healed: Notify,
     quota_told: AtomicBool,
     loss_told: AtomicBool,
+}
+
+/// The right to send one log request, or to read one task back.
+pub(super) struct Pass<'a> {
+    _post: Option<Post<'a>>,
+    _slot: Slot,
+}
+
+/// One of the log requests that the lane may have in flight.
+struct Post<'a>(&'a Line);
+
+impl Drop for Post<'_> {
+    fn drop(&mut self) {
+        self.0.posts.fetch_sub(1, Ordering::Relaxed);
+        self.0.freed.notify_waiters();
+    }
+}
+
+/// What a request is, as far as its turn goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Request {
+    /// So many log events.
+    Log(usize),
+    /// One feedback.
+    Feedback,
+    /// A task is read back. That may still be done while the shutdown waits for attempts in flight.
+    Read,
+}
+
+/// One attempt that was made.
+#[derive(Debug)]
+pub(super) struct Attempt {
+    /// When it left.
+    pub(super) began: Instant,
+    pub(super) outcome: Outcome,
 }
 
 /// Why a wait ended.
@@ -64,6 +114,9 @@ impl Line {
             view,
             health: Mutex::default(),
             size: Mutex::default(),
+            window: Mutex::new(Window::new()),
+            posts: AtomicUsize::new(0),
+            freed: Notify::new(),
             healed: Notify::new(),
             quota_told: AtomicBool::new(false),
             loss_told: AtomicBool::new(false),
@@ -90,6 +143,23 @@ impl Line {
         self.size.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    pub(super) fn window(&self) -> MutexGuard<'_, Window> {
+        self.window.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn telling(&self) -> MutexGuard<'_, Telling> {
+        self.common.telling.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Log requests that the lane may have in flight now: one while it is in trouble.
+    pub(super) fn streams(&self, settings: &Settings) -> usize {
+        if self.health().is_troubled() {
+            1
+        } else {
+            self.window().allowed(settings.concurrency)
+        }
+    }
+
     pub(super) async fn release(&self, events: Vec<Leased>) {
         if !events.is_empty() {
             self.spool().release(self.lane(), events).await;
@@ -103,19 +173,38 @@ impl Line {
     }
 
     /// One attempt. A connection that closed without a reply is most often one that the server had closed after its last
-    /// reply, so that is tried once more at once. `None`: shutdown gave the attempt up.
-    pub(super) async fn ask<F: Future<Output = Outcome>>(&self, request: impl Fn() -> F) -> Option<Outcome> {
-        let outcome = self.ask_once(request()).await?;
-        if is_closed(&outcome) {
+    /// reply, so that is tried once more at once. `None`: shutdown came first.
+    pub(super) async fn ask<F: Future<Output = Outcome>>(
+        &self,
+        what: Request,
+        request: impl Fn() -> F,
+    ) -> Option<Attempt> {
+        let attempt = self.ask_once(what, request()).await?;
+        if is_closed(&attempt.outcome) {
             self.count("retry");
-            return self.ask_once(request()).await;
+            return self.ask_once(what, request()).await;
         }
-        Some(outcome)
+        Some(attempt)
     }
 
-    /// One attempt, whatever comes of it. `None`: shutdown gave it up.
-    pub(super) async fn ask_once(&self, request: impl Future<Output = Outcome>) -> Option<Outcome> {
-        let began = clock::now();
+    /// One attempt, whatever comes of it, once the rate limit lets it go. `None`: shutdown came first.
+    pub(super) async fn ask_once(
+        &self,
+        what: Request,
+        request: impl Future<Output = Outcome>,
+    ) -> Option<Attempt> {
+        let events = if let Request::Log(events) = what {
+            events
+        } else {
+            0
+        };
+        tokio::select! {
+            biased;
+            () = self.common.outlet.pace(events) => {}
+            () = self.stop().draining(), if what != Request::Read => return None,
+            () = self.stop().aborting() => return None,
+        }
+        let (began, _departed) = (clock::now(), self.common.outlet.departed(self.lane().kind));
         let outcome = tokio::select! {
             outcome = request => outcome,
             () = self.stop().aborting() => return None,
@@ -124,7 +213,7 @@ impl Line {
             .metrics
             .delivery_attempt_seconds
             .observe(began.elapsed().as_secs_f64());
-        Some(outcome)
+        Some(Attempt { began, outcome })
     }
 
     /// Counts an attempt by what its answer meant.
@@ -160,6 +249,83 @@ impl Line {
         }
     }
 
+    /// Waits until the lane may send a log request: until it is not holding back, one of its streams is free, and so is a
+    /// slot. `Err` says why it may not.
+    pub(super) async fn admit(&self, knobs: &mut Knobs) -> Result<Pass<'_>, Turn> {
+        loop {
+            match self.turn(knobs).await {
+                Turn::Go => {}
+                turn => return Err(turn),
+            }
+            let (freed, healed) = (self.freed.notified(), self.healed.notified());
+            let streams = self.streams(&knobs.borrow());
+            let Some(post) = self.enter(streams) else {
+                tokio::select! {
+                    () = self.stop().draining() => return Err(Turn::Stopped),
+                    () = freed => {}
+                    () = healed => {}
+                    () = changed(knobs) => self.wake(),
+                }
+                if self.health().is_parked() {
+                    return Err(Turn::Parked);
+                }
+                continue;
+            };
+            let slot = tokio::select! {
+                () = self.stop().draining() => return Err(Turn::Stopped),
+                slot = self.common.outlet.slot(Kind::Log) => slot,
+            };
+            // Waiting for the slot may have taken long.
+            if self.health().hold(clock::now()).is_none() {
+                return Ok(Pass {
+                    _post: Some(post),
+                    _slot: slot,
+                });
+            }
+        }
+    }
+
+    /// The same for reading a task back, which takes no stream while all is well. `None`: shutdown came first.
+    pub(super) async fn admit_read(&self, knobs: &mut Knobs) -> Option<Pass<'_>> {
+        while self.health().is_troubled() && !self.stop().is_draining() {
+            match self.admit(knobs).await {
+                Ok(pass) => return Some(pass),
+                Err(Turn::Stopped) => return None,
+                Err(Turn::Go | Turn::Parked) => {}
+            }
+        }
+        tokio::select! {
+            () = self.stop().aborting() => None,
+            slot = self.common.outlet.slot(Kind::Log) => Some(Pass { _post: None, _slot: slot }),
+        }
+    }
+
+    /// The same for a feedback. `None`: shutdown came first.
+    pub(super) async fn admit_feedback(&self) -> Option<Slot> {
+        tokio::select! {
+            () = self.stop().draining() => None,
+            slot = self.common.outlet.slot(Kind::Feedback) => Some(slot),
+        }
+    }
+
+    fn enter(&self, streams: usize) -> Option<Post<'_>> {
+        let more = |posts| (posts < streams).then_some(posts + 1);
+        self.posts
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more)
+            .ok()
+            .map(|_| Post(self))
+    }
+
+    /// Notes that a log request of so many bytes was answered.
+    pub(super) fn answered(&self, began: Instant, bytes: usize, settings: &Settings) {
+        let now = clock::now();
+        // A view of its own, so that nobody else's wait for news is disturbed.
+        let due = settings.batch.decide(&self.view.clone().ready(), now) == Decision::Close;
+        let mut window = self.window();
+        let full = self.posts.load(Ordering::Relaxed) >= window.allowed(settings.concurrency);
+        window.answered(began, now, bytes, settings.concurrency, due && full);
+    }
+
     /// The settings changed: what failed may work now.
     pub(super) fn wake(&self) {
         self.health().wake(clock::now());
@@ -175,7 +341,9 @@ impl Line {
     /// Notes a passing fault of an attempt that began at `began`; tells people when it is the first.
     pub(super) fn failing(&self, began: Instant, asked: Option<Duration>, reason: &str, settings: &Settings) {
         let mut health = self.health();
-        let failures = health.failed(began, clock::now(), asked, &settings.backoff, fastrand::u64(..));
+        let now = clock::now();
+        let failures = health.failed(began, now, asked, &settings.backoff, fastrand::u64(..));
+        self.window().failed(failures, began, now);
         if health.is_parked() {
             return;
         }
@@ -258,12 +426,19 @@ impl Line {
         }
     }
 
-    /// The upstream has no route to read tasks back; says so once.
+    /// The upstream was found not to tell what it stored.
     pub(super) fn no_read_back(&self) {
-        if !self.common.no_read_back.swap(true, Ordering::Relaxed) {
-            tracing::warn!(
-                "the upstream has no GET /v2/tasks/{{task_id}}: from now on its 200 counts as delivered, unconfirmed; \
-                 set delivery.confirm = false to say that this is meant"
+        tracing::warn!(
+            "the upstream has no GET /v2/tasks/{{task_id}}: from now on its 200 counts as delivered, unconfirmed, and it is \
+             asked again once an hour; set delivery.confirm = false to say that this is meant"
+        );
+    }
+
+    /// Notes a word of the upstream about a task.
+    pub(super) fn told(&self, stored: bool) {
+        if self.telling().told(stored) {
+            tracing::info!(
+                "the upstream tells again which tasks it stored: batches are confirmed from now on"
             );
         }
     }
