@@ -9,11 +9,12 @@
 use super::clock;
 use super::delivery::{Delivery, Sent};
 use super::health;
-use super::line::{Attempt, Knobs, Line, Request, Turn, changed};
+use super::line::{Knobs, Line, changed};
 use super::readback::{self, Read};
 use super::send::{Dress, Progress};
 use super::telling::Silence;
 use super::tokens;
+use super::turn::{Attempt, Request, Turn};
 use crate::event;
 use crate::spool::{Burial, Leased};
 use std::time::Instant;

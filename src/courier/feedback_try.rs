@@ -2,10 +2,11 @@
 
 use super::Settings;
 use super::clock;
-use super::line::{Attempt, Knobs, Line, Request, is_closed};
+use super::line::{Knobs, Line};
 use super::readback::{self, Read};
 use super::roster::Entry;
 use super::send::facts;
+use super::turn::{Attempt, Request, is_closed};
 use crate::feedback::Feedback;
 use crate::ids::{Seq, TaskId};
 use crate::secret::Secret;

@@ -5,7 +5,7 @@
 //! | this one, `supervisor` | settings; one task a lane, and their end |
 //! | `stop`, `clock` | how far the shutdown has come; what time it is |
 //! | `line`, `health`, `size` | what a lane's tasks share: how the upstream is doing, what people are told |
-//! | `outlet`, `bucket` | what all lanes share: requests in flight, the rate limit |
+//! | `turn`, `outlet`, `bucket` | what a request waits for: its lane, a slot of all lanes, the rate limit |
 //! | `log_lane`, `send`, `delivery` | batches: when, how, and which events of one after a refusal (pure) |
 //! | `sessions`, `window` | batches side by side: which events, how many (pure) |
 //! | `confirm`, `readback`, `telling`, `tokens` | was it stored, and what if not |
@@ -30,6 +30,7 @@ mod stop;
 mod supervisor;
 mod telling;
 mod tokens;
+mod turn;
 mod window;
 
 pub use outlet::RateLimit;

@@ -2,8 +2,9 @@
 
 use super::Settings;
 use super::delivery::{Delivery, Sent, Then};
-use super::line::{Attempt, Knobs, Line, Request, Turn};
+use super::line::{Knobs, Line};
 use super::tokens;
+use super::turn::{Attempt, Request, Turn};
 use crate::batch;
 use crate::spool::Leased;
 use crate::verdict::{self, Answer, LogVerdict, Outcome};
