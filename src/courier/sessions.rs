@@ -156,17 +156,17 @@ impl<E: Entry> Sessions<E> {
         if !read {
             return (0..self.waiting.len().min(most)).collect();
         }
-        let mut held: HashSet<u64> = HashSet::new();
         let mut free = Vec::new();
         for (at, waiting) in self.waiting.iter_mut().enumerate() {
             if free.len() >= most {
                 break;
             }
-            match waiting.session() {
-                Some(session) if held.contains(&session) || busy(&self.flights, session) => {
-                    held.insert(session);
-                }
-                _ => free.push(at),
+            // All that waits of a session waits for the same batch, so none of it can overtake another.
+            if !waiting
+                .session()
+                .is_some_and(|session| busy(&self.flights, session))
+            {
+                free.push(at);
             }
         }
         free
