@@ -84,6 +84,10 @@ pub struct Metrics {
     pub dead_letters_requeued: Counter,
     /// `phosphod_dead_letters_purged_total`: dead letters that operators had removed.
     pub dead_letters_purged: Counter,
+    /// `phosphod_delivery_window_requests`: log requests that may be in flight at once, summed over the projects.
+    pub delivery_window_requests: Gauge,
+    /// `phosphod_delivery_in_flight_requests{kind}`: requests that the upstream has not answered yet.
+    pub delivery_in_flight_requests: Family<KindLabel, Gauge>,
     /// `phosphod_lanes{state}`: lanes by what they are doing.
     pub lanes: Family<StateLabel, Gauge>,
 }
@@ -112,6 +116,8 @@ impl Metrics {
             delivery_unconfirmed_batches: Counter::default(),
             dead_letters_requeued: Counter::default(),
             dead_letters_purged: Counter::default(),
+            delivery_window_requests: Gauge::default(),
+            delivery_in_flight_requests: Family::default(),
             lanes: Family::default(),
         };
         let r = &mut this.registry;
@@ -200,6 +206,16 @@ impl Metrics {
             "dead_letters_purged",
             "Dead letters removed by operators",
             this.dead_letters_purged.clone(),
+        );
+        r.register(
+            "delivery_window_requests",
+            "Log requests that may be in flight at once, summed over the projects",
+            this.delivery_window_requests.clone(),
+        );
+        r.register(
+            "delivery_in_flight_requests",
+            "Requests that the upstream has not answered yet",
+            this.delivery_in_flight_requests.clone(),
         );
         r.register("lanes", "Lanes by what they are doing", this.lanes.clone());
         this

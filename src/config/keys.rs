@@ -247,6 +247,18 @@ pub const KEYS: &[Key] = {
             "Allows http:// to a host that is not this machine: the key then travels in the clear.",
         ),
         key(
+            "upstream.rate_limit.requests_per_second",
+            count(1, 1_000_000, "requests"),
+            None,
+            "Most requests a second, of any kind, retries included.",
+        ),
+        key(
+            "upstream.rate_limit.events_per_second",
+            count(1, 1_000_000_000, "events"),
+            None,
+            "Most log events a second, retries included.",
+        ),
+        key(
             PROJECT_KEY,
             Kind::Path,
             None,
@@ -351,8 +363,14 @@ pub const KEYS: &[Key] = {
         key(
             "delivery.concurrency",
             count(1, 64, "requests"),
-            Bare("1"),
-            "Log requests of one project in flight at once; over 1 gives up their order.",
+            Bare("4"),
+            "Most log requests of one project in flight at once; with 1 all its events stay in order, else each session's.",
+        ),
+        key(
+            "delivery.max_in_flight",
+            count(2, 10_000, "requests"),
+            Bare("64"),
+            "Most requests to the API in flight at once, of all projects; feedback takes half of them at most.",
         ),
         key(
             "log.format",

@@ -129,8 +129,12 @@ pub struct DeliverySettings {
     pub confirm: bool,
     /// `delivery.confirm_patience`. Default 3.4 s.
     pub confirm_patience: Duration,
-    /// `delivery.concurrency`. Default 1.
+    /// `delivery.concurrency`. Default 4.
     pub concurrency: usize,
+    /// `delivery.max_in_flight`. Default 64.
+    pub max_in_flight: usize,
+    /// `[upstream.rate_limit]`. Default: none.
+    pub rate_limit: courier::RateLimit,
     /// `feedback.wait_max`. Default 1 h.
     pub feedback_wait_max: Duration,
     /// `feedback.concurrency`. Default 16.
@@ -171,6 +175,8 @@ impl Settings {
             confirm: delivery.confirm,
             confirm_patience: delivery.confirm_patience,
             concurrency: delivery.concurrency,
+            max_in_flight: delivery.max_in_flight,
+            rate_limit: delivery.rate_limit,
             feedback_wait_max: delivery.feedback_wait_max,
             feedback_concurrency: delivery.feedback_concurrency,
             default_key: delivery.default_key,
@@ -257,11 +263,25 @@ fn delivery(resolver: &mut Resolver) -> Option<DeliverySettings> {
         confirm: resolver.flag("delivery.confirm").unwrap_or_default(),
         confirm_patience: resolver.time("delivery.confirm_patience").unwrap_or_default(),
         concurrency: count(resolver, "delivery.concurrency"),
+        max_in_flight: count(resolver, "delivery.max_in_flight"),
+        rate_limit: rate_limit(resolver),
         feedback_wait_max: resolver.time("feedback.wait_max").unwrap_or_default(),
         feedback_concurrency: count(resolver, "feedback.concurrency"),
         default_key: default_key.or(key_file),
         project_keys,
     })
+}
+
+fn rate_limit(resolver: &Resolver) -> courier::RateLimit {
+    let rate = |path| {
+        resolver
+            .number(path)
+            .map(|rate| u32::try_from(rate).unwrap_or(u32::MAX))
+    };
+    courier::RateLimit {
+        requests_per_second: rate("upstream.rate_limit.requests_per_second"),
+        events_per_second: rate("upstream.rate_limit.events_per_second"),
+    }
 }
 
 fn spool(resolver: &Resolver) -> spool::Settings {

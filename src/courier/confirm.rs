@@ -8,14 +8,16 @@
 
 use super::clock;
 use super::delivery::{Delivery, Sent};
-use super::line::{Knobs, Line, Turn, changed};
+use super::health;
+use super::line::{Knobs, Line, changed};
 use super::readback::{self, Read};
 use super::send::{Dress, Progress};
+use super::telling::Silence;
 use super::tokens;
+use super::turn::{Attempt, Request, Turn};
 use crate::event;
 use crate::fates::Proof;
 use crate::spool::{Burial, Leased};
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 /// After which thousandths of `confirm_patience` a missing task is looked for again.
@@ -40,7 +42,7 @@ pub(super) async fn confirm(line: &Line, knobs: &mut Knobs, events: Vec<Sent<Lea
     let Some(last) = events.len().checked_sub(1) else {
         return;
     };
-    if !knobs.borrow().confirm || line.common.no_read_back.load(Ordering::Relaxed) {
+    if !knobs.borrow().confirm || !line.telling().may_ask(clock::now()) {
         return line.settle(bare(events), Proof::Answered).await;
     }
     match find(line, knobs, &events[last..], &LOOKS).await {
@@ -49,10 +51,7 @@ pub(super) async fn confirm(line: &Line, knobs: &mut Knobs, events: Vec<Sent<Lea
             line.lost(events.len());
             repair(line, knobs, events).await;
         }
-        Found::Untold => {
-            line.no_read_back();
-            line.settle(bare(events), Proof::Answered).await;
-        }
+        Found::Untold => line.settle(bare(events), Proof::Answered).await,
         Found::Stopped => line.release(bare(events)).await,
     }
 }
@@ -88,7 +87,7 @@ async fn resend(
         match line.advance(knobs, &mut delivery, dress).await {
             Progress::Accepted(more) => accepted.extend(more),
             Progress::Done => break,
-            Progress::Parked => wait_for_mending(line, knobs).await,
+            Progress::Parked | Progress::Lonely => wait_for_mending(line, knobs).await,
             Progress::Stopped => {
                 line.release(bare(accepted)).await;
                 line.release(delivery.into_rest()).await;
@@ -118,7 +117,6 @@ async fn settle_found(
             Some(lost.into_iter().map(|(_, sent)| sent).collect())
         }
         Found::Untold => {
-            line.no_read_back();
             line.settle(bare(accepted), Proof::Answered).await;
             Some(Vec::new())
         }
@@ -133,7 +131,7 @@ async fn settle_found(
 /// appears meanwhile is settled; the rest is returned after [`ROUNDS_UNSEEN`]. `None` if shutdown came first.
 async fn doubt(line: &Line, knobs: &mut Knobs, mut missing: Vec<Sent<Leased>>) -> Option<Vec<Sent<Leased>>> {
     for round in 1..=ROUNDS_UNSEEN {
-        if missing.is_empty() || line.common.shown.load(Ordering::Relaxed) {
+        if missing.is_empty() || line.telling().has_shown() {
             break;
         }
         let wait = knobs.borrow().backoff.delay(round, fastrand::u64(..));
@@ -173,7 +171,7 @@ async fn find(line: &Line, knobs: &mut Knobs, events: &[Sent<Leased>], looks: &[
         let mut still = Vec::new();
         for index in missing {
             match read_back(line, knobs, &events[index].event).await {
-                Some(Read::Stored(_)) => line.common.shown.store(true, Ordering::Relaxed),
+                Some(Read::Stored(_)) => {}
                 Some(Read::NoRoute) => return Found::Untold,
                 Some(_) => still.push(index),
                 None => return Found::Stopped,
@@ -196,12 +194,13 @@ async fn pause_until(line: &Line, moment: Instant, at_once: bool) -> bool {
     }
 }
 
-/// Asks until the upstream says something about the task. `None`: shutdown came first.
+/// Asks until the upstream says something about the task, or is believed without ([`Read::NoRoute`]). `None`: shutdown came first.
 async fn read_back(line: &Line, knobs: &mut Knobs, event: &Leased) -> Option<Read> {
     let Some(task) = event::task_of(event.record()) else {
         // It cannot be asked for; intake gives every event an id, so this is a record from elsewhere.
         return Some(Read::Stored(bytes::Bytes::new()));
     };
+    let mut silences = 0;
     loop {
         let settings = knobs.borrow_and_update().clone();
         let Some(key) = settings.key_for(&line.lane().project) else {
@@ -211,19 +210,45 @@ async fn read_back(line: &Line, knobs: &mut Knobs, event: &Leased) -> Option<Rea
             }
             continue;
         };
-        let began = clock::now();
-        let read = readback::read(line.ask(|| settings.upstream.get_task(&task, key)).await?);
+        let pass = line.admit_read(knobs).await?;
+        let get = || settings.upstream.get_task(&task, key);
+        let Attempt { began, outcome } = line.ask(Request::Read, get).await?;
+        let read = readback::read(outcome);
         line.count(match &read {
             Read::Stored(_) => "stored",
             Read::Missing => "missing",
             Read::NoRoute | Read::Unknown { .. } => "unreadable",
         });
-        let Read::Unknown { asked, reason } = read else {
-            return Some(read);
-        };
-        line.failing(began, asked, &reason, &settings);
-        if line.turn(knobs).await == Turn::Stopped {
-            return None;
+        match &read {
+            Read::Stored(_) | Read::Missing => {
+                line.told(matches!(read, Read::Stored(_)));
+                return Some(read);
+            }
+            Read::NoRoute => {
+                silences += 1;
+                let silence = line.telling().silent(silences, clock::now());
+                match silence {
+                    Silence::AskAgain => {}
+                    Silence::Believe => return Some(read),
+                    Silence::GivenUp => {
+                        line.no_read_back();
+                        return Some(read);
+                    }
+                }
+                drop(pass);
+                let wait = health::patient(&settings.backoff, silences, fastrand::u64(..));
+                if !pause_until(line, clock::now() + wait, false).await {
+                    return None;
+                }
+            }
+            Read::Unknown { asked, reason } => {
+                silences = 0;
+                line.failing(began, *asked, reason, &settings);
+                drop(pass);
+                if line.turn(knobs).await == Turn::Stopped {
+                    return None;
+                }
+            }
         }
     }
 }

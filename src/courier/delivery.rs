@@ -99,6 +99,8 @@ pub(super) struct Delivery<E> {
     burials: u32,
     /// How often `held` was tried again.
     rounds: u32,
+    /// It was looked for company since the last part was sent.
+    offered: bool,
 }
 
 impl<E> Delivery<E> {
@@ -121,6 +123,7 @@ impl<E> Delivery<E> {
             passed_since_burial: false,
             burials: 0,
             rounds: 0,
+            offered: false,
         }
     }
 
@@ -140,13 +143,13 @@ impl<E> Delivery<E> {
 
     /// Whether another event would tell poison from a broken upstream.
     pub(super) fn wants_company(&self) -> bool {
-        self.rounds > 0 && self.queue.len() + self.held.len() == 1
+        self.rounds > 0 && self.queue.len() + self.held.len() == 1 && !self.offered && !self.singly
     }
 
-    /// Adds a later event at the end.
-    pub(super) fn join(&mut self, events: impl IntoIterator<Item = E>) {
-        self.queue
-            .extend(events.into_iter().map(|event| Sent { event, attempts: 0 }));
+    /// Adds a later event at the end, if there is one; if not, there is no company until the next part was sent.
+    pub(super) fn join(&mut self, event: Option<E>) {
+        self.offered = true;
+        self.queue.extend(event.map(|event| Sent { event, attempts: 0 }));
     }
 
     /// The events to send now, in order. Empty once the delivery is done.
@@ -163,6 +166,7 @@ impl<E> Delivery<E> {
     /// Notes that the part was sent and what status came back. Returns the count of 500s in a row that
     /// [`crate::verdict::of_log`] asks for.
     pub(super) fn note(&mut self, status: Option<u16>) -> u32 {
+        self.offered = false;
         for sent in self.queue.iter_mut().take(self.part) {
             sent.attempts = sent.attempts.saturating_add(1);
         }

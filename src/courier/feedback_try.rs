@@ -2,10 +2,11 @@
 
 use super::Settings;
 use super::clock;
-use super::line::{Knobs, Line, is_closed};
+use super::line::{Knobs, Line};
 use super::readback::{self, Read};
 use super::roster::Entry;
 use super::send::facts;
+use super::turn::{Attempt, Request, is_closed};
 use crate::feedback::Feedback;
 use crate::ids::{Seq, TaskId};
 use crate::secret::Secret;
@@ -95,6 +96,13 @@ impl Held {
         let Some(key) = settings.key_for(&line.lane().project) else {
             return Tried::Parked;
         };
+        let Some(_slot) = line.admit_feedback().await else {
+            return Tried::Stopped;
+        };
+        if line.health().hold(clock::now()).is_some() {
+            // That came up while it waited for the slot.
+            return Tried::Failed;
+        }
         let mut stale = false;
         loop {
             if line.stop().is_draining() {
@@ -126,9 +134,9 @@ impl Held {
         if self.doubt == Doubt::None {
             return None;
         }
-        let began = clock::now();
         let task = self.feedback.task();
-        let Some(outcome) = line.ask(|| settings.upstream.get_task(task, key)).await else {
+        let get = || settings.upstream.get_task(task, key);
+        let Some(Attempt { began, outcome }) = line.ask(Request::Feedback, get).await else {
             return Some(Tried::Stopped);
         };
         if let Some(reason) = verdict::bars_reading(&outcome) {
@@ -186,10 +194,9 @@ impl Held {
     }
 
     async fn post(&mut self, line: &Line, settings: &Settings, key: &Secret) -> Posted {
-        let began = clock::now();
         let body = self.feedback.upstream_body();
         let request = settings.upstream.post_feedback(self.feedback.task(), key, body);
-        let Some(outcome) = line.ask_once(request).await else {
+        let Some(Attempt { began, outcome }) = line.ask_once(Request::Feedback, request).await else {
             return Posted::Tried(Tried::Stopped);
         };
         self.attempts = self.attempts.saturating_add(1);

@@ -4,17 +4,19 @@ use super::Settings;
 use super::clock;
 use super::graves::Graves;
 use super::health::Health;
+use super::outlet::Outlet;
 use super::size::SizeCap;
 use super::stop::Stop;
+use super::telling::Telling;
+use super::window::Window;
+use crate::batch::Decision;
 use crate::board::{Board, LaneState};
 use crate::event;
 use crate::fates::Proof;
 use crate::ids::{Lane, TaskId};
 use crate::metrics::{AttemptLabels, Metrics, StateLabel};
 use crate::spool::{LaneView, Leased, Spool};
-use crate::verdict::{Failure, FailureKind, Outcome};
-use std::future::Future;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, watch};
@@ -29,12 +31,18 @@ pub(super) struct Common {
     pub(super) board: Board,
     pub(super) metrics: Arc<Metrics>,
     pub(super) stop: Stop,
-    /// The upstream does not tell which tasks it has stored; cleared when the settings change.
-    pub(super) no_read_back: Arc<AtomicBool>,
-    /// The upstream has shown at least one stored task when asked.
-    pub(super) shown: Arc<AtomicBool>,
     /// Log events that were given up.
     pub(super) graves: Arc<Graves>,
+    pub(super) outlet: Arc<Outlet>,
+    /// Whether the upstream tells which tasks it has stored.
+    pub(super) telling: Arc<Mutex<Telling>>,
+}
+
+impl Common {
+    /// Forgets whether the upstream tells what it stored.
+    pub(super) fn forget_telling(&self) {
+        *self.telling.lock().unwrap_or_else(PoisonError::into_inner) = Telling::default();
+    }
 }
 
 /// One lane, for all its tasks.
@@ -43,21 +51,15 @@ pub(super) struct Line {
     pub(super) view: LaneView,
     health: Mutex<Health>,
     size: Mutex<SizeCap>,
+    window: Mutex<Window>,
+    /// Log requests in flight, or about to be.
+    pub(super) posts: AtomicUsize,
+    /// Rings when one of them ends.
+    pub(super) freed: Notify,
     /// Rings when the upstream takes something again.
-    healed: Notify,
+    pub(super) healed: Notify,
     quota_told: AtomicBool,
     loss_told: AtomicBool,
-}
-
-/// Why a wait ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Turn {
-    /// Send.
-    Go,
-    /// The lane waits for a person by now.
-    Parked,
-    /// Shutdown: send nothing more.
-    Stopped,
 }
 
 impl Line {
@@ -69,6 +71,9 @@ impl Line {
             view,
             health: Mutex::default(),
             size: Mutex::default(),
+            window: Mutex::new(Window::new()),
+            posts: AtomicUsize::new(0),
+            freed: Notify::new(),
             healed: Notify::new(),
             quota_told: AtomicBool::new(false),
             loss_told: AtomicBool::new(false),
@@ -95,6 +100,23 @@ impl Line {
         self.size.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    pub(super) fn window(&self) -> MutexGuard<'_, Window> {
+        self.window.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn telling(&self) -> MutexGuard<'_, Telling> {
+        self.common.telling.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Log requests that the lane may have in flight now: one while it is in trouble.
+    pub(super) fn streams(&self, settings: &Settings) -> usize {
+        if self.health().is_troubled() {
+            1
+        } else {
+            self.window().allowed(settings.concurrency)
+        }
+    }
+
     pub(super) async fn release(&self, events: Vec<Leased>) {
         if !events.is_empty() {
             self.spool().release(self.lane(), events).await;
@@ -116,31 +138,6 @@ impl Line {
         self.spool().settle(self.lane(), events).await;
     }
 
-    /// One attempt. A connection that closed without a reply is most often one that the server had closed after its last
-    /// reply, so that is tried once more at once. `None`: shutdown gave the attempt up.
-    pub(super) async fn ask<F: Future<Output = Outcome>>(&self, request: impl Fn() -> F) -> Option<Outcome> {
-        let outcome = self.ask_once(request()).await?;
-        if is_closed(&outcome) {
-            self.count("retry");
-            return self.ask_once(request()).await;
-        }
-        Some(outcome)
-    }
-
-    /// One attempt, whatever comes of it. `None`: shutdown gave it up.
-    pub(super) async fn ask_once(&self, request: impl Future<Output = Outcome>) -> Option<Outcome> {
-        let began = clock::now();
-        let outcome = tokio::select! {
-            outcome = request => outcome,
-            () = self.stop().aborting() => return None,
-        };
-        self.common
-            .metrics
-            .delivery_attempt_seconds
-            .observe(began.elapsed().as_secs_f64());
-        Some(outcome)
-    }
-
     /// Counts an attempt by what its answer meant.
     pub(super) fn count(&self, verdict: &'static str) {
         let labels = AttemptLabels {
@@ -150,28 +147,14 @@ impl Line {
         self.common.metrics.delivery_attempts.get_or_create(&labels).inc();
     }
 
-    /// Waits until the lane may send. A change of the settings ends the wait.
-    pub(super) async fn turn(&self, knobs: &mut Knobs) -> Turn {
-        let mut waited = false;
-        loop {
-            let healed = self.healed.notified();
-            let (hold, parked) = {
-                let health = self.health();
-                (health.hold(clock::now()), health.is_parked())
-            };
-            match hold {
-                _ if self.stop().is_draining() => return Turn::Stopped,
-                _ if waited && parked => return Turn::Parked,
-                None => return Turn::Go,
-                Some(until) => tokio::select! {
-                    () = self.stop().draining() => return Turn::Stopped,
-                    () = healed => {}
-                    () = changed(knobs) => self.wake(),
-                    () = tokio::time::sleep_until(until.into()) => {}
-                },
-            }
-            waited = true;
-        }
+    /// Notes that a log request of so many bytes was answered.
+    pub(super) fn answered(&self, began: Instant, bytes: usize, settings: &Settings) {
+        let now = clock::now();
+        // A view of its own, so that nobody else's wait for news is disturbed.
+        let due = settings.batch.decide(&self.view.clone().ready(), now) == Decision::Close;
+        let mut window = self.window();
+        let full = self.posts.load(Ordering::Relaxed) >= window.allowed(settings.concurrency);
+        window.answered(began, now, bytes, settings.concurrency, due && full);
     }
 
     /// The settings changed: what failed may work now.
@@ -189,7 +172,9 @@ impl Line {
     /// Notes a passing fault of an attempt that began at `began`; tells people when it is the first.
     pub(super) fn failing(&self, began: Instant, asked: Option<Duration>, reason: &str, settings: &Settings) {
         let mut health = self.health();
-        let failures = health.failed(began, clock::now(), asked, &settings.backoff, fastrand::u64(..));
+        let now = clock::now();
+        let failures = health.failed(began, now, asked, &settings.backoff, fastrand::u64(..));
+        self.window().failed(failures, began, now);
         if health.is_parked() {
             return;
         }
@@ -272,12 +257,19 @@ impl Line {
         }
     }
 
-    /// The upstream has no route to read tasks back; says so once.
+    /// The upstream was found not to tell what it stored.
     pub(super) fn no_read_back(&self) {
-        if !self.common.no_read_back.swap(true, Ordering::Relaxed) {
-            tracing::warn!(
-                "the upstream has no GET /v2/tasks/{{task_id}}: from now on its 200 counts as delivered, unconfirmed; \
-                 set delivery.confirm = false to say that this is meant"
+        tracing::warn!(
+            "the upstream has no GET /v2/tasks/{{task_id}}: from now on its 200 counts as delivered, unconfirmed, and it is \
+             asked again once an hour; set delivery.confirm = false to say that this is meant"
+        );
+    }
+
+    /// Notes a word of the upstream about a task.
+    pub(super) fn told(&self, stored: bool) {
+        if self.telling().told(stored) {
+            tracing::info!(
+                "the upstream tells again which tasks it stored: batches are confirmed from now on"
             );
         }
     }
@@ -300,17 +292,6 @@ fn gauge(metrics: &Metrics, state: &LaneState, by: i64) {
         .lanes
         .get_or_create(&StateLabel { state: state.name() })
         .inc_by(by);
-}
-
-/// Whether the connection closed before a reply.
-pub(super) fn is_closed(outcome: &Outcome) -> bool {
-    matches!(
-        outcome,
-        Outcome::Failed(Failure {
-            kind: FailureKind::Closed,
-            ..
-        })
-    )
 }
 
 /// Resolves when the settings change.

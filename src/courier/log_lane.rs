@@ -1,7 +1,8 @@
 //! The courier of one log lane.
 //!
-//! With `delivery.concurrency = 1` a batch is sent when the one before it has its reply, and a batch that failed is sent
-//! again before any other, so events go out in the order of acceptance; with more, in as many streams as are allowed.
+//! As many batches are in flight as the lane's [`window`](super::window) allows, which events may go side by side is up to
+//! [`sessions`](super::sessions). A batch that failed is sent again before it makes room for another, so the events of a session go out in
+//! the order of acceptance; with `delivery.concurrency = 1` all events do.
 //! Confirmations run beside, so that they do not hold back the next batch; too many of them do. A
 //! batch that was lost and is repaired therefore arrives behind what was sent in the meantime.
 
@@ -10,6 +11,7 @@ use super::confirm::confirm;
 use super::delivery::{Delivery, Sent};
 use super::line::{Knobs, Line, changed};
 use super::send::{Dress, Progress};
+use super::sessions::{self, Sessions, Ticket};
 use super::{CourierError, Settings};
 use crate::batch::{Decision, Limits};
 use crate::spool::Leased;
@@ -17,15 +19,20 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinSet;
 
-/// Most batches of a lane that wait for their confirmation; more hold back the next batch.
+/// Most batches of a lane that wait for their confirmation, or twice as many as may be in flight; more hold back the
+/// next batch.
 const MAX_CONFIRMING: usize = 8;
 
 /// What a lane's task ended with.
 enum Report {
-    /// A batch has nothing left to send; some of it may have to be confirmed.
-    Sent(Option<Vec<Sent<Leased>>>),
+    /// A batch has nothing left to send; what was accepted last has to be confirmed.
+    Sent(Ticket, Vec<Sent<Leased>>),
     /// A part of a batch was accepted; the rest is still to be sent.
-    Partly(Vec<Sent<Leased>>, Delivery<Leased>),
+    Partly(Ticket, Vec<Sent<Leased>>, Delivery<Leased>),
+    /// A batch wants company.
+    Lonely(Ticket, Delivery<Leased>),
+    /// The rest of a batch cannot be sent for now.
+    Left(Ticket, Vec<Leased>),
     /// A confirmation is through.
     Confirmed,
 }
@@ -35,10 +42,12 @@ pub(super) struct LogLane {
     line: Arc<Line>,
     knobs: Knobs,
     tasks: JoinSet<Report>,
-    sending: usize,
+    sessions: Sessions<Leased>,
     confirming: usize,
     /// A lease came back empty: wait for news before the next.
     dry: bool,
+    /// The streams that the metric shows.
+    shown: usize,
 }
 
 impl LogLane {
@@ -47,9 +56,10 @@ impl LogLane {
             line,
             knobs,
             tasks: JoinSet::new(),
-            sending: 0,
+            sessions: Sessions::new(),
             confirming: 0,
             dry: false,
+            shown: 0,
         }
     }
 
@@ -58,73 +68,115 @@ impl LogLane {
         let line = self.line.clone();
         loop {
             let settings = self.knobs.borrow_and_update().clone();
-            let streams = if line.health().is_troubled() {
-                1
-            } else {
-                settings.concurrency.max(1)
-            };
-            let room = self.sending < streams && self.confirming < MAX_CONFIRMING;
+            let streams = line.streams(&settings);
+            self.show(streams);
+            let room = self.sessions.in_flight() < streams
+                && self.confirming < MAX_CONFIRMING.max(2 * settings.concurrency);
+            let free = room && self.sessions.any_free();
+            let room = free || room && self.sessions.room(&limits(&line, &settings)).is_some();
             tokio::select! {
                 biased;
                 () = line.stop().draining() => break,
-                Some(report) = self.tasks.join_next() => self.take(report?),
+                Some(report) = self.tasks.join_next() => self.take(report?).await,
                 () = changed(&mut self.knobs) => line.wake(),
-                limits = due(&line, &settings, &mut self.dry), if room => self.lease(&limits).await,
+                limits = due(&line, &settings, &mut self.dry, free), if room => self.fill(&limits, streams).await,
             }
         }
         while let Some(report) = self.tasks.join_next().await {
             match report? {
-                Report::Partly(accepted, rest) => {
-                    line.release(rest.into_rest()).await;
+                Report::Partly(ticket, accepted, rest) => {
+                    self.take(Report::Left(ticket, rest.into_rest())).await;
                     self.confirm(accepted);
                 }
-                report => self.take(report),
+                Report::Lonely(ticket, rest) => self.take(Report::Left(ticket, rest.into_rest())).await,
+                report => self.take(report).await,
             }
         }
+        line.release(self.sessions.give_up()).await;
         Ok(())
+    }
+
+    fn show(&mut self, streams: usize) {
+        let change = streams as i64 - self.shown as i64;
+        if change != 0 {
+            self.line.common.metrics.delivery_window_requests.inc_by(change);
+            self.shown = streams;
+        }
+    }
+
+    /// Leases what makes a full batch with what waits, and sends what may go.
+    async fn fill(&mut self, limits: &Limits, streams: usize) {
+        if let Some(room) = self.sessions.room(limits) {
+            self.lease(&room).await;
+        }
+        if let Some((ticket, events)) = self.sessions.cut(limits, streams > 1) {
+            self.send(ticket, Delivery::whole(events));
+        }
     }
 
     async fn lease(&mut self, limits: &Limits) {
         let events = self.line.spool().lease(self.line.lane(), limits).await;
         self.dry = events.is_empty();
-        if !self.dry {
-            self.sending += 1;
-            self.send(Delivery::whole(events));
-        }
+        self.sessions.admit(events);
     }
 
-    fn take(&mut self, report: Report) {
+    async fn take(&mut self, report: Report) {
         match report {
-            Report::Sent(accepted) => {
-                self.sending -= 1;
-                if let Some(accepted) = accepted {
-                    self.confirm(accepted);
-                }
-            }
-            Report::Partly(accepted, rest) => {
+            Report::Sent(ticket, accepted) => {
+                self.sessions.land(ticket);
                 self.confirm(accepted);
-                self.send(rest);
+            }
+            Report::Partly(ticket, accepted, rest) => {
+                self.confirm(accepted);
+                self.send(ticket, rest);
+            }
+            Report::Lonely(ticket, mut delivery) => {
+                delivery.join(self.company(ticket).await);
+                self.send(ticket, delivery);
+            }
+            Report::Left(ticket, mut rest) => {
+                self.sessions.land(ticket);
+                // They come back with the next lease, in order: before what waits, if that goes back as well.
+                rest.extend(self.sessions.give_up());
+                self.line.release(rest).await;
             }
             Report::Confirmed => self.confirming -= 1,
         }
     }
 
-    fn send(&mut self, mut delivery: Delivery<Leased>) {
+    /// A later event that may go with the batch, if there is one.
+    async fn company(&mut self, ticket: Ticket) -> Option<Leased> {
+        let waiting = self.sessions.join(ticket);
+        if waiting.is_some() {
+            return waiting;
+        }
+        let settings = self.knobs.borrow().clone();
+        let room = self.sessions.room(&limits(&self.line, &settings))?;
+        self.lease(&Limits {
+            max_events: 1,
+            ..room
+        })
+        .await;
+        self.sessions.join(ticket)
+    }
+
+    fn send(&mut self, ticket: Ticket, mut delivery: Delivery<Leased>) {
         let (line, mut knobs) = (self.line.clone(), self.knobs.clone());
         self.tasks.spawn(async move {
             match line.advance(&mut knobs, &mut delivery, Dress::AsIs).await {
-                Progress::Accepted(accepted) if delivery.is_done() => Report::Sent(Some(accepted)),
-                Progress::Accepted(accepted) => Report::Partly(accepted, delivery),
-                Progress::Done => Report::Sent(None),
-                Progress::Parked | Progress::Stopped => {
-                    line.release(delivery.into_rest()).await;
-                    Report::Sent(None)
-                }
+                Progress::Accepted(accepted) if delivery.is_done() => Report::Sent(ticket, accepted),
+                Progress::Accepted(accepted) => Report::Partly(ticket, accepted, delivery),
+                Progress::Done => Report::Sent(ticket, Vec::new()),
+                Progress::Lonely => Report::Lonely(ticket, delivery),
+                Progress::Parked | Progress::Stopped => Report::Left(ticket, delivery.into_rest()),
             }
         });
     }
 
     fn confirm(&mut self, accepted: Vec<Sent<Leased>>) {
+        if accepted.is_empty() {
+            return;
+        }
         self.confirming += 1;
         let (line, mut knobs) = (self.line.clone(), self.knobs.clone());
         self.tasks.spawn(async move {
@@ -134,27 +186,18 @@ impl LogLane {
     }
 }
 
-/// Resolves when a batch is to be leased, with its limits; never while the lane has no key. A parked
-/// lane probes with a single event.
-async fn due(line: &Line, settings: &Settings, dry: &mut bool) -> Limits {
-    let has_key = settings.key_for(&line.lane().project).is_some();
-    line.keyed(has_key);
-    if !has_key {
-        std::future::pending::<()>().await;
+impl sessions::Entry for Leased {
+    fn session(&self) -> Option<u64> {
+        sessions::key_of(self.record())
     }
-    if *dry {
-        line.view.changed().await;
-        // Said once: this is asked for anew whenever a report comes in, and the news may be all there is.
-        *dry = false;
+    fn bytes(&self) -> usize {
+        self.record().len()
     }
-    let (hold, parked) = {
-        let health = line.health();
-        (health.hold(clock::now()), health.is_parked())
-    };
-    if let Some(until) = hold {
-        tokio::time::sleep_until(until.into()).await;
-    }
-    let limits = if parked {
+}
+
+/// The bounds of the next batch. A parked lane probes with a single event.
+fn limits(line: &Line, settings: &Settings) -> Limits {
+    if line.health().is_parked() {
         Limits {
             max_events: 1,
             max_age: Duration::ZERO,
@@ -165,7 +208,30 @@ async fn due(line: &Line, settings: &Settings, dry: &mut bool) -> Limits {
             max_bytes: line.size().apply(settings.batch.max_bytes),
             ..settings.batch
         }
-    };
+    }
+}
+
+/// Resolves when a batch is to be sent, with its limits: at once if some that was leased may go (`free`). Never while the
+/// lane has no key.
+async fn due(line: &Line, settings: &Settings, dry: &mut bool, free: bool) -> Limits {
+    let has_key = settings.key_for(&line.lane().project).is_some();
+    line.keyed(has_key);
+    if !has_key {
+        std::future::pending::<()>().await;
+    }
+    let hold = line.health().hold(clock::now());
+    if let Some(until) = hold {
+        tokio::time::sleep_until(until.into()).await;
+    }
+    let limits = limits(line, settings);
+    if free {
+        return limits;
+    }
+    if *dry {
+        line.view.changed().await;
+        // Said once: this is asked for anew whenever a report comes in, and the news may be all there is.
+        *dry = false;
+    }
     loop {
         match limits.decide(&line.view.ready(), clock::now()) {
             Decision::Close => return limits,

@@ -5,11 +5,14 @@
 //! | this one, `supervisor` | settings; one task a lane, and their end |
 //! | `stop`, `clock` | how far the shutdown has come; what time it is |
 //! | `line`, `health`, `size` | what a lane's tasks share: how the upstream is doing, what people are told |
+//! | `turn`, `outlet`, `bucket` | what a request waits for: its lane, a slot of all lanes, the rate limit |
 //! | `log_lane`, `send`, `delivery` | batches: when, how, and which events of one after a refusal (pure) |
-//! | `confirm`, `readback`, `tokens` | was it stored, and what if not |
+//! | `sessions`, `window` | batches side by side: which events, how many (pure) |
+//! | `confirm`, `readback`, `telling`, `tokens` | was it stored, and what if not |
 //! | `feedback_lane`, `feedback_try`, `roster` | feedback: one in flight per task |
 //! | `graves` | was the log of a feedback given up |
 
+mod bucket;
 mod clock;
 mod confirm;
 mod delivery;
@@ -19,14 +22,20 @@ mod graves;
 mod health;
 mod line;
 mod log_lane;
+mod outlet;
 mod readback;
 mod roster;
 mod send;
+mod sessions;
 mod size;
 mod stop;
 mod supervisor;
+mod telling;
 mod tokens;
+mod turn;
+mod window;
 
+pub use outlet::RateLimit;
 pub use supervisor::run;
 
 use crate::backoff::Backoff;
@@ -49,8 +58,13 @@ pub struct Settings {
     /// How long an accepted event may be missing before it counts as not stored. It is looked for five times, at
     /// growing intervals (`delivery.confirm_patience`). Default 3.4 s, longer than the API was ever seen to take.
     pub confirm_patience: Duration,
-    /// `delivery.concurrency`: log batches of one project in flight at once. Default 1, which keeps the order of acceptance.
+    /// `delivery.concurrency`: most log batches of one project in flight at once. Default 4; 1 keeps the order of acceptance, more
+    /// keep it within each session.
     pub concurrency: usize,
+    /// `delivery.max_in_flight`: most requests in flight at once, of all lanes; at least 2. Default 64.
+    pub max_in_flight: usize,
+    /// `[upstream.rate_limit]`. Default: none.
+    pub rate_limit: RateLimit,
     /// `feedback.wait_max`: how long a feedback waits for its task. Default 1 h.
     pub feedback_wait_max: Duration,
     /// `feedback.concurrency`: tasks whose feedback is in flight at once. Default 16.

@@ -1,15 +1,16 @@
 //! Sends a delivery's parts, one after the other, until something is accepted or nothing more can be done.
 
-use super::clock;
+use super::Settings;
 use super::delivery::{Delivery, Sent, Then};
-use super::line::{Knobs, Line, Turn};
+use super::line::{Knobs, Line};
 use super::tokens;
-use crate::batch::{self, Limits};
+use super::turn::{Attempt, Request, Turn};
+use crate::batch;
 use crate::fates::Proof;
 use crate::spool::Leased;
 use crate::verdict::{self, Answer, LogVerdict, Outcome};
 use std::borrow::Cow;
-use std::time::Duration;
+use std::time::Instant;
 
 /// Most bytes of an upstream's body that a dead letter keeps.
 const EXCERPT_BYTES: usize = 1024;
@@ -30,6 +31,8 @@ pub(super) enum Progress {
     Accepted(Vec<Sent<Leased>>),
     /// Every event has ended.
     Done,
+    /// One event is left, and another would tell whether it or the upstream is at fault ([`Delivery::join`]).
+    Lonely,
     /// The lane waits for a person or for a key: what is left is to be released or kept, as the caller likes.
     Parked,
     /// Shutdown: what is left is to be released.
@@ -48,31 +51,23 @@ impl Line {
             if delivery.is_done() {
                 return Progress::Done;
             }
-            match self.turn(knobs).await {
-                Turn::Go => {}
-                Turn::Parked => return Progress::Parked,
-                Turn::Stopped => return Progress::Stopped,
+            if delivery.wants_company() {
+                return Progress::Lonely;
             }
-            if dress == Dress::AsIs && delivery.wants_company() {
-                let one = Limits {
-                    max_events: 1,
-                    max_bytes: usize::MAX,
-                    max_age: Duration::ZERO,
-                };
-                delivery.join(self.spool().lease(self.lane(), &one).await);
-            }
+            let pass = match self.admit(knobs).await {
+                Ok(pass) => pass,
+                Err(Turn::Stopped) => return Progress::Stopped,
+                Err(Turn::Go | Turn::Parked) => return Progress::Parked,
+            };
             let settings = knobs.borrow_and_update().clone();
             let Some(key) = settings.key_for(&self.lane().project) else {
                 return Progress::Parked;
             };
-            let began = clock::now();
             let part: Vec<Cow<'_, [u8]>> = delivery.next_part().map(|event| dressed(event, dress)).collect();
             let (events, bytes) = (part.len(), part.iter().map(|event| event.len()).sum());
             let write = || batch::body(part.iter().map(Cow::as_ref));
-            let Some(outcome) = self
-                .ask(|| settings.upstream.post_log(&self.lane().project, key, write()))
-                .await
-            else {
+            let post = || settings.upstream.post_log(&self.lane().project, key, write());
+            let Some(Attempt { began, outcome }) = self.ask(Request::Log(events), post).await else {
                 return Progress::Stopped;
             };
             drop(part);
@@ -80,7 +75,8 @@ impl Line {
             let (status, excerpt) = facts(&outcome);
             let verdict = verdict::of_log(&outcome, events, delivery.note(status));
             drop(outcome);
-            self.learn(&verdict, events, bytes, settings.batch.max_bytes);
+            self.learn(&verdict, began, events, bytes, &settings);
+            drop(pass);
             let step = delivery.take(verdict, status, excerpt);
             if !step.buried.is_empty() {
                 self.spool().bury(self.lane(), step.buried).await;
@@ -104,7 +100,7 @@ impl Line {
     }
 
     /// Counts the attempt, and remembers what a verdict says about the upstream beyond this batch.
-    fn learn(&self, verdict: &LogVerdict, events: usize, bytes: usize, most: usize) {
+    fn learn(&self, verdict: &LogVerdict, began: Instant, events: usize, bytes: usize, settings: &Settings) {
         self.count(match verdict {
             LogVerdict::Answered(_) => "answered",
             LogVerdict::Bisect { .. } => "bisect",
@@ -115,7 +111,8 @@ impl Line {
         match verdict {
             LogVerdict::Answered(_) => {
                 self.passed();
-                self.size().passed(most);
+                self.size().passed(settings.batch.max_bytes);
+                self.answered(began, bytes, settings);
             }
             LogVerdict::Split { .. } if events > 1 => self.size().refused(bytes),
             _ => {}

@@ -3,6 +3,7 @@
 use super::feedback_lane::FeedbackLane;
 use super::line::{Common, Line};
 use super::log_lane::LogLane;
+use super::outlet::Outlet;
 use super::stop::{Phase, Stop};
 use super::{CourierError, Settings};
 use crate::board::Board;
@@ -12,7 +13,6 @@ use crate::spool::{LaneView, Spool};
 use std::collections::BTreeSet;
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -32,14 +32,15 @@ pub async fn run(
 ) -> Result<(), CourierError> {
     let (phase, seen) = watch::channel(Phase::Running);
     let mut lanes = spool.lanes();
+    let outlet = Arc::new(Outlet::new(settings.clone(), metrics.clone()));
     let common = Common {
         spool,
         board,
         metrics,
         stop: Stop::new(seen),
-        no_read_back: Arc::new(AtomicBool::new(false)),
-        shown: Arc::new(AtomicBool::new(false)),
         graves: Arc::default(),
+        outlet,
+        telling: Arc::default(),
     };
     let mut couriers = Couriers {
         common,
@@ -60,8 +61,8 @@ pub async fn run(
             changed = settings.changed(), if reloads => {
                 reloads = changed.is_ok();
                 // It may be another upstream now.
-                couriers.common.no_read_back.store(false, Ordering::Relaxed);
-                couriers.common.shown.store(false, Ordering::Relaxed);
+                couriers.common.forget_telling();
+                couriers.common.outlet.reload();
             }
         }
     }

@@ -11,7 +11,13 @@ const PROJECTS: usize = 2;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_minute_without_the_api_leaves_intake_alone_and_loses_no_order() {
-    let pair = Pair::start_with(|setup| setup.with("retry.min", "100 ms").with("retry.max", "2 s")).await;
+    let pair = Pair::start_with(|setup| {
+        setup
+            .with("retry.min", "100 ms")
+            .with("retry.max", "2 s")
+            .with("delivery.concurrency", "4")
+    })
+    .await;
     pair.upstream.switch(json!({"down": true})).await;
     let minute = Duration::from_secs(60);
     let start = Instant::now();

@@ -23,7 +23,8 @@ pub(crate) struct Setup {
 }
 
 impl Setup {
-    /// A daemon on a free port and a socket in `data`, with short waits, sending to `upstream` with a key.
+    /// A daemon on a free port and a socket in `data`, with short waits, sending to `upstream` with a key. It sends one batch of a
+    /// project at a time, because most tests look at the order of all events; the default keeps that of each session.
     pub(crate) fn new(data: &Path, upstream: &str) -> Self {
         let unix = data.join("s.sock");
         Self {
@@ -40,6 +41,7 @@ impl Setup {
         .with("batch.max_age", "20 ms")
         .with("retry.min", "10 ms")
         .with("retry.max", "200 ms")
+        .with("delivery.concurrency", "1")
     }
 
     /// One setting more.

@@ -176,7 +176,7 @@ fn a_lone_event_is_told_from_a_broken_upstream_by_the_company_of_another() {
     let mut requests = 0;
     while !delivery.is_done() {
         if delivery.wants_company() && requests < 5 {
-            delivery.join([1]);
+            delivery.join(Some(1));
         }
         let part: Vec<usize> = delivery.next_part().copied().collect();
         requests += 1;
