@@ -86,8 +86,15 @@ pub enum LogVerdict {
         /// What is wrong and what to do about it, in one sentence.
         reason: String,
     },
-    /// A passing fault: the same again, later.
+    /// A passing fault, and nothing was taken: the same again, later.
     Retry {
+        /// What the upstream asked for, uncapped.
+        after: Option<Duration>,
+        /// What is wrong, in one sentence.
+        reason: String,
+    },
+    /// The answer was lost or says nothing, so the request may have been taken: read back what is stored, then send the rest again.
+    Unknown {
         /// What the upstream asked for, uncapped.
         after: Option<Duration>,
         /// What is wrong, in one sentence.
@@ -130,28 +137,32 @@ pub enum FeedbackVerdict {
 /// batch has met, this one included: a 500 can pass once, a repeated one means poison.
 ///
 /// Any 2xx is judged by its list alone. A 4xx that the contract does not know parks: it is more likely about the route
-/// or a proxy than about one event, and bisecting would bury every event there is.
+/// or a proxy than about one event, and bisecting would bury every event there is. A connection that broke after the request may
+/// have left, and a 5xx of a proxy, leave open whether it was taken; a 500 and a 503 of the API say that it was not.
 pub fn of_log(outcome: &Outcome, events: usize, server_errors: u32) -> LogVerdict {
     let answer = match outcome {
         Outcome::Answered(answer) => answer,
         Outcome::Failed(failure) => {
-            return LogVerdict::Retry {
-                after: None,
-                reason: failure.sentence(),
+            let (after, reason) = (None, failure.sentence());
+            return match failure.kind {
+                FailureKind::Dns | FailureKind::Connect | FailureKind::Tls => {
+                    LogVerdict::Retry { after, reason }
+                }
+                FailureKind::Timeout | FailureKind::Closed | FailureKind::Garbled => {
+                    LogVerdict::Unknown { after, reason }
+                }
             };
         }
     };
-    let said = answer.said();
-    let retry = |reason| LogVerdict::Retry {
-        after: answer.retry_after,
-        reason,
-    };
+    let (after, said) = (answer.retry_after, answer.said());
     match answer.status {
         200..=299 => match reply::fates(&answer.body, events) {
             Ok(fates) => LogVerdict::Answered(fates),
-            Err(fault) => retry(format!(
-                "upstream answered {said}, but {fault}: whether it took the batch is unknown"
-            )),
+            Err(fault) => {
+                let reason =
+                    format!("upstream answered {said}, but {fault}: whether it took the batch is unknown");
+                LogVerdict::Unknown { after, reason }
+            }
         },
         400 | 422 => LogVerdict::Bisect {
             reason: format!("upstream refused the request because of an event ({said})"),
@@ -170,7 +181,13 @@ pub fn of_log(outcome: &Outcome, events: usize, server_errors: u32) -> LogVerdic
         },
         status => match fault_for_a_person(status, &said) {
             Some(reason) => LogVerdict::Park { reason },
-            None => retry(format!("upstream is not able to take the batch now ({said})")),
+            None => {
+                let reason = format!("upstream is not able to take the batch now ({said})");
+                match status {
+                    ..=500 | 503 => LogVerdict::Retry { after, reason },
+                    _ => LogVerdict::Unknown { after, reason },
+                }
+            }
         },
     }
 }

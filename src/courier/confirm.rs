@@ -18,6 +18,7 @@ use super::turn::{Attempt, Request, Turn};
 use crate::event;
 use crate::fates::Proof;
 use crate::spool::{Burial, Leased};
+use crate::verdict;
 use std::time::Instant;
 
 /// After which thousandths of `confirm_patience` a missing task is looked for again.
@@ -43,17 +44,66 @@ pub(super) async fn confirm(line: &Line, knobs: &mut Knobs, events: Vec<Sent<Lea
         return;
     };
     if !knobs.borrow().confirm || !line.telling().may_ask(clock::now()) {
-        return line.settle(bare(events), Proof::Answered).await;
+        return settle(line, events, Proof::Answered).await;
     }
     match find(line, knobs, &events[last..], &LOOKS).await {
-        Found::Missing(missing) if missing.is_empty() => line.settle(bare(events), Proof::ReadBack).await,
+        Found::Missing(missing) if missing.is_empty() => settle(line, events, Proof::ReadBack).await,
         Found::Missing(_) => {
             line.lost(events.len());
             repair(line, knobs, events).await;
         }
-        Found::Untold => line.settle(bare(events), Proof::Answered).await,
+        Found::Untold => settle(line, events, Proof::Answered).await,
         Found::Stopped => line.release(bare(events)).await,
     }
+}
+
+/// Looks for events whose answer was lost before they are sent again, because each time that the API takes one adds to its raw logs and
+/// sums (contract.md section 4). Settles those that are stored and returns the others; `None` if shutdown came first.
+///
+/// The last one tells whether the request was taken at all. If it was, each is asked for, because the API may have refused some of
+/// them singly. `at_once`: there was hardly time to take it, so a missing one is not waited for.
+pub(super) async fn settle_stored(
+    line: &Line,
+    knobs: &mut Knobs,
+    events: Vec<Sent<Leased>>,
+    at_once: bool,
+) -> Option<Vec<Sent<Leased>>> {
+    let Some(last) = events.len().checked_sub(1) else {
+        return Some(events);
+    };
+    if !knobs.borrow().confirm || !line.telling().may_ask(clock::now()) {
+        return Some(events);
+    }
+    let looks: &[u32] = if at_once { &[] } else { &LOOKS };
+    let mut found = find(line, knobs, &events[last..], looks).await;
+    if matches!(&found, Found::Missing(missing) if missing.is_empty()) {
+        found = find(line, knobs, &events, &[]).await;
+    } else if let Found::Missing(_) = found {
+        found = Found::Untold;
+    }
+    match found {
+        Found::Missing(missing) => {
+            let (lost, stored) = parted(events, missing);
+            settle(line, stored, Proof::ReadBack).await;
+            Some(lost)
+        }
+        Found::Untold => Some(events),
+        Found::Stopped => {
+            line.release(bare(events)).await;
+            None
+        }
+    }
+}
+
+/// The events whose indices are given, and the others.
+fn parted(events: Vec<Sent<Leased>>, missing: Vec<usize>) -> (Vec<Sent<Leased>>, Vec<Sent<Leased>>) {
+    let mut missing = missing.into_iter().peekable();
+    let (lost, stored): (Vec<_>, Vec<_>) = events
+        .into_iter()
+        .enumerate()
+        .partition(|(index, _)| missing.next_if_eq(index).is_some());
+    let bare = |events: Vec<(usize, _)>| events.into_iter().map(|(_, sent)| sent).collect();
+    (bare(lost), bare(stored))
 }
 
 /// Sends again what was not stored, first as it is, then with null token counts.
@@ -107,17 +157,12 @@ async fn settle_found(
 ) -> Option<Vec<Sent<Leased>>> {
     match find(line, knobs, &accepted, looks).await {
         Found::Missing(missing) => {
-            let mut missing = missing.into_iter().peekable();
-            let (lost, stored): (Vec<_>, Vec<_>) = accepted
-                .into_iter()
-                .enumerate()
-                .partition(|(index, _)| missing.next_if_eq(index).is_some());
-            let stored = stored.into_iter().map(|(_, sent)| sent.event).collect();
-            line.settle(stored, Proof::ReadBack).await;
-            Some(lost.into_iter().map(|(_, sent)| sent).collect())
+            let (lost, stored) = parted(accepted, missing);
+            settle(line, stored, Proof::ReadBack).await;
+            Some(lost)
         }
         Found::Untold => {
-            line.settle(bare(accepted), Proof::Answered).await;
+            settle(line, accepted, Proof::Answered).await;
             Some(Vec::new())
         }
         Found::Stopped => {
@@ -213,6 +258,14 @@ async fn read_back(line: &Line, knobs: &mut Knobs, event: &Leased) -> Option<Rea
         let pass = line.admit_read(knobs).await?;
         let get = || settings.upstream.get_task(&task, key);
         let Attempt { began, outcome } = line.ask(Request::Read, get).await?;
+        if let Some(reason) = verdict::bars_reading(&outcome) {
+            line.park(began, &reason, &settings);
+            drop(pass);
+            if line.turn(knobs).await == Turn::Stopped {
+                return None;
+            }
+            continue;
+        }
         let read = readback::read(outcome);
         line.count(match &read {
             Read::Stored(_) => "stored",
@@ -264,6 +317,13 @@ async fn wait_for_mending(line: &Line, knobs: &mut Knobs) {
         () = line.stop().draining() => {}
         () = changed(knobs) => line.wake(),
     }
+}
+
+/// Ends stored events; those over quota have a proof of their own.
+async fn settle(line: &Line, events: Vec<Sent<Leased>>, proof: Proof) {
+    let (over_quota, others): (Vec<_>, Vec<_>) = events.into_iter().partition(|sent| sent.over_quota);
+    line.settle(bare(over_quota), Proof::OverQuota).await;
+    line.settle(bare(others), proof).await;
 }
 
 fn bare(events: Vec<Sent<Leased>>) -> Vec<Leased> {

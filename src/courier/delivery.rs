@@ -38,15 +38,25 @@ const DENSE_BURIALS: u32 = 3;
 pub(super) struct Sent<E> {
     pub(super) event: E,
     pub(super) attempts: u32,
+    /// The API said that the project's quota is used up, which does not keep it from storing.
+    pub(super) over_quota: bool,
+}
+
+impl<E> Sent<E> {
+    fn new(event: E) -> Self {
+        Self {
+            event,
+            attempts: 0,
+            over_quota: false,
+        }
+    }
 }
 
 /// What one reply brought about.
 #[derive(Debug)]
 pub(super) struct Step<E> {
-    /// Accepted by the API; in order.
+    /// Accepted by the API, whether it will analyse them or not; in order.
     pub(super) accepted: Vec<Sent<E>>,
-    /// Stored without being analysed; in order.
-    pub(super) over_quota: Vec<Sent<E>>,
     /// Given up.
     pub(super) buried: Vec<(E, Burial)>,
     /// What to do now.
@@ -81,6 +91,8 @@ pub(super) struct Delivery<E> {
     held: Vec<Sent<E>>,
     /// Events at the front of `queue` that the part in flight is made of.
     part: usize,
+    /// So many events at the front were sent, and nobody knows whether they were taken.
+    doubtful: usize,
     /// So many events at the front hold at least one that spoils them; 0 where nothing is known.
     spoiled: usize,
     /// So many events at the front go alone.
@@ -107,12 +119,10 @@ impl<E> Delivery<E> {
     /// A batch that goes as a whole first.
     pub(super) fn whole(events: impl IntoIterator<Item = E>) -> Self {
         Self {
-            queue: events
-                .into_iter()
-                .map(|event| Sent { event, attempts: 0 })
-                .collect(),
+            queue: events.into_iter().map(Sent::new).collect(),
             held: Vec::new(),
             part: 0,
+            doubtful: 0,
             spoiled: 0,
             alone: 0,
             cap: usize::MAX,
@@ -149,7 +159,7 @@ impl<E> Delivery<E> {
     /// Adds a later event at the end, if there is one; if not, there is no company until the next part was sent.
     pub(super) fn join(&mut self, event: Option<E>) {
         self.offered = true;
-        self.queue.extend(event.map(|event| Sent { event, attempts: 0 }));
+        self.queue.extend(event.map(Sent::new));
     }
 
     /// The events to send now, in order. Empty once the delivery is done.
@@ -189,6 +199,10 @@ impl<E> Delivery<E> {
             LogVerdict::Answered(fates) => self.answered(fates, status, excerpt),
             LogVerdict::Park { reason } => Step::then(Then::Park { reason }),
             LogVerdict::Retry { after, reason } => Step::then(Then::Wait { asked: after, reason }),
+            LogVerdict::Unknown { after, reason } => {
+                self.doubtful = self.part;
+                Step::then(Then::Wait { asked: after, reason })
+            }
             LogVerdict::Bisect { .. } if self.part > 1 => {
                 self.spoiled = self.part;
                 Step::then(Then::Go)
@@ -200,6 +214,26 @@ impl<E> Delivery<E> {
             LogVerdict::Bisect { reason } | LogVerdict::Split { reason } => {
                 self.failed_alone(reason, status, excerpt)
             }
+        }
+    }
+
+    /// Takes out what was sent and may have been taken, to be looked for; what is not found goes back by [`Delivery::not_found`].
+    pub(super) fn take_doubtful(&mut self) -> Vec<Sent<E>> {
+        let count = std::mem::take(&mut self.doubtful).min(self.queue.len());
+        self.queue.drain(..count).collect()
+    }
+
+    /// Puts back, in order, what was looked for in vain; `stored` tells whether some was found.
+    pub(super) fn not_found(&mut self, events: Vec<Sent<E>>, stored: bool) {
+        for sent in events.into_iter().rev() {
+            self.queue.push_front(sent);
+        }
+        if stored {
+            // What is left is another batch, of which nothing is known but that the upstream takes something.
+            (self.part, self.spoiled, self.alone) = (0, 0, 0);
+            (self.server_errors, self.alone_failures, self.rounds) = (0, 0, 0);
+            (self.passed, self.passed_since_burial) = (true, true);
+            self.readmit_held();
         }
     }
 
@@ -215,7 +249,10 @@ impl<E> Delivery<E> {
         for (sent, fate) in self.queue.drain(..count).zip(fates) {
             match fate {
                 Fate::Accepted => step.accepted.push(sent),
-                Fate::OverQuota(_) => step.over_quota.push(sent),
+                Fate::OverQuota(_) => step.accepted.push(Sent {
+                    over_quota: true,
+                    ..sent
+                }),
                 Fate::Refused(reason) => {
                     step.buried.push(sent.bury(reason, status, excerpt.clone()));
                 }
@@ -335,7 +372,6 @@ impl<E> Step<E> {
     fn then(then: Then) -> Self {
         Self {
             accepted: Vec::new(),
-            over_quota: Vec::new(),
             buried: Vec::new(),
             then,
         }

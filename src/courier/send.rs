@@ -1,12 +1,12 @@
 //! Sends a delivery's parts, one after the other, until something is accepted or nothing more can be done.
 
 use super::Settings;
+use super::confirm;
 use super::delivery::{Delivery, Sent, Then};
 use super::line::{Knobs, Line};
 use super::tokens;
-use super::turn::{Attempt, Request, Turn};
+use super::turn::{Attempt, Request, Turn, is_closed};
 use crate::batch;
-use crate::fates::Proof;
 use crate::spool::Leased;
 use crate::verdict::{self, Answer, LogVerdict, Outcome};
 use std::borrow::Cow;
@@ -47,7 +47,17 @@ impl Line {
         delivery: &mut Delivery<Leased>,
         dress: Dress,
     ) -> Progress {
+        // The last connection closed without a reply: most often one that the server had closed after its reply before, and
+        // then the request was not even read.
+        let mut closed = false;
         loop {
+            let doubtful = delivery.take_doubtful();
+            let count = doubtful.len();
+            let Some(missing) = confirm::settle_stored(self, knobs, doubtful, closed).await else {
+                return Progress::Stopped;
+            };
+            let stored = missing.len() < count;
+            delivery.not_found(missing, stored);
             if delivery.is_done() {
                 return Progress::Done;
             }
@@ -67,13 +77,20 @@ impl Line {
             let (events, bytes) = (part.len(), part.iter().map(|event| event.len()).sum());
             let write = || batch::body(part.iter().map(Cow::as_ref));
             let post = || settings.upstream.post_log(&self.lane().project, key, write());
-            let Some(Attempt { began, outcome }) = self.ask(Request::Log(events), post).await else {
+            let attempt = if closed {
+                // It was looked for and not there. The look's own connection may have been closed behind it, too.
+                self.ask(Request::Log(events), post).await
+            } else {
+                self.ask_once(Request::Log(events), post()).await
+            };
+            let Some(Attempt { began, outcome }) = attempt else {
                 return Progress::Stopped;
             };
             drop(part);
 
             let (status, excerpt) = facts(&outcome);
             let verdict = verdict::of_log(&outcome, events, delivery.note(status));
+            let closed_before = std::mem::replace(&mut closed, is_closed(&outcome));
             drop(outcome);
             self.learn(&verdict, began, events, bytes, &settings);
             drop(pass);
@@ -81,11 +98,10 @@ impl Line {
             if !step.buried.is_empty() {
                 self.spool().bury(self.lane(), step.buried).await;
             }
-            self.over_quota(step.over_quota.len());
-            let over_quota = step.over_quota.into_iter().map(|sent| sent.event).collect();
-            self.settle(over_quota, Proof::OverQuota).await;
+            self.over_quota(step.accepted.iter().filter(|sent| sent.over_quota).count());
             match step.then {
                 Then::Go => {}
+                Then::Wait { .. } if closed && !closed_before => {}
                 Then::Wait { asked, reason } => self.failing(began, asked, &reason, &settings),
                 Then::Park { reason } => {
                     self.park(began, &reason, &settings);
@@ -107,6 +123,7 @@ impl Line {
             LogVerdict::Split { .. } => "split",
             LogVerdict::Park { .. } => "park",
             LogVerdict::Retry { .. } => "retry",
+            LogVerdict::Unknown { .. } => "unknown",
         });
         match verdict {
             LogVerdict::Answered(_) => {

@@ -33,6 +33,7 @@ fn log(outcome: &Outcome, server_errors: u32) -> (&'static str, String) {
         LogVerdict::Split { reason } => ("split", reason),
         LogVerdict::Park { reason } => ("park", reason),
         LogVerdict::Retry { reason, .. } => ("retry", reason),
+        LogVerdict::Unknown { reason, .. } => ("unknown", reason),
     }
 }
 
@@ -196,7 +197,9 @@ fn retry_after_is_handed_on() {
             retry_after: after,
             body: bytes::Bytes::new(),
         });
-        assert!(matches!(of_log(&outcome, 1, 0), LogVerdict::Retry { after: a, .. } if a == after));
+        assert!(
+            matches!(of_log(&outcome, 1, 0), LogVerdict::Retry { after: a, .. } | LogVerdict::Unknown { after: a, .. } if a == after)
+        );
         assert!(matches!(of_feedback(&outcome), FeedbackVerdict::Retry { after: a, .. } if a == after));
     }
 }
@@ -314,7 +317,7 @@ proptest! {
                 String::new()
             }
             LogVerdict::Bisect { reason } | LogVerdict::Split { reason } => reason,
-            LogVerdict::Park { reason } | LogVerdict::Retry { reason, .. } => reason,
+            LogVerdict::Park { reason } | LogVerdict::Retry { reason, .. } | LogVerdict::Unknown { reason, .. } => reason,
         };
         for reason in [reason, of_feedback.1] {
             prop_assert!(!reason.chars().any(char::is_control), "{}", reason);

@@ -93,9 +93,14 @@ fn play(natures: &[Nature], most: usize, faults: &[bool]) -> Tale {
                 Some("body".into()),
             )
         };
-        tale.accepted.extend(step.accepted.iter().map(|sent| sent.event));
-        tale.over_quota
-            .extend(step.over_quota.iter().map(|sent| sent.event));
+        for sent in &step.accepted {
+            let which = if sent.over_quota {
+                &mut tale.over_quota
+            } else {
+                &mut tale.accepted
+            };
+            which.push(sent.event);
+        }
         tale.buried.extend(step.buried);
         tale.waits += usize::from(matches!(step.then, Then::Wait { .. }));
     }
@@ -257,4 +262,30 @@ proptest! {
         buried.sort_unstable();
         prop_assert_eq!(buried, of(&[Nature::Refused, Nature::Poison, Nature::Crashing]));
     }
+}
+
+#[test]
+fn what_may_have_been_taken_is_looked_for_and_what_is_not_found_goes_again_in_its_place() {
+    let mut delivery = Delivery::whole(0..4);
+    let sent = |delivery: &mut Delivery<usize>| delivery.next_part().copied().collect::<Vec<_>>();
+    assert_eq!(sent(&mut delivery), [0, 1, 2, 3]);
+    assert!(delivery.take_doubtful().is_empty(), "nothing was sent yet");
+    let _ = delivery.note(None);
+    let unknown = LogVerdict::Unknown {
+        after: None,
+        reason: "lost".into(),
+    };
+    let step = delivery.take(unknown, None, None);
+    assert!(matches!(step.then, Then::Wait { .. }));
+    let mut doubtful = delivery.take_doubtful();
+    assert_eq!(
+        doubtful.iter().map(|sent| sent.event).collect::<Vec<_>>(),
+        [0, 1, 2, 3]
+    );
+    assert!(doubtful.iter().all(|sent| sent.attempts == 1));
+    doubtful.retain(|sent| sent.event % 2 == 1);
+    delivery.not_found(doubtful, true);
+    assert_eq!(sent(&mut delivery), [1, 3]);
+    assert!(delivery.take_doubtful().is_empty(), "they are looked for once");
+    assert_eq!(delivery.into_rest(), [1, 3]);
 }
