@@ -256,7 +256,9 @@ impl Store {
 
     fn forget_beyond(&mut self, kept: usize) {
         while self.tasks.len() > kept {
-            let Some(oldest) = self.tasks.pop_front() else { return };
+            let Some(oldest) = self.tasks.pop_front() else {
+                return;
+            };
             self.by_id.remove(&oldest.task_id);
             self.forgotten += 1;
         }
