@@ -79,8 +79,13 @@ impl Stage {
         Ok(serde_json::from_str(page)?)
     }
 
-    /// All that the data folder takes on the disk, the ballast and dead letters included.
-    pub(crate) fn disk_bytes(&self) -> std::io::Result<u64> {
+    /// What the queue takes on the disk: its generations.
+    pub(crate) fn queue_bytes(&self) -> std::io::Result<u64> {
+        disk_bytes(&self.folder.path().join("data/spool"))
+    }
+
+    /// What the whole data folder takes on the disk: 16 MiB of ballast and the dead letters beside the queue.
+    pub(crate) fn folder_bytes(&self) -> std::io::Result<u64> {
         disk_bytes(&self.folder.path().join("data"))
     }
 
