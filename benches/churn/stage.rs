@@ -41,10 +41,13 @@ struct Lane {
 }
 
 impl Status {
-    /// Events that wait although nothing holds them up.
+    /// Events that wait although nothing holds them up. The ledger is that of the last commit and tells it a few ms later
+    /// than the lanes do.
     fn waiting(&self) -> u64 {
-        let flowing = self.lanes.iter().filter(|lane| lane.project != PARKED);
-        flowing.map(|lane| lane.queued).sum()
+        let parked = self.lanes.iter().filter(|lane| lane.project == PARKED);
+        let parked: u64 = parked.map(|lane| lane.queued).sum();
+        let queued: u64 = self.lanes.iter().map(|lane| lane.queued).sum();
+        queued.max(self.ledger.queued) - parked
     }
 }
 
