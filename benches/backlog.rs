@@ -4,25 +4,15 @@
 //! of events of about 1 KB through the library, then the real binary is started on it, without an upstream.
 mod common;
 
+use common::daemon::{Daemon, disk_bytes, get};
 use common::{GROUP, events};
 use phosphod::batch::Limits;
 use phosphod::ids::{Kind, Lane, ProjectId};
 use phosphod::spool::{Entry, Settings, Spool};
 use std::error::Error;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
-
-/// The daemon, ended with the bench.
-struct Daemon(Child);
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
 
 fn settings(path: &Path) -> Settings {
     Settings {
@@ -34,18 +24,6 @@ fn settings(path: &Path) -> Settings {
         dead_max_bytes: 1 << 30,
         dead_max_age: Duration::from_secs(86_400),
     }
-}
-
-fn disk_bytes(path: &Path) -> std::io::Result<u64> {
-    let mut bytes = 0;
-    for entry in std::fs::read_dir(path)? {
-        let entry = entry?;
-        bytes += match entry.file_type()?.is_dir() {
-            true => disk_bytes(&entry.path())?,
-            false => entry.metadata()?.blocks() * 512,
-        };
-    }
-    Ok(bytes)
 }
 
 async fn fill(path: &Path, lane: &Lane, events: &[Vec<u8>], bytes: u64) -> Result<usize, Box<dyn Error>> {
@@ -85,13 +63,6 @@ async fn drain(path: &Path, lane: &Lane) -> Result<f64, Box<dyn Error>> {
     Ok(took)
 }
 
-fn status_kib(pid: u32, name: &str) -> f64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix(name));
-    line.and_then(|line| line.trim_matches([':', ' ', '\t', 'k', 'B']).parse().ok())
-        .unwrap_or(0.0)
-}
-
 /// Time until the daemon accepts, and its memory then, in MiB.
 fn start(path: &Path, port: u16) -> Result<(f64, f64), Box<dyn Error>> {
     let began = Instant::now();
@@ -111,17 +82,11 @@ fn start(path: &Path, port: u16) -> Result<(f64, f64), Box<dyn Error>> {
         std::thread::sleep(Duration::from_millis(1));
     }
     let took = began.elapsed().as_secs_f64() * 1e3;
-    Ok((took, status_kib(daemon.0.id(), "VmRSS") / 1024.0))
+    Ok((took, daemon.resident_mib()))
 }
 
 fn accepts(port: u16) -> bool {
-    use std::io::{Read, Write};
-    let Ok(mut stream) = std::net::TcpStream::connect(("127.0.0.1", port)) else {
-        return false;
-    };
-    let asked = stream.write_all(b"GET /readyz HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n");
-    let mut answer = String::new();
-    asked.and_then(|()| stream.read_to_string(&mut answer)).is_ok() && answer.starts_with("HTTP/1.1 200")
+    get(&format!("127.0.0.1:{port}"), "/readyz").is_ok_and(|answer| answer.starts_with("HTTP/1.1 200"))
 }
 
 #[tokio::main]

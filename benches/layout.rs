@@ -151,7 +151,7 @@ fn run(
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let total = common::events_wanted(200_000);
+    let total = common::number_wanted(200_000);
     let events = events(&mut fastrand::Rng::with_seed(1));
     let base = Layout {
         keys: Keys::Slots,
@@ -234,7 +234,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             "{:<30} {:.2} of the plain file, RSS {:.0} MiB, files under blobs/: {blob_files}",
             "",
             measured.per_second() / plain.per_second(),
-            resident_mib()
+            resident_mib("self")
         );
     }
     let mut plain = common::plain_file(&events, total)?;

@@ -77,7 +77,7 @@ async fn drain(spool: &Spool, lane: &Lane, total: usize) -> Result<Measured, Box
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let total = common::events_wanted(500_000);
+    let total = common::number_wanted(500_000);
     let events = events(&mut fastrand::Rng::with_seed(1));
     let folder = tempfile::tempdir_in(".")?;
     let settings = Settings {
@@ -110,10 +110,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
         "{:<28} {:>9.1} ms, RSS {:.0} MiB",
         "opening the backlog",
         began.elapsed().as_secs_f64() * 1e3,
-        resident_mib()
+        resident_mib("self")
     );
     drain(&spool, &lane, total).await?.print();
-    println!("{:<28} {:>9.0} MiB", "RSS", resident_mib());
+    println!("{:<28} {:>9.0} MiB", "RSS", resident_mib("self"));
     spool.close().await;
     Ok(())
 }

@@ -1,9 +1,15 @@
-//! What the benches of the spool share: events, a plain file to compare with, figures.
+//! What the benches share: events, a plain file to compare with, figures; the daemon and requests to it.
 #![allow(dead_code, reason = "each bench uses its part")]
+pub(crate) mod daemon;
+pub(crate) mod http;
+
 use std::error::Error;
 use std::fs::File;
 use std::io::Write;
 use std::time::{Duration, Instant};
+
+/// Whatever went wrong.
+pub(crate) type Failure = Box<dyn Error + Send + Sync>;
 
 /// Events in a group commit.
 pub(crate) const GROUP: usize = 256;
@@ -42,8 +48,8 @@ impl Measured {
     }
 }
 
-/// The number on the command line.
-pub(crate) fn events_wanted(default: usize) -> usize {
+/// The first number on the command line.
+pub(crate) fn number_wanted(default: usize) -> usize {
     let numbers = std::env::args().skip(1);
     numbers
         .filter_map(|arg| arg.parse().ok())
@@ -58,9 +64,9 @@ pub(crate) fn written_so_far() -> u64 {
     line.and_then(|n| n.parse().ok()).unwrap_or(0)
 }
 
-/// Memory of this process.
-pub(crate) fn resident_mib() -> f64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+/// Memory of a process, by its id or as "self".
+pub(crate) fn resident_mib(process: &str) -> f64 {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     let kib: f64 = line
         .and_then(|l| l.trim().trim_end_matches(" kB").parse().ok())

@@ -61,8 +61,8 @@ impl Book {
 
     fn with_due<T>(&self, act: impl FnOnce(&mut Page) -> T) -> (T, Option<Instant>) {
         let mut page = self.lock();
-        let keep_raw = page.switches.keep_raw;
-        let due = page.store.settle(Instant::now(), keep_raw, now_s());
+        let keep = page.switches.keep();
+        let due = page.store.settle(Instant::now(), keep, now_s());
         (act(&mut page), due)
     }
 

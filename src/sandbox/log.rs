@@ -238,8 +238,7 @@ impl Batch<'_> {
         }
         let delay = page.switches.store_delay_ms;
         let due = (delay > 0).then(|| Instant::now() + Duration::from_millis(delay));
-        page.store
-            .store(incoming, due, page.switches.keep_raw, self.now_s);
+        page.store.store(incoming, due, page.switches.keep(), self.now_s);
         false
     }
 }

@@ -158,11 +158,21 @@ struct Log {
     duplicate: bool,
 }
 
+/// What of it stays in memory (`keep_raw`, `keep_tasks`).
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Keep {
+    pub(super) raw: bool,
+    pub(super) tasks: usize,
+}
+
 /// The store: tasks by id and in order, the raw logs, the feedback, the counts.
 #[derive(Debug, Default)]
 pub(super) struct Store {
     pub(super) state: State,
-    tasks: Vec<Task>,
+    tasks: VecDeque<Task>,
+    /// Tasks that `keep_tasks` has made it forget: they came before the first of `tasks`.
+    forgotten: usize,
+    /// Positions in the order of storage.
     by_id: HashMap<Arc<str>, usize>,
     logs: Vec<Log>,
     evals: Vec<EvalRow>,
@@ -174,9 +184,9 @@ pub(super) struct Store {
 
 impl Store {
     /// Stores a batch, now or at `due`. `now_s` in seconds since 1970.
-    pub(super) fn store(&mut self, batch: Vec<Incoming>, due: Option<Instant>, keep_raw: bool, now_s: i64) {
+    pub(super) fn store(&mut self, batch: Vec<Incoming>, due: Option<Instant>, keep: Keep, now_s: i64) {
         let Some(due) = due else {
-            return self.store_now(batch, keep_raw, now_s);
+            return self.store_now(batch, keep, now_s);
         };
         self.state.pending += batch.len() as u64;
         let at = self.pending.partition_point(|(other, _)| *other <= due);
@@ -184,20 +194,20 @@ impl Store {
     }
 
     /// Stores what is due. Tells when the next is.
-    pub(super) fn settle(&mut self, now: Instant, keep_raw: bool, now_s: i64) -> Option<Instant> {
+    pub(super) fn settle(&mut self, now: Instant, keep: Keep, now_s: i64) -> Option<Instant> {
         while let Some((due, _)) = self.pending.front() {
             if *due > now {
                 return Some(*due);
             }
             if let Some((_, batch)) = self.pending.pop_front() {
                 self.state.pending -= batch.len() as u64;
-                self.store_now(batch, keep_raw, now_s);
+                self.store_now(batch, keep, now_s);
             }
         }
         None
     }
 
-    fn store_now(&mut self, batch: Vec<Incoming>, keep_raw: bool, now_s: i64) {
+    fn store_now(&mut self, batch: Vec<Incoming>, keep: Keep, now_s: i64) {
         for event in batch {
             let Incoming {
                 task_id,
@@ -205,7 +215,7 @@ impl Store {
                 raw,
                 flag,
             } = event;
-            let raw = if keep_raw { raw } else { Bytes::new() };
+            let raw = if keep.raw { raw } else { Bytes::new() };
             let duplicate = self.by_id.contains_key(&task_id);
             let counts = project_counts(&mut self.state.projects, &project);
             if duplicate {
@@ -214,14 +224,15 @@ impl Store {
             } else {
                 counts.stored += 1;
                 self.state.stored += 1;
-                self.by_id.insert(task_id.clone(), self.tasks.len());
+                self.by_id
+                    .insert(task_id.clone(), self.forgotten + self.tasks.len());
                 let human_eval = flag.map(|f| HumanEval {
                     flag: f.into(),
                     source: None,
                     notes: None,
                 });
                 let (task_id, project, raw) = (task_id.clone(), project.clone(), raw.clone());
-                self.tasks.push(Task {
+                self.tasks.push_back(Task {
                     task_id,
                     project,
                     raw,
@@ -230,8 +241,9 @@ impl Store {
                     last_eval: None,
                     metadata: None,
                 });
+                self.forget_beyond(keep.tasks);
             }
-            if keep_raw {
+            if keep.raw {
                 self.logs.push(Log {
                     task_id,
                     project,
@@ -242,6 +254,16 @@ impl Store {
         }
     }
 
+    fn forget_beyond(&mut self, kept: usize) {
+        while self.tasks.len() > kept {
+            let Some(oldest) = self.tasks.pop_front() else {
+                return;
+            };
+            self.by_id.remove(&oldest.task_id);
+            self.forgotten += 1;
+        }
+    }
+
     /// Counts one log against a project's quota of `limit`. True when it is over.
     pub(super) fn over_quota(&mut self, project: &str, limit: u64) -> bool {
         let used = self.quota_used.entry(project.into()).or_default();
@@ -249,30 +271,34 @@ impl Store {
         *used > limit
     }
 
+    /// Where a task stands in `tasks`.
+    fn place(&self, id: &str) -> Option<usize> {
+        self.by_id.get(id)?.checked_sub(self.forgotten)
+    }
+
     /// A task by its id.
     pub(super) fn task(&self, id: &str) -> Option<&Task> {
-        self.by_id.get(id).and_then(|at| self.tasks.get(*at))
+        self.tasks.get(self.place(id)?)
     }
 
     /// A task by its id, to change it.
     pub(super) fn task_mut(&mut self, id: &str) -> Option<&mut Task> {
-        self.by_id.get(id).and_then(|at| self.tasks.get_mut(*at))
+        let at = self.place(id)?;
+        self.tasks.get_mut(at)
     }
 
     /// Adds a row to `evals` and sets it as the task's feedback: the last call wins, notes and all.
     pub(super) fn evaluate(&mut self, row: EvalRow) {
-        let Some(at) = self.by_id.get(row.task_id.as_str()) else {
+        let Some(task) = self.task_mut(&row.task_id) else {
             return;
         };
-        if let Some(task) = self.tasks.get_mut(*at) {
-            let (flag, source, notes) = (row.flag.clone(), Some(row.source.clone()), row.notes.clone());
-            task.last_eval = Some(LastEval {
-                value: flag.clone(),
-                source: row.source.clone(),
-                notes: notes.clone(),
-            });
-            task.human_eval = Some(HumanEval { flag, source, notes });
-        }
+        let (flag, source, notes) = (row.flag.clone(), Some(row.source.clone()), row.notes.clone());
+        task.last_eval = Some(LastEval {
+            value: flag.clone(),
+            source: row.source.clone(),
+            notes: notes.clone(),
+        });
+        task.human_eval = Some(HumanEval { flag, source, notes });
         self.state.evals += 1;
         project_counts(&mut self.state.projects, &row.project_id).evals += 1;
         self.evals.push(row);
@@ -282,14 +308,14 @@ impl Store {
     pub(super) fn task_rows(&self, project: Option<&str>) -> Vec<TaskRow> {
         let all = self.tasks.iter().enumerate();
         all.filter(|(_, task)| project.is_none_or(|p| *task.project == *p))
-            .map(|(at, task)| task.row(at))
+            .map(|(at, task)| task.row(self.forgotten + at))
             .collect()
     }
 
     /// One task as a row.
     pub(super) fn task_row(&self, id: &str) -> Option<TaskRow> {
-        let at = *self.by_id.get(id)?;
-        self.tasks.get(at).map(|task| task.row(at))
+        let at = self.place(id)?;
+        self.tasks.get(at).map(|task| task.row(self.forgotten + at))
     }
 
     /// Feedback in order of arrival, of one task or all.

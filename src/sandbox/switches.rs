@@ -1,5 +1,6 @@
 //! What can be made to go wrong, and when.
 
+use super::store::Keep;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
@@ -60,6 +61,9 @@ pub struct Switches {
     pub max_body_bytes: usize,
     /// Keep the events' text. Off: a long run needs less memory, and tasks can be counted but not read.
     pub keep_raw: bool,
+    /// How many of the newest tasks stay in memory, at least 1; older ones are forgotten as if they had never been
+    /// stored, and only their counts stay. Absent: all.
+    pub keep_tasks: Option<usize>,
 }
 
 /// Largest body that the sandbox reads, in bytes.
@@ -92,6 +96,7 @@ impl Default for Switches {
             store_delay_ms: 0,
             max_body_bytes: MAX_BODY_BYTES,
             keep_raw: true,
+            keep_tasks: None,
         }
     }
 }
@@ -182,10 +187,21 @@ impl Switches {
         ) {
             return Err("retry_after must be seconds or a text".into());
         }
+        if self.keep_tasks == Some(0) {
+            return Err("keep_tasks must be 1 or more: leave it out (null) to keep all".into());
+        }
         if self.max_body_bytes > MAX_BODY_BYTES {
             return Err(format!("max_body_bytes must be at most {MAX_BODY_BYTES}"));
         }
         Ok(())
+    }
+
+    /// What of the stored tasks stays in memory.
+    pub(super) fn keep(&self) -> Keep {
+        Keep {
+            raw: self.keep_raw,
+            tasks: self.keep_tasks.unwrap_or(usize::MAX),
+        }
     }
 
     /// `Retry-After` as text.

@@ -119,7 +119,7 @@ impl Owner {
     /// The generation that takes the next commit: a new one if there is none or the newest is to be sealed. The first
     /// commit of a generation says how all stands, so that it alone is enough to start from.
     pub(super) fn writable_generation(&mut self, dropping: Dropping) -> Result<u64, StorageError> {
-        let full = self.head.written >= self.generation_bytes || self.newest_is_in_the_way();
+        let full = self.newest_is_full() || self.newest_is_in_the_way();
         let stays = |&newest: &u64| !full && dropping != Dropping::Generation(newest);
         if let Some(newest) = self.generations.newest().filter(stays) {
             return Ok(newest);
@@ -139,6 +139,13 @@ impl Owner {
         self.mark.sync();
         self.lanes.committed(&[], Instant::now());
         Ok(generation)
+    }
+
+    /// By what was written to it, or by what that takes on the disk: several times as much when commits are small, for what
+    /// sled adds to each change.
+    fn newest_is_full(&self) -> bool {
+        let most_disk = self.generation_bytes.max(WORTH_DELETING_BYTES);
+        self.head.written >= self.generation_bytes || self.generations.newest_bytes() >= most_disk
     }
 
     /// Nothing is accepted for want of room, and the newest generation takes some up although nothing in it is live. No

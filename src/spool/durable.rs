@@ -223,6 +223,11 @@ impl Database {
         Ok(())
     }
 
+    /// Size of sled's file, which grows by whole segments; nothing if the system does not tell.
+    pub(super) fn file_bytes(&self) -> u64 {
+        self.file.metadata().map_or(0, |about| about.len())
+    }
+
     /// The value of a key.
     pub(super) fn get(&self, key: &[u8]) -> Result<Option<sled::IVec>, StorageError> {
         guarded(|| self.db.get(key))

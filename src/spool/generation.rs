@@ -70,6 +70,11 @@ impl Generations {
         self.newest.as_ref().map(|(id, _)| *id)
     }
 
+    /// Size of the newest one's file.
+    pub(super) fn newest_bytes(&self) -> u64 {
+        self.newest.as_ref().map_or(0, |(_, db)| db.file_bytes())
+    }
+
     /// The number that [`Generations::begin`] will use.
     pub(super) fn next(&self) -> u64 {
         self.next

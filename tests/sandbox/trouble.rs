@@ -206,3 +206,13 @@ async fn without_their_text_tasks_are_still_counted_once() {
     assert_eq!((state.stored, state.duplicates), (1, 1));
     assert_eq!(bench.sandbox.task("a").map(|task| task.raw), Some(String::new()));
 }
+
+#[tokio::test]
+async fn older_tasks_than_are_to_be_kept_are_forgotten_but_stay_counted() {
+    let bench = Bench::with(json!({"keep_tasks": 2})).await;
+    bench.log(&[&event("a"), &event("b"), &event("c")]).await;
+    assert_eq!(bench.ids(), ["b", "c"]);
+    assert_eq!(bench.sandbox.state().stored, 3);
+    assert_eq!(bench.sandbox.task("a"), None);
+    assert_eq!(bench.sandbox.task("c").map(|task| task.position), Some(2));
+}

@@ -191,3 +191,31 @@ fn a_file_in_the_folders_place_is_refused() {
     let refused = Spool::open(settings(&path)).err().unwrap();
     assert!(matches!(refused, OpenError::NotAFolder { .. }), "{refused}");
 }
+
+#[tokio::test]
+async fn a_generation_takes_no_more_disk_than_it_may_when_its_commits_are_small() {
+    const GENERATION: u64 = 6 << 20;
+    const SEGMENT: u64 = 2 << 20;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("spool");
+    let spool = Spool::open(Settings {
+        generation_bytes: GENERATION,
+        ..settings(folder.path())
+    })
+    .unwrap();
+    // What sled adds to each change counts most when there is little in it.
+    let lanes: Vec<Lane> = (0..40).map(|n| logs(&format!("project-{n}"))).collect();
+    let mut commits = 0;
+    while !path.join("gen-00000002").exists() {
+        let entries = lanes.iter().map(|lane| queued(lane, "{}")).collect();
+        spool.append(entries).await.unwrap();
+        commits += 1;
+    }
+    let bytes = std::fs::metadata(path.join("gen-00000001/db")).unwrap().len();
+    println!("{commits} commits of 80 bytes in a generation of {bytes} bytes");
+    assert!(
+        bytes <= GENERATION + SEGMENT,
+        "{bytes} bytes in a generation of {GENERATION}"
+    );
+    spool.close().await;
+}
