@@ -39,7 +39,7 @@ pub struct KindLabel {
 pub struct AttemptLabels {
     /// `log` or `feedback`.
     pub kind: &'static str,
-    /// The verdict's name: `answered`, `bisect`, `split`, `park`, `retry`, `not_yet`, `read_back`, `refused`, `delivered`; for a
+    /// The verdict's name: `answered`, `bisect`, `split`, `park`, `retry`, `unknown`, `not_yet`, `read_back`, `refused`, `delivered`; for a
     /// task that was read back to confirm a batch: `stored`, `missing`, `unreadable`.
     pub verdict: &'static str,
 }

@@ -18,6 +18,7 @@ mod points;
 mod power;
 mod promises;
 mod racing;
+mod reach;
 mod relay;
 mod scale;
 mod sync;

@@ -1,4 +1,4 @@
-//! `phosphod dead` and `phosphod event` against a running daemon.
+//! `phosphod dead` against a running daemon.
 
 use crate::support::daemon::{Daemon, Setup};
 use crate::support::upstream::Upstream;
@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 /// Runs the command on a daemon's socket, with an environment that holds nothing of ours.
-fn phosphod(daemon: &Daemon, args: &[&str], env: &[(&str, &str)]) -> Output {
+pub(crate) fn phosphod(daemon: &Daemon, args: &[&str], env: &[(&str, &str)]) -> Output {
     let socket = daemon.unix.to_str().expect("a temp path is text");
     Command::new(env!("CARGO_BIN_EXE_phosphod"))
         .args(args)
@@ -26,19 +26,19 @@ fn dead(daemon: &Daemon, args: &[&str]) -> Output {
     phosphod(daemon, &[&["dead"], args].concat(), &[])
 }
 
-fn code(output: &Output) -> i32 {
+pub(crate) fn code(output: &Output) -> i32 {
     output
         .status
         .code()
         .unwrap_or_else(|| panic!("it ended by a signal: {output:?}"))
 }
 
-fn said(output: &Output) -> String {
+pub(crate) fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
 /// What it printed; it must have gone well.
-fn printed(output: &Output) -> String {
+pub(crate) fn printed(output: &Output) -> String {
     assert_eq!(code(output), 0, "{}", said(output));
     String::from_utf8(output.stdout.clone()).expect("text")
 }
@@ -57,7 +57,7 @@ fn listed(daemon: &Daemon) -> Vec<(u64, String)> {
         .collect()
 }
 
-async fn log(pair: &Pair, project: &str, events: &[Value]) {
+pub(crate) async fn log(pair: &Pair, project: &str, events: &[Value]) {
     let reply = pair
         .post(
             &format!("/v2/log/{project}"),
@@ -368,138 +368,6 @@ fn where_nobody_listens_the_remedy_is_told() {
     }
 }
 
-fn event(daemon: &Daemon, task: &str) -> String {
-    printed(&phosphod(daemon, &["event", task], &[]))
-}
-
-async fn judge(pair: &Pair, task: &str) {
-    let body = json!({"flag": "success", "task_id": task, "project_id": "p"});
-    let reply = pair.post("/feedback", body.to_string()).await;
-    assert_eq!(reply.status, 200, "{reply:?}");
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_fate_of_an_event_is_told_in_each_of_its_states() {
-    let pair = Pair::start().await;
-    // Dead at the door, and an id that a URL cannot carry as it is.
-    let odd = "a/b ü?#%2F";
-    log(&pair, "p", &[json!({"input": 1, "task_id": odd})]).await;
-    let told = event(&pair.daemon, odd);
-    assert!(
-        told.contains("log of project p: dead letter 1,") && told.contains("input is an integer"),
-        "{told}"
-    );
-
-    // Delivered: read back; for feedback, answered.
-    log(&pair, "p", &[json!({"input": "a", "task_id": "t"})]).await;
-    judge(&pair, "t").await;
-    pair.upstream.evaluated(1).await;
-    pair.daemon.drained().await;
-    let told = event(&pair.daemon, "t");
-    assert!(
-        told.contains("log of project p: delivered at") && told.contains("(confirmed: it was read back)"),
-        "{told}"
-    );
-    assert!(
-        told.contains("feedback of project p: delivered at") && told.contains("not confirmed"),
-        "{told}"
-    );
-
-    // Stored over quota.
-    pair.upstream.switch(json!({"quota": {"poor": 0}})).await;
-    log(&pair, "poor", &[json!({"input": "a", "task_id": "over"})]).await;
-    pair.daemon.drained().await;
-    let told = event(&pair.daemon, "over");
-    assert!(told.contains("over quota"), "{told}");
-
-    // In flight, as its upstream is down, and feedback that waits behind it.
-    pair.upstream.switch(json!({"down": true})).await;
-    log(
-        &pair,
-        "p",
-        &[
-            json!({"input": "a", "task_id": "u"}),
-            json!({"input": "b", "task_id": "v"}),
-        ],
-    )
-    .await;
-    judge(&pair, "u").await;
-    judge(&pair, "v").await;
-    let told = eventually("the log to be in flight", || async {
-        let told = event(&pair.daemon, "v");
-        (told.contains("log of project p: in flight") && told.contains("backing_off")).then_some(told)
-    })
-    .await;
-    assert!(told.contains("feedback of project p: queued since"), "{told}");
-    assert!(told.contains("1 before it in its lane"), "{told}");
-    let answer = printed(&phosphod(&pair.daemon, &["event", "v", "--json"], &[]));
-    let answer: Value = serde_json::from_str(&answer).expect("JSON");
-    let states: Vec<_> = answer["records"]
-        .as_array()
-        .expect("a list")
-        .iter()
-        .map(|record| &record["state"])
-        .collect();
-    assert_eq!(states, ["in_flight", "queued"]);
-    assert_eq!(answer["records"][1]["ahead"], 1);
-
-    // Never seen.
-    let output = phosphod(&pair.daemon, &["event", "nobody"], &[]);
-    assert_eq!(code(&output), 1);
-    assert!(
-        said(&output).contains("since the daemon started"),
-        "{}",
-        said(&output)
-    );
-    pair.upstream.switch(json!({"down": false})).await;
-    pair.daemon.drained().await;
-    assert!(event(&pair.daemon, "v").contains("confirmed: it was read back"));
-    pair.finish().await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn without_a_key_or_confirmation_the_fate_says_so() {
-    let folder = tempfile::tempdir().expect("a temp folder");
-    let upstream = Upstream::start().await;
-    let setup = Setup::new(folder.path(), &upstream.url()).with("delivery.confirm", "false");
-    let keyless = setup.clone().without("upstream.api_key");
-    let daemon = keyless.start().await;
-    let events = [
-        json!({"input": "a", "task_id": "a"}),
-        json!({"input": "b", "task_id": "b"}),
-    ];
-    let body = json!({"batched_log_events": events}).to_string();
-    client::post(&reqwest::Client::new(), &format!("{}/v2/log/p", daemon.url), body).await;
-    let told = eventually("the lane to say why", || async {
-        let told = event(&daemon, "b");
-        told.contains("queueing_only").then_some(told)
-    })
-    .await;
-    assert!(
-        told.contains("log of project p: queued since") && told.contains("1 before it in its lane"),
-        "{told}"
-    );
-    assert!(told.contains("no API key for project p"), "{told}");
-    assert!(daemon.terminate().await.success());
-
-    let daemon = setup.start().await;
-    upstream.stored(2).await;
-    daemon.drained().await;
-    let told = event(&daemon, "b");
-    assert!(told.contains("not confirmed"), "{told}");
-    assert!(daemon.terminate().await.success());
-
-    // The memory is of one process; what that means is told.
-    let daemon = setup.start().await;
-    let output = phosphod(&daemon, &["event", "b"], &[]);
-    assert_eq!(code(&output), 1);
-    assert!(
-        said(&output).contains("delivered before that"),
-        "{}",
-        said(&output)
-    );
-    upstream.finish().await;
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_shows_or_changes_content_is_on_the_unix_socket_only_and_takes_only_json() {

@@ -12,6 +12,7 @@ mod delivery;
 mod demo;
 mod documented_curl;
 mod durable;
+mod fate;
 mod feedback;
 mod http_attacks;
 mod intake;
