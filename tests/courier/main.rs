@@ -10,5 +10,6 @@ mod feedback;
 mod flow;
 mod outage;
 mod parking;
+mod random;
 mod refused;
 mod stored;

@@ -1,6 +1,6 @@
 //! Whether what was accepted was stored, and its repair.
 
-use crate::bench::{Bench, LONG, events, task, tasks};
+use crate::bench::{Bench, LONG, events, tasks};
 use serde_json::{Value, json};
 
 #[tokio::test]

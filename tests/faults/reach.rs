@@ -1,12 +1,12 @@
 //! An upstream that is not found, not trusted, elsewhere or busy: events wait with the remedy.
 
-use crate::relay::{Relay, Fault, reply};
+use crate::relay::{Fault, Relay, reply};
 use crate::scale::figure;
 use crate::support::client;
 use crate::support::daemon::Setup;
 use crate::support::eventually;
 use crate::support::upstream::Upstream;
-use crate::wire::{attempts, event, id, log, reason};
+use crate::wire::{attempts, id, log, reason};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

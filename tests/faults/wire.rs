@@ -1,18 +1,12 @@
 //! An upstream that cannot be reached, or that breaks the wire: events are stored once, in order, or wait with the remedy.
 
-use crate::relay::{Fault, Relay, reply};
+use crate::relay::{Fault, Relay};
 use crate::scale::{Dice, figure, rounds};
 use crate::support::client::{self, batch};
 use crate::support::daemon::{Daemon, Setup};
 use crate::support::eventually;
 use crate::support::upstream::Upstream;
-use serde_json::{Value, json};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, SystemTime};
-use tokio::net::TcpListener;
-use tokio_rustls::TlsAcceptor;
-use tokio_rustls::rustls::{ServerConfig, crypto, pki_types::PrivateKeyDer};
+use serde_json::json;
 
 pub(crate) fn event(id: &str) -> String {
     json!({"input": "x", "task_id": id}).to_string()

@@ -368,7 +368,6 @@ fn where_nobody_listens_the_remedy_is_told() {
     }
 }
 
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_shows_or_changes_content_is_on_the_unix_socket_only_and_takes_only_json() {
     let pair = Pair::start().await;
