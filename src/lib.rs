@@ -12,6 +12,7 @@
 //! | 4 | [`config`] | settings |
 //! | 5 | [`daemon`] | wires it all, supervises, shuts down |
 //! | 6 | [`cli`] | the commands |
+//! | 7 | `sim` | the couriers on virtual time, in tests only |
 
 #![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used))]
 
@@ -42,5 +43,7 @@ pub mod sandbox;
 pub mod config;
 
 pub mod daemon;
+#[cfg(test)]
+mod sim;
 
 pub mod cli;

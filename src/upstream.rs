@@ -5,6 +5,8 @@
 //! uncompressed; a reply is read up to a bound. Connections are kept and used again.
 
 mod fault;
+#[cfg(test)]
+pub(crate) mod script;
 
 use crate::ids::{ProjectId, TaskId};
 use crate::secret::Secret;
@@ -55,6 +57,9 @@ pub struct UpstreamError(pub String);
 #[derive(Debug, Clone)]
 pub struct Upstream {
     client: Client,
+    /// A function of a test, in place of the client.
+    #[cfg(test)]
+    script: Option<script::Script>,
     /// Without the trailing slash.
     base: Arc<str>,
     timeout: Duration,
@@ -94,6 +99,8 @@ impl Upstream {
         })?;
         Ok(Self {
             client,
+            #[cfg(test)]
+            script: None,
             base: base.into(),
             timeout: settings.timeout,
         })
@@ -127,6 +134,10 @@ impl Upstream {
         body: Option<Vec<u8>>,
         timeout: Duration,
     ) -> Outcome {
+        #[cfg(test)]
+        if let Some(script) = &self.script {
+            return script.ask(path, key, body, timeout).await;
+        }
         match self.exchange(method, path, key, body, timeout).await {
             Ok(answer) => Outcome::Answered(answer),
             Err(failure) => Outcome::Failed(failure),

@@ -178,8 +178,9 @@ fn imports_point_down_the_layers() {
     sources(&src, &src, &mut files);
 
     let declared = |line: &str| {
-        line.trim()
-            .strip_prefix("pub mod ")
+        let line = line.trim();
+        line.strip_prefix("pub mod ")
+            .or(line.strip_prefix("mod "))
             .map(|name| name.trim_end_matches(';').to_owned())
     };
     let declared: BTreeSet<String> = lib.lines().filter_map(declared).collect();

@@ -1,6 +1,6 @@
 //! Whether what the API accepted was stored, and what to do if it was not (contract.md "200 does not mean stored").
 //!
-//! One GET of the last event of a request tells about all of it, because the API stores a request as a whole or not at all.
+//! One GET tells about a whole request, because the API stores it as a whole or not at all ([`witness`](super::witness)).
 //! Storing happens after the reply, so a missing task is looked for again over `confirm_patience`. What is
 //! missing then is sent again one by one, and what is still missing after that once more with null token counts;
 //! the rest is buried, once the upstream has shown that it shows tasks at all. Nothing is settled before it is known to be stored. Faults while reading back say nothing
@@ -40,20 +40,62 @@ enum Found {
 
 /// Sees accepted events to their end.
 pub(super) async fn confirm(line: &Line, knobs: &mut Knobs, events: Vec<Sent<Leased>>) {
-    let Some(last) = events.len().checked_sub(1) else {
+    if events.is_empty() {
         return;
-    };
+    }
     if !knobs.borrow().confirm || !line.telling().may_ask(clock::now()) {
         return settle(line, events, Proof::Answered).await;
     }
-    match find(line, knobs, &events[last..], &LOOKS).await {
-        Found::Missing(missing) if missing.is_empty() => settle(line, events, Proof::ReadBack).await,
-        Found::Missing(_) => {
-            line.lost(events.len());
-            repair(line, knobs, events).await;
+    let wanted = line.witnesses().wanted(clock::now());
+    let (mut agreed, mut end) = (0, events.len());
+    while let Some(at) = events[..end].iter().rposition(|sent| tells(line, sent)) {
+        end = at;
+        match find(line, knobs, &events[at..=at], &LOOKS).await {
+            Found::Missing(missing) if missing.is_empty() => {
+                // Another event may have been sent under the task while it was looked for.
+                agreed += usize::from(tells(line, &events[at]));
+                if agreed >= wanted {
+                    break;
+                }
+            }
+            Found::Missing(_) => {
+                line.lost(events.len());
+                return repair(line, knobs, events).await;
+            }
+            Found::Untold => return settle(line, events, Proof::Answered).await,
+            Found::Stopped => return line.release(bare(events)).await,
         }
-        Found::Untold => settle(line, events, Proof::Answered).await,
-        Found::Stopped => line.release(bare(events)).await,
+    }
+    match agreed {
+        0 => confirm_each(line, knobs, events).await,
+        _ => settle(line, events, Proof::ReadBack).await,
+    }
+}
+
+/// Whether the event's task can only be there if the request that it came with was stored.
+fn tells(line: &Line, sent: &Sent<Leased>) -> bool {
+    (sent.absent || !line.is_in_doubt(&sent.event))
+        && event::task_of(sent.event.record())
+            .is_some_and(|task| line.witnesses().tells(&task, sent.event.seq()))
+}
+
+/// Notes what a request is about to bring, for [`tells`].
+pub(super) fn sends<'a>(line: &Line, events: impl Iterator<Item = &'a Leased>) {
+    for event in events {
+        if let Some(task) = event::task_of(event.record()) {
+            line.witnesses().sends(&task, event.seq());
+        }
+    }
+}
+
+/// The same as [`confirm`] where no single event tells about the others.
+async fn confirm_each(line: &Line, knobs: &mut Knobs, events: Vec<Sent<Leased>>) {
+    match settle_found(line, knobs, events, &LOOKS).await {
+        Some(missing) if !missing.is_empty() => {
+            line.lost(missing.len());
+            repair(line, knobs, missing).await;
+        }
+        _ => {}
     }
 }
 
@@ -65,7 +107,7 @@ pub(super) async fn confirm(line: &Line, knobs: &mut Knobs, events: Vec<Sent<Lea
 pub(super) async fn settle_stored(
     line: &Line,
     knobs: &mut Knobs,
-    events: Vec<Sent<Leased>>,
+    mut events: Vec<Sent<Leased>>,
     at_once: bool,
 ) -> Option<Vec<Sent<Leased>>> {
     let Some(last) = events.len().checked_sub(1) else {
@@ -79,11 +121,13 @@ pub(super) async fn settle_stored(
     if matches!(&found, Found::Missing(missing) if missing.is_empty()) {
         found = find(line, knobs, &events, &[]).await;
     } else if let Found::Missing(_) = found {
+        events[last].absent = true;
         found = Found::Untold;
     }
     match found {
         Found::Missing(missing) => {
-            let (lost, stored) = parted(events, missing);
+            let (mut lost, stored) = parted(events, missing);
+            lost.iter_mut().for_each(|sent| sent.absent = true);
             settle(line, stored, Proof::ReadBack).await;
             Some(lost)
         }
@@ -233,6 +277,7 @@ async fn find(line: &Line, knobs: &mut Knobs, events: &[Sent<Leased>], looks: &[
 /// Whether the moment came before the end of the shutdown.
 async fn pause_until(line: &Line, moment: Instant, at_once: bool) -> bool {
     tokio::select! {
+        biased;
         () = line.stop().aborting() => false,
         () = tokio::time::sleep_until(moment.into()), if !at_once => true,
         () = std::future::ready(()), if at_once => true,
@@ -257,7 +302,11 @@ async fn read_back(line: &Line, knobs: &mut Knobs, event: &Leased) -> Option<Rea
         };
         let pass = line.admit_read(knobs).await?;
         let get = || settings.upstream.get_task(&task, key);
-        let Attempt { began, outcome } = line.ask(Request::Read, get).await?;
+        let Attempt { began, outcome } = match line.ask(Request::Read, get).await {
+            Ok(attempt) => attempt,
+            Err(Turn::Stopped) => return None,
+            Err(Turn::Go | Turn::Parked) => continue,
+        };
         if let Some(reason) = verdict::bars_reading(&outcome) {
             line.park(began, &reason, &settings);
             drop(pass);
@@ -314,6 +363,7 @@ async fn wait_for_mending(line: &Line, knobs: &mut Knobs) {
         return;
     }
     tokio::select! {
+        biased;
         () = line.stop().draining() => {}
         () = changed(knobs) => line.wake(),
     }

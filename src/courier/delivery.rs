@@ -40,6 +40,8 @@ pub(super) struct Sent<E> {
     pub(super) attempts: u32,
     /// The API said that the project's quota is used up, which does not keep it from storing.
     pub(super) over_quota: bool,
+    /// It was looked for and not there, after the last time that it was sent.
+    pub(super) absent: bool,
 }
 
 impl<E> Sent<E> {
@@ -48,6 +50,7 @@ impl<E> Sent<E> {
             event,
             attempts: 0,
             over_quota: false,
+            absent: false,
         }
     }
 }
@@ -82,13 +85,22 @@ pub(super) enum Then {
     },
 }
 
+/// An event that failed alone, and how.
+#[derive(Debug)]
+struct Held<E> {
+    sent: Sent<E>,
+    reason: String,
+    status: Option<u16>,
+    excerpt: Option<String>,
+}
+
 /// One batch on its way. `E` is whatever stands for an event.
 #[derive(Debug)]
 pub(super) struct Delivery<E> {
     /// Events that have not ended, in order.
     queue: VecDeque<Sent<E>>,
     /// Events that failed alone while nothing was accepted, in order; they stand before `queue`.
-    held: Vec<Sent<E>>,
+    held: Vec<Held<E>>,
     /// Events at the front of `queue` that the part in flight is made of.
     part: usize,
     /// So many events at the front were sent, and nobody knows whether they were taken.
@@ -135,6 +147,13 @@ impl<E> Delivery<E> {
             rounds: 0,
             offered: false,
         }
+    }
+
+    /// The same, but an earlier process may have sent some of them.
+    pub(super) fn in_doubt(events: impl IntoIterator<Item = E>) -> Self {
+        let mut delivery = Self::whole(events);
+        delivery.doubtful = delivery.queue.len();
+        delivery
     }
 
     /// Events that were sent before, now to be sent one by one.
@@ -217,6 +236,11 @@ impl<E> Delivery<E> {
         }
     }
 
+    /// So many events at the front, at least, were sent and may have been taken.
+    pub(super) fn doubt(&mut self, events: usize) {
+        self.doubtful = self.doubtful.max(events);
+    }
+
     /// Takes out what was sent and may have been taken, to be looked for; what is not found goes back by [`Delivery::not_found`].
     pub(super) fn take_doubtful(&mut self) -> Vec<Sent<E>> {
         let count = std::mem::take(&mut self.doubtful).min(self.queue.len());
@@ -293,9 +317,21 @@ impl<E> Delivery<E> {
         if others_pass {
             // One that waits for company has had it.
             self.readmit_held();
-            return self.bury(vec![sent], &reason, status, excerpt, Then::Go);
+            let held = Held {
+                sent,
+                reason,
+                status,
+                excerpt,
+            };
+            return self.bury(vec![held], "", Then::Go);
         }
-        self.held.push(sent);
+        let held = Held {
+            sent,
+            reason: reason.clone(),
+            status,
+            excerpt,
+        };
+        self.held.push(held);
         self.alone = self.alone.max(1);
         if self.held.len() < 2 && !self.queue.is_empty() {
             return Step::then(Then::Go);
@@ -311,26 +347,20 @@ impl<E> Delivery<E> {
             self.rounds = 0;
             self.alone = 0;
             let held = std::mem::take(&mut self.held);
-            let sentence = format!(
-                "{reason}; tried again {} times, while nothing else was accepted either",
-                held[0].attempts - 1
+            let addition = format!(
+                "; tried again {} times, while nothing else was accepted either",
+                held[0].sent.attempts - 1
             );
             let then = Then::Wait { asked: None, reason };
-            return self.bury(held, &sentence, status, excerpt, then);
+            return self.bury(held, &addition, then);
         }
         self.alone = 0;
         self.readmit_held();
         Step::then(Then::Wait { asked: None, reason })
     }
 
-    fn bury(
-        &mut self,
-        events: Vec<Sent<E>>,
-        reason: &str,
-        status: Option<u16>,
-        excerpt: Option<String>,
-        then: Then,
-    ) -> Step<E> {
+    /// Each for what it met itself.
+    fn bury(&mut self, events: Vec<Held<E>>, addition: &str, then: Then) -> Step<E> {
         self.passed_since_burial = false;
         self.burials = self.burials.saturating_add(1);
         if self.burials >= DENSE_BURIALS {
@@ -338,7 +368,7 @@ impl<E> Delivery<E> {
         }
         let buried = events
             .into_iter()
-            .map(|sent| sent.bury(reason.to_owned(), status, excerpt.clone()));
+            .map(|held| held.sent.bury(held.reason + addition, held.status, held.excerpt));
         Step {
             buried: buried.collect(),
             ..Step::then(then)
@@ -348,8 +378,8 @@ impl<E> Delivery<E> {
     /// Puts what was held back in its place; each of it goes alone.
     fn readmit_held(&mut self) {
         self.alone += self.held.len();
-        for sent in std::mem::take(&mut self.held).into_iter().rev() {
-            self.queue.push_front(sent);
+        for held in std::mem::take(&mut self.held).into_iter().rev() {
+            self.queue.push_front(held.sent);
         }
     }
 }

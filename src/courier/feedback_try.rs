@@ -6,7 +6,7 @@ use super::line::{Knobs, Line};
 use super::readback::{self, Read};
 use super::roster::Entry;
 use super::send::facts;
-use super::turn::{Attempt, Request, is_closed};
+use super::turn::{Attempt, Request, Turn, is_closed};
 use crate::feedback::Feedback;
 use crate::ids::{Seq, TaskId};
 use crate::secret::Secret;
@@ -136,8 +136,9 @@ impl Held {
         }
         let task = self.feedback.task();
         let get = || settings.upstream.get_task(task, key);
-        let Some(Attempt { began, outcome }) = line.ask(Request::Feedback, get).await else {
-            return Some(Tried::Stopped);
+        let Attempt { began, outcome } = match line.ask(Request::Feedback, get).await {
+            Ok(attempt) => attempt,
+            Err(turn) => return Some(not_made(turn)),
         };
         if let Some(reason) = verdict::bars_reading(&outcome) {
             line.park(began, &reason, settings);
@@ -196,8 +197,9 @@ impl Held {
     async fn post(&mut self, line: &Line, settings: &Settings, key: &Secret) -> Posted {
         let body = self.feedback.upstream_body();
         let request = settings.upstream.post_feedback(self.feedback.task(), key, body);
-        let Some(Attempt { began, outcome }) = line.ask_once(Request::Feedback, request).await else {
-            return Posted::Tried(Tried::Stopped);
+        let Attempt { began, outcome } = match line.ask_once(Request::Feedback, request).await {
+            Ok(attempt) => attempt,
+            Err(turn) => return Posted::Tried(not_made(turn)),
         };
         self.attempts = self.attempts.saturating_add(1);
         let (status, excerpt) = facts(&outcome);
@@ -211,6 +213,10 @@ impl Held {
                 Tried::NotYet
             }
             FeedbackVerdict::ReadBack { reason } => {
+                if status == Some(500) {
+                    // Else a parked lane whose first feedback is poison would probe with it for ever.
+                    line.unpark(&reason);
+                }
                 self.doubt = Doubt::Counted;
                 return Posted::Lost {
                     closed: is_closed(&outcome),
@@ -244,6 +250,14 @@ enum Posted {
         began: Instant,
         burial: Burial,
     },
+}
+
+/// What a try comes to whose attempt was not made.
+fn not_made(turn: Turn) -> Tried {
+    match turn {
+        Turn::Stopped => Tried::Stopped,
+        Turn::Go | Turn::Parked => Tried::Failed,
+    }
 }
 
 impl Entry for Held {

@@ -76,6 +76,14 @@ impl Health {
             .map(|trouble| now.saturating_duration_since(trouble.since))
     }
 
+    /// Notes that the upstream found fault with an event: the key works, so the lane waits for no person any more. It is
+    /// troubled still. Returns whether it was parked.
+    pub(super) fn unpark(&mut self) -> bool {
+        self.trouble
+            .as_mut()
+            .is_some_and(|trouble| std::mem::take(&mut trouble.parked))
+    }
+
     /// Ends the wait: something changed that may have mended it.
     pub(super) fn wake(&mut self, now: Instant) {
         if let Some(trouble) = &mut self.trouble {
@@ -158,5 +166,8 @@ mod tests {
         health.wake(now);
         assert_eq!(health.hold(now), None);
         assert!(health.is_parked(), "it is parked until something is taken");
+        assert!(health.unpark());
+        assert!(health.is_troubled() && !health.is_parked());
+        assert!(!health.unpark());
     }
 }

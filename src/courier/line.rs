@@ -4,25 +4,38 @@ use super::Settings;
 use super::clock;
 use super::graves::Graves;
 use super::health::Health;
+use super::news::News;
 use super::outlet::Outlet;
 use super::size::SizeCap;
 use super::stop::Stop;
 use super::telling::Telling;
 use super::window::Window;
+use super::witness::Witnesses;
 use crate::batch::Decision;
 use crate::board::{Board, LaneState};
 use crate::event;
 use crate::fates::Proof;
-use crate::ids::{Lane, TaskId};
+use crate::ids::{Lane, Seq, TaskId};
 use crate::metrics::{AttemptLabels, Metrics, StateLabel};
 use crate::spool::{LaneView, Leased, Spool};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 
 /// The settings as one task sees them; each task has its own, so that none misses a change.
-pub(super) type Knobs = watch::Receiver<Arc<Settings>>;
+pub(super) type Knobs = News<Arc<Settings>>;
+
+/// Most events of a lane that an earlier process can have had on lease when it ended.
+const MAX_IN_DOUBT: usize = 4_096;
+
+/// The events that an earlier process may have sent: the oldest that it left.
+#[derive(Debug, Default)]
+struct Doubt {
+    events: usize,
+    /// The last of them.
+    until: Option<Seq>,
+}
 
 /// What all lanes share.
 #[derive(Clone)]
@@ -36,6 +49,8 @@ pub(super) struct Common {
     pub(super) outlet: Arc<Outlet>,
     /// Whether the upstream tells which tasks it has stored.
     pub(super) telling: Arc<Mutex<Telling>>,
+    /// By which events to tell what was stored.
+    pub(super) witnesses: Arc<Mutex<Witnesses>>,
 }
 
 impl Common {
@@ -52,6 +67,7 @@ pub(super) struct Line {
     health: Mutex<Health>,
     size: Mutex<SizeCap>,
     window: Mutex<Window>,
+    doubt: Mutex<Doubt>,
     /// Log requests in flight, or about to be.
     pub(super) posts: AtomicUsize,
     /// Rings when one of them ends.
@@ -72,6 +88,7 @@ impl Line {
             health: Mutex::default(),
             size: Mutex::default(),
             window: Mutex::new(Window::new()),
+            doubt: Mutex::default(),
             posts: AtomicUsize::new(0),
             freed: Notify::new(),
             healed: Notify::new(),
@@ -106,6 +123,35 @@ impl Line {
 
     pub(super) fn telling(&self) -> MutexGuard<'_, Telling> {
         self.common.telling.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn witnesses(&self) -> MutexGuard<'_, Witnesses> {
+        self.common
+            .witnesses
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn doubt(&self) -> MutexGuard<'_, Doubt> {
+        self.doubt.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes which of the events that were leased an earlier process may have sent.
+    pub(super) fn leased(&self, events: &[Leased]) {
+        let mut doubt = self.doubt();
+        for event in events.iter().filter(|event| event.is_from_before_start()) {
+            if Some(event.seq()) > doubt.until && doubt.events < MAX_IN_DOUBT {
+                *doubt = Doubt {
+                    events: doubt.events + 1,
+                    until: Some(event.seq()),
+                };
+            }
+        }
+    }
+
+    /// Whether an earlier process may have sent the event.
+    pub(super) fn is_in_doubt(&self, event: &Leased) -> bool {
+        event.is_from_before_start() && Some(event.seq()) <= self.doubt().until
     }
 
     /// Log requests that the lane may have in flight now: one while it is in trouble.
@@ -164,7 +210,7 @@ impl Line {
 
     /// The same if they changed while an attempt was in flight: what it met may be mended already.
     pub(super) fn wake_if_changed(&self, knobs: &Knobs) {
-        if knobs.has_changed().unwrap_or(false) {
+        if knobs.has_changed() {
             self.wake();
         }
     }
@@ -194,6 +240,18 @@ impl Line {
             reason: reason.into(),
         }) {
             tracing::warn!(lane = %self.lane(), queued = self.view.queued(), "delivery is parked: {reason}");
+        }
+    }
+
+    /// Notes that the upstream found fault with an event, so a parked lane waits for no person any more.
+    pub(super) fn unpark(&self, reason: &str) {
+        let mut health = self.health();
+        if health.unpark() {
+            self.show(LaneState::BackingOff {
+                failures: 1,
+                reason: reason.into(),
+            });
+            tracing::info!(lane = %self.lane(), "delivery is no longer parked, but what is sent fails: {reason}");
         }
     }
 
@@ -296,8 +354,5 @@ fn gauge(metrics: &Metrics, state: &LaneState, by: i64) {
 
 /// Resolves when the settings change.
 pub(super) async fn changed(knobs: &mut Knobs) {
-    if knobs.changed().await.is_err() {
-        // Nobody is left to change them.
-        std::future::pending::<()>().await;
-    }
+    knobs.changed().await;
 }

@@ -110,13 +110,20 @@ impl LogLane {
             self.lease(&room).await;
         }
         if let Some((ticket, events)) = self.sessions.cut(limits, streams > 1) {
-            self.send(ticket, Delivery::whole(events));
+            let in_doubt = events.iter().any(|event| self.line.is_in_doubt(event));
+            let delivery = if in_doubt {
+                Delivery::in_doubt(events)
+            } else {
+                Delivery::whole(events)
+            };
+            self.send(ticket, delivery);
         }
     }
 
     async fn lease(&mut self, limits: &Limits) {
         let events = self.line.spool().lease(self.line.lane(), limits).await;
         self.dry = events.is_empty();
+        self.line.leased(&events);
         self.sessions.admit(events);
     }
 
@@ -237,6 +244,7 @@ async fn due(line: &Line, settings: &Settings, dry: &mut bool, free: bool) -> Li
             Decision::Close => return limits,
             Decision::Idle => line.view.changed().await,
             Decision::WaitUntil(moment) => tokio::select! {
+                biased;
                 () = tokio::time::sleep_until(moment.into()) => {}
                 () = line.view.changed() => {}
             },

@@ -3,12 +3,12 @@
 //! | file | concern |
 //! |---|---|
 //! | this one, `supervisor` | settings; one task a lane, and their end |
-//! | `stop`, `clock` | how far the shutdown has come; what time it is |
+//! | `stop`, `clock`, `news` | how far the shutdown has come; what time it is; a value that many wait for |
 //! | `line`, `health`, `size` | what a lane's tasks share: how the upstream is doing, what people are told |
 //! | `turn`, `outlet`, `bucket` | what a request waits for: its lane, a slot of all lanes, the rate limit |
 //! | `log_lane`, `send`, `delivery` | batches: when, how, and which events of one after a refusal (pure) |
 //! | `sessions`, `window` | batches side by side: which events, how many (pure) |
-//! | `confirm`, `readback`, `telling`, `tokens` | was it stored, and what if not |
+//! | `confirm`, `witness`, `readback`, `telling`, `tokens` | was it stored, and what if not |
 //! | `feedback_lane`, `feedback_try`, `roster` | feedback: one in flight per task |
 //! | `graves` | was the log of a feedback given up |
 
@@ -22,6 +22,7 @@ mod graves;
 mod health;
 mod line;
 mod log_lane;
+mod news;
 mod outlet;
 mod readback;
 mod roster;
@@ -34,6 +35,7 @@ mod telling;
 mod tokens;
 mod turn;
 mod window;
+mod witness;
 
 pub use outlet::RateLimit;
 pub use supervisor::run;

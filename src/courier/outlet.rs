@@ -147,6 +147,7 @@ fn limit(knobs: &mut Knobs) -> RateLimit {
 
 async fn pause(wait: Duration, knobs: &mut Knobs) {
     tokio::select! {
+        biased;
         () = tokio::time::sleep(wait) => {}
         () = changed(knobs) => {}
     }

@@ -5,15 +5,18 @@ use super::confirm;
 use super::delivery::{Delivery, Sent, Then};
 use super::line::{Knobs, Line};
 use super::tokens;
-use super::turn::{Attempt, Request, Turn, is_closed};
+use super::turn::{Attempt, Request, STALE_CONNECTIONS, Turn, is_closed};
 use crate::batch;
 use crate::spool::Leased;
 use crate::verdict::{self, Answer, LogVerdict, Outcome};
 use std::borrow::Cow;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Most bytes of an upstream's body that a dead letter keeps.
 const EXCERPT_BYTES: usize = 1024;
+
+/// In about this time a connection that the server closed after its reply is known to be closed.
+const NOTICE: Duration = Duration::from_millis(25);
 
 /// How events are written into the request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,15 +50,17 @@ impl Line {
         delivery: &mut Delivery<Leased>,
         dress: Dress,
     ) -> Progress {
-        // The last connection closed without a reply: most often one that the server had closed after its reply before, and
-        // then the request was not even read.
-        let mut closed = false;
+        // Connections in a row that closed without a reply.
+        let mut closed = 0;
         loop {
             let doubtful = delivery.take_doubtful();
             let count = doubtful.len();
-            let Some(missing) = confirm::settle_stored(self, knobs, doubtful, closed).await else {
+            let at_once = closed > 0 || doubtful.iter().all(|sent| sent.attempts == 0);
+            let Some(missing) = confirm::settle_stored(self, knobs, doubtful, at_once).await else {
                 return Progress::Stopped;
             };
+            // A look at once may have come too early for what is stored behind the reply.
+            let hasty = if closed > 0 { missing.len() } else { 0 };
             let stored = missing.len() < count;
             delivery.not_found(missing, stored);
             if delivery.is_done() {
@@ -63,6 +68,10 @@ impl Line {
             }
             if delivery.wants_company() {
                 return Progress::Lonely;
+            }
+            if closed > 0 {
+                // The look's own connection may have been closed behind it, too: that takes a moment to be noticed.
+                tokio::time::sleep(NOTICE * closed.min(8)).await;
             }
             let pass = match self.admit(knobs).await {
                 Ok(pass) => pass,
@@ -73,26 +82,32 @@ impl Line {
             let Some(key) = settings.key_for(&self.lane().project) else {
                 return Progress::Parked;
             };
+            if delivery.next_part().len() > 1 && self.health().is_parked() {
+                // It was parked while the batch waited. The lane probes with one event.
+                return Progress::Parked;
+            }
+            if settings.confirm {
+                confirm::sends(self, delivery.next_part());
+            }
             let part: Vec<Cow<'_, [u8]>> = delivery.next_part().map(|event| dressed(event, dress)).collect();
             let (events, bytes) = (part.len(), part.iter().map(|event| event.len()).sum());
-            let write = || batch::body(part.iter().map(Cow::as_ref));
-            let post = || settings.upstream.post_log(&self.lane().project, key, write());
-            let attempt = if closed {
-                // It was looked for and not there. The look's own connection may have been closed behind it, too.
-                self.ask(Request::Log(events), post).await
-            } else {
-                self.ask_once(Request::Log(events), post()).await
-            };
-            let Some(Attempt { began, outcome }) = attempt else {
-                return Progress::Stopped;
-            };
+            let body = batch::body(part.iter().map(Cow::as_ref));
             drop(part);
+            let post = settings.upstream.post_log(&self.lane().project, key, body);
+            let Attempt { began, outcome } = match self.ask_once(Request::Log(events), post).await {
+                Ok(attempt) => attempt,
+                Err(Turn::Stopped) => return Progress::Stopped,
+                Err(Turn::Go | Turn::Parked) => {
+                    delivery.doubt(hasty);
+                    continue;
+                }
+            };
 
             let (status, excerpt) = facts(&outcome);
             let verdict = verdict::of_log(&outcome, events, delivery.note(status));
-            let closed_before = std::mem::replace(&mut closed, is_closed(&outcome));
+            closed = if is_closed(&outcome) { closed + 1 } else { 0 };
             drop(outcome);
-            self.learn(&verdict, began, events, bytes, &settings);
+            self.learn(&verdict, status, began, (events, bytes), &settings);
             drop(pass);
             let step = delivery.take(verdict, status, excerpt);
             if !step.buried.is_empty() {
@@ -101,8 +116,12 @@ impl Line {
             self.over_quota(step.accepted.iter().filter(|sent| sent.over_quota).count());
             match step.then {
                 Then::Go => {}
-                Then::Wait { .. } if closed && !closed_before => {}
-                Then::Wait { asked, reason } => self.failing(began, asked, &reason, &settings),
+                Then::Wait { .. }
+                    if (1..=STALE_CONNECTIONS).contains(&closed) && !self.health().is_troubled() => {}
+                Then::Wait { asked, reason } => {
+                    delivery.doubt(hasty);
+                    self.failing(began, asked, &reason, &settings);
+                }
                 Then::Park { reason } => {
                     self.park(began, &reason, &settings);
                     self.wake_if_changed(knobs);
@@ -116,7 +135,14 @@ impl Line {
     }
 
     /// Counts the attempt, and remembers what a verdict says about the upstream beyond this batch.
-    fn learn(&self, verdict: &LogVerdict, began: Instant, events: usize, bytes: usize, settings: &Settings) {
+    fn learn(
+        &self,
+        verdict: &LogVerdict,
+        status: Option<u16>,
+        began: Instant,
+        (events, bytes): (usize, usize),
+        settings: &Settings,
+    ) {
         self.count(match verdict {
             LogVerdict::Answered(_) => "answered",
             LogVerdict::Bisect { .. } => "bisect",
@@ -132,6 +158,14 @@ impl Line {
                 self.answered(began, bytes, settings);
             }
             LogVerdict::Split { .. } if events > 1 => self.size().refused(bytes),
+            _ => {}
+        }
+        // Else a parked lane whose first event is poison would probe with it for ever: a 500 is poison only once it repeats.
+        match verdict {
+            LogVerdict::Bisect { reason } | LogVerdict::Split { reason } => self.unpark(reason),
+            LogVerdict::Retry { reason, .. } | LogVerdict::Unknown { reason, .. } if status == Some(500) => {
+                self.unpark(reason);
+            }
             _ => {}
         }
     }

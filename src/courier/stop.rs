@@ -1,6 +1,6 @@
 //! How a shutdown reaches the lanes: first nothing new is sent, then what is still in flight is given up.
 
-use tokio::sync::watch;
+use super::news::News;
 
 /// How far the shutdown has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -15,15 +15,15 @@ pub(super) enum Phase {
 
 /// Tells a lane's tasks how far the shutdown has come. Once the sender is gone, all is given up.
 #[derive(Debug, Clone)]
-pub(super) struct Stop(watch::Receiver<Phase>);
+pub(super) struct Stop(News<Phase>);
 
 impl Stop {
-    pub(super) fn new(phase: watch::Receiver<Phase>) -> Self {
+    pub(super) fn new(phase: News<Phase>) -> Self {
         Self(phase)
     }
 
     pub(super) fn is_draining(&self) -> bool {
-        *self.0.borrow() >= Phase::Draining || self.0.has_changed().is_err()
+        self.0.borrow() >= Phase::Draining || self.0.is_closed()
     }
 
     /// Resolves once nothing new may be sent.
@@ -37,7 +37,6 @@ impl Stop {
     }
 
     async fn reached(&self, phase: Phase) {
-        // An error means that the sender is gone, which is as good as the last phase.
-        let _ = self.0.clone().wait_for(|now| *now >= phase).await;
+        self.0.wait_for(|now| *now >= phase).await;
     }
 }

@@ -1,10 +1,13 @@
 //! Starts a courier for every lane, and brings all of them to an end.
 
+use super::clock;
 use super::feedback_lane::FeedbackLane;
-use super::line::{Common, Line};
+use super::line::{Common, Knobs, Line};
 use super::log_lane::LogLane;
+use super::news;
 use super::outlet::Outlet;
 use super::stop::{Phase, Stop};
+use super::witness::Witnesses;
 use super::{CourierError, Settings};
 use crate::board::Board;
 use crate::ids::{Kind, Lane};
@@ -12,7 +15,7 @@ use crate::metrics::Metrics;
 use crate::spool::{LaneView, Spool};
 use std::collections::BTreeSet;
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -30,9 +33,10 @@ pub async fn run(
     shutdown: impl Future<Output = ()> + Send,
     grace: Duration,
 ) -> Result<(), CourierError> {
-    let (phase, seen) = watch::channel(Phase::Running);
+    let (phase, seen) = news::channel(Phase::Running);
+    let (knobs, seen_knobs) = news::channel(settings.borrow_and_update().clone());
     let mut lanes = spool.lanes();
-    let outlet = Arc::new(Outlet::new(settings.clone(), metrics.clone()));
+    let outlet = Arc::new(Outlet::new(seen_knobs.clone(), metrics.clone()));
     let common = Common {
         spool,
         board,
@@ -41,10 +45,11 @@ pub async fn run(
         graves: Arc::default(),
         outlet,
         telling: Arc::default(),
+        witnesses: Arc::new(Mutex::new(Witnesses::new(clock::now()))),
     };
     let mut couriers = Couriers {
         common,
-        settings: settings.clone(),
+        knobs: seen_knobs,
         known: BTreeSet::new(),
         tasks: JoinSet::new(),
     };
@@ -62,15 +67,16 @@ pub async fn run(
                 reloads = changed.is_ok();
                 // It may be another upstream now.
                 couriers.common.forget_telling();
+                knobs.tell(settings.borrow_and_update().clone());
                 couriers.common.outlet.reload();
             }
         }
     }
-    phase.send_replace(Phase::Draining);
+    phase.tell(Phase::Draining);
     let mut end = Ok(());
     let finished = tokio::time::timeout(grace, couriers.finish(&mut end)).await;
     if finished.is_err() {
-        phase.send_replace(Phase::Aborting);
+        phase.tell(Phase::Aborting);
         couriers.finish(&mut end).await;
     }
     end
@@ -78,7 +84,7 @@ pub async fn run(
 
 struct Couriers {
     common: Common,
-    settings: watch::Receiver<Arc<Settings>>,
+    knobs: Knobs,
     known: BTreeSet<Lane>,
     tasks: JoinSet<Result<(), CourierError>>,
 }
@@ -91,7 +97,7 @@ impl Couriers {
                 continue;
             }
             let line = Arc::new(Line::new(self.common.clone(), view.clone()));
-            let knobs = self.settings.clone();
+            let knobs = self.knobs.clone();
             match view.lane().kind {
                 Kind::Log => self.tasks.spawn(LogLane::new(line, knobs).run()),
                 Kind::Feedback => self.tasks.spawn(FeedbackLane::new(line, knobs).run()),

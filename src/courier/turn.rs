@@ -12,6 +12,10 @@ use std::future::Future;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
+/// So many connections in a row may close without a reply before that counts as a failure: most often the server had
+/// closed them after its reply before, and then the request was not even read.
+pub(super) const STALE_CONNECTIONS: u32 = 2;
+
 /// The right to send one log request, or to read one task back.
 pub(super) struct Pass<'a> {
     _post: Option<Post<'a>>,
@@ -59,27 +63,30 @@ pub(super) enum Turn {
 }
 
 impl Line {
-    /// One attempt. A connection that closed without a reply is most often one that the server had closed after its last
-    /// reply, so that is tried once more at once. `None`: shutdown came first.
+    /// One attempt, for what may be asked twice: a connection that closed without a reply is replaced at once, up to
+    /// [`STALE_CONNECTIONS`] times.
     pub(super) async fn ask<F: Future<Output = Outcome>>(
         &self,
         what: Request,
         request: impl Fn() -> F,
-    ) -> Option<Attempt> {
-        let attempt = self.ask_once(what, request()).await?;
-        if is_closed(&attempt.outcome) {
+    ) -> Result<Attempt, Turn> {
+        for _ in 0..STALE_CONNECTIONS {
+            let attempt = self.ask_once(what, request()).await?;
+            if !is_closed(&attempt.outcome) {
+                return Ok(attempt);
+            }
             self.count("retry");
-            return self.ask_once(what, request()).await;
         }
-        Some(attempt)
+        self.ask_once(what, request()).await
     }
 
-    /// One attempt, whatever comes of it, once the rate limit lets it go. `None`: shutdown came first.
+    /// One attempt, whatever comes of it, once the rate limit lets it go. `Err`: it was not made; after `Turn::Go`, because
+    /// the lane had to hold back by then.
     pub(super) async fn ask_once(
         &self,
         what: Request,
         request: impl Future<Output = Outcome>,
-    ) -> Option<Attempt> {
+    ) -> Result<Attempt, Turn> {
         let events = if let Request::Log(events) = what {
             events
         } else {
@@ -88,19 +95,25 @@ impl Line {
         tokio::select! {
             biased;
             () = self.common.outlet.pace(events) => {}
-            () = self.stop().draining(), if what != Request::Read => return None,
-            () = self.stop().aborting() => return None,
+            () = self.stop().draining(), if what != Request::Read => return Err(Turn::Stopped),
+            () = self.stop().aborting() => return Err(Turn::Stopped),
+        }
+        let last_reads = what == Request::Read && self.stop().is_draining();
+        if !last_reads && self.health().hold(clock::now()).is_some() {
+            // That came up while it waited for the rate limit.
+            return Err(Turn::Go);
         }
         let (began, _departed) = (clock::now(), self.common.outlet.departed(self.lane().kind));
         let outcome = tokio::select! {
+            biased;
             outcome = request => outcome,
-            () = self.stop().aborting() => return None,
+            () = self.stop().aborting() => return Err(Turn::Stopped),
         };
         self.common
             .metrics
             .delivery_attempt_seconds
             .observe(began.elapsed().as_secs_f64());
-        Some(Attempt { began, outcome })
+        Ok(Attempt { began, outcome })
     }
 
     /// Waits until the lane may send. A change of the settings ends the wait.
@@ -117,6 +130,7 @@ impl Line {
                 _ if waited && parked => return Turn::Parked,
                 None => return Turn::Go,
                 Some(until) => tokio::select! {
+                    biased;
                     () = self.stop().draining() => return Turn::Stopped,
                     () = healed => {}
                     () = changed(knobs) => self.wake(),
@@ -139,6 +153,7 @@ impl Line {
             let streams = self.streams(&knobs.borrow());
             let Some(post) = self.enter(streams) else {
                 tokio::select! {
+                    biased;
                     () = self.stop().draining() => return Err(Turn::Stopped),
                     () = freed => {}
                     () = healed => {}
@@ -150,6 +165,7 @@ impl Line {
                 continue;
             };
             let slot = tokio::select! {
+                biased;
                 () = self.stop().draining() => return Err(Turn::Stopped),
                 slot = self.common.outlet.slot(Kind::Log) => slot,
             };
@@ -173,6 +189,7 @@ impl Line {
             }
         }
         tokio::select! {
+            biased;
             () = self.stop().aborting() => None,
             slot = self.common.outlet.slot(Kind::Log) => Some(Pass { _post: None, _slot: slot }),
         }
@@ -181,6 +198,7 @@ impl Line {
     /// The same for a feedback. `None`: shutdown came first.
     pub(super) async fn admit_feedback(&self) -> Option<Slot> {
         tokio::select! {
+            biased;
             () = self.stop().draining() => None,
             slot = self.common.outlet.slot(Kind::Feedback) => Some(slot),
         }

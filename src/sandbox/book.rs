@@ -62,7 +62,9 @@ impl Book {
     fn with_due<T>(&self, act: impl FnOnce(&mut Page) -> T) -> (T, Option<Instant>) {
         let mut page = self.lock();
         let keep = page.switches.keep();
-        let due = page.store.settle(Instant::now(), keep, now_s());
+        let due = page
+            .store
+            .settle(tokio::time::Instant::now().into_std(), keep, now_s());
         (act(&mut page), due)
     }
 

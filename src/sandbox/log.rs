@@ -9,7 +9,8 @@ use super::store::{self, Incoming};
 use bytes::Bytes;
 use hyper::header::{HeaderMap, RETRY_AFTER};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 use uuid::Uuid;
 
 /// Takes a batch: key, shape, maintenance, project, then 200 with an answer for each event.
@@ -237,7 +238,7 @@ impl Batch<'_> {
             return true;
         }
         let delay = page.switches.store_delay_ms;
-        let due = (delay > 0).then(|| Instant::now() + Duration::from_millis(delay));
+        let due = (delay > 0).then(|| (Instant::now() + Duration::from_millis(delay)).into_std());
         page.store.store(incoming, due, page.switches.keep(), self.now_s);
         false
     }

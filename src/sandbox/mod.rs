@@ -13,6 +13,8 @@ mod api;
 mod book;
 mod check;
 mod control;
+#[cfg(test)]
+mod direct;
 mod feedback;
 mod line;
 mod log;
@@ -24,6 +26,9 @@ mod switches;
 
 pub use store::{EvalRow, HumanEval, LogRow, ProjectState, State, TaskRow};
 pub use switches::Switches;
+
+#[cfg(test)]
+pub(crate) use direct::Said;
 
 use book::Book;
 use serde_json::Value;

@@ -129,6 +129,12 @@ impl Writes {
         self.long.push(Long { key, id, sealed });
     }
 
+    /// The values that would go into slots.
+    #[cfg(test)]
+    pub(super) fn into_long(self) -> Vec<Vec<u8>> {
+        self.long.into_iter().map(|long| long.sealed).collect()
+    }
+
     /// Key and value bytes so far.
     pub(super) fn bytes(&self) -> u64 {
         self.bytes

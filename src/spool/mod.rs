@@ -61,6 +61,8 @@ mod room;
 mod salvage;
 mod scan;
 mod sealed;
+#[cfg(test)]
+pub(crate) mod simulated;
 mod slots;
 #[cfg(test)]
 mod tests;
