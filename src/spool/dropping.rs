@@ -2,7 +2,8 @@
 //!
 //! Two ways, as there are two bounds. Over `max_bytes` as many of the oldest events are dropped as an append needs, in the
 //! same commit. A disk under its floor, or one on which the ballast has no place, gains nothing by that: there a
-//! generation loses all its events in a commit of its own and is deleted whole. What a courier has on lease is never dropped.
+//! generation loses all its events in a commit of its own and is deleted whole; unless others fill the disk, so that dropping
+//! would not help. What a courier has on lease is never dropped.
 use super::AppendError;
 use super::chunk::Chunk;
 use super::commit::Stop;
@@ -228,15 +229,33 @@ impl Owner {
         }
     }
 
-    /// Drops and deletes whole generations, the oldest first, until the disk has room or nothing can be dropped.
+    /// Drops and deletes whole generations, the oldest first, until the disk has room, as long as that is of use.
     fn free_disk(&mut self, now: Instant) {
-        while self.failure.is_none() && self.room.short_of_disk(0, now).is_some() {
+        while self.failure.is_none() {
+            if self.room.short_of_disk(0, now).is_none() {
+                return self.room.set_free_at_drop(None);
+            }
             let Some(id) = self.generation_to_drop() else {
                 return;
             };
+            let Some(free) = self.room.worth_dropping(self.droppable_bytes(), now) else {
+                return;
+            };
             self.commit_alone(Dropping::Generation(id), now);
+            if self.failure.is_none() {
+                self.room.set_free_at_drop(Some(free));
+            }
             self.room.forget_free_bytes();
         }
+    }
+
+    /// What the disk could get back, once leases have ended.
+    fn droppable_bytes(&self) -> u64 {
+        let newest = match self.newest_is_large() {
+            true => self.generations.newest_bytes(),
+            false => 0,
+        };
+        self.generations.bytes() + newest
     }
 
     /// The oldest generation that can be deleted at once. If something in every one is on lease: the oldest, whose

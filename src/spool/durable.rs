@@ -3,7 +3,7 @@ use super::disk::{Disk, sync_folder};
 use super::key::MAX_VALUE_BYTES;
 use super::slots::{self, Slots};
 use std::fs::{self, File};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -210,6 +210,13 @@ impl Database {
             db.flush()
         })?;
         (self.disk.sync_data)(&self.file)?;
+        if self.file.metadata()?.nlink() == 0 {
+            // What is written to it goes with the process.
+            return Err(StorageError::trouble(format!(
+                "{} was deleted while it is in use",
+                self.path.join("db").display()
+            )));
+        }
         Ok(())
     }
 

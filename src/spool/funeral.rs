@@ -62,7 +62,7 @@ impl Owner {
         let mut touched = BTreeSet::new();
         for funeral in funerals {
             for (lane, letter) in &funeral.letters {
-                if self.lanes.settle(*lane, letter.seq.0) {
+                if self.lanes.settle(*lane, letter.seq.0) || self.head.find_again() {
                     self.head.dead += 1;
                     touched.insert(*lane);
                 }

@@ -167,6 +167,11 @@ impl Generations {
         }
     }
 
+    /// The files that the bytes of a generation lie in, those that sled cannot have changed first. Any of them may be missing.
+    pub(super) fn files(&self, id: u64) -> [PathBuf; 2] {
+        [KEPT, "db"].map(|name| self.path(id).join(name))
+    }
+
     /// Gives up the copy: what sled read is all that there was.
     pub(super) fn release(&self, id: u64) -> Result<(), StorageError> {
         match fs::remove_file(self.path(id).join(KEPT)) {

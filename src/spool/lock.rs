@@ -8,6 +8,8 @@ use std::path::Path;
 
 /// Version of the folder's layout. An older one is migrated, a newer one refused.
 pub(super) const FORMAT: u32 = 2;
+/// Commands of `phosphod spool`, which take the folder too.
+const TOOLS: [&str; 4] = ["info", "verify", "export", "import"];
 /// What the `format` file says before the number.
 const FORMAT_PREFIX: &str = "phosphod data folder, format ";
 
@@ -177,19 +179,53 @@ fn lock(folder: &Path) -> Result<FolderLock, OpenError> {
 }
 
 fn not_locked(folder: &Path, file: &mut File, error: TryLockError) -> OpenError {
+    let path = folder.to_owned();
     match error {
+        TryLockError::Error(source) => unusable(folder, source),
+        // Those who only look let each other in, but not us.
+        TryLockError::WouldBlock if file.try_lock_shared().is_ok() => {
+            let pid = file.metadata().ok().and_then(|about| looking(about.ino()));
+            let tool = pid
+                .and_then(tool_of)
+                .unwrap_or_else(|| "phosphod spool".to_owned());
+            OpenError::ToolAtWork { path, tool, pid }
+        }
         TryLockError::WouldBlock => {
             let mut pid = String::new();
             // Only for the sentence: an unreadable pid changes nothing about the refusal.
             let _ = file.read_to_string(&mut pid);
             let pid = pid.trim().parse().ok();
-            OpenError::InUse {
-                path: folder.to_owned(),
-                pid,
+            match pid.and_then(tool_of) {
+                Some(tool) => OpenError::ToolAtWork { path, tool, pid },
+                None => OpenError::InUse { path, pid },
             }
         }
-        TryLockError::Error(source) => unusable(folder, source),
     }
+}
+
+/// Who else holds a shared lock of a file, where the system tells: who only looks writes its pid nowhere.
+fn looking(inode: u64) -> Option<u32> {
+    let locks = fs::read_to_string("/proc/locks").ok()?;
+    let (inode, ours) = (format!(":{inode}"), std::process::id());
+    let mut pids = locks.lines().filter_map(|line| {
+        let fields: Vec<&str> = line.split_ascii_whitespace().collect();
+        match fields.as_slice() {
+            [_, "FLOCK", _, "READ", pid, file, ..] if file.ends_with(&inode) => pid.parse().ok(),
+            _ => None,
+        }
+    });
+    pids.find(|&pid| pid != ours)
+}
+
+/// Which `phosphod spool` command a process is, as far as its command line tells.
+fn tool_of(pid: u32) -> Option<String> {
+    let line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    let line = String::from_utf8_lossy(&line).into_owned();
+    let mut words = line.split('\0').skip_while(|&word| word != "spool");
+    let command = words.nth(1)?;
+    TOOLS
+        .contains(&command)
+        .then(|| format!("phosphod spool {command}"))
 }
 
 #[cfg(test)]

@@ -118,6 +118,14 @@ impl Head {
         self.delivered + self.dead + self.dropped
     }
 
+    /// An event that was on lease while its place was found lost has ended after all: it no longer counts as dropped. Whether
+    /// there can have been one.
+    pub(super) fn find_again(&mut self) -> bool {
+        let any = self.dropped > 0;
+        self.dropped -= u64::from(any);
+        any
+    }
+
     /// Events that have not.
     pub(super) fn queued(&self) -> u64 {
         self.accepted.saturating_sub(self.ended())

@@ -164,6 +164,17 @@ pub enum OpenError {
         /// The other's process id, if it could be read.
         pid: Option<u32>,
     },
+    /// A command that looks at it or fills it has it.
+    #[error("the data folder {} is in use by {tool}{}: wait until that has ended, or end it",
+        path.display(), pid.map(|pid| format!(" (pid {pid})")).unwrap_or_default())]
+    ToolAtWork {
+        /// `spool.path`.
+        path: PathBuf,
+        /// Such as `phosphod spool export`.
+        tool: String,
+        /// Its process id, if the system tells.
+        pid: Option<u32>,
+    },
     /// Written by a newer phosphod. The folder was left untouched.
     #[error("the data folder {} has format {found} and this version knows {known}: run the newer phosphod, or set spool.path", path.display())]
     NewerFormat {

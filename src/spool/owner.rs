@@ -226,7 +226,8 @@ impl Owner {
     fn settle(&mut self, events: Vec<Leased>) {
         let mut touched = BTreeSet::new();
         for (lane, seq, _) in events.into_iter().map(Leased::end) {
-            if self.lanes.settle(lane, seq) {
+            // One that is not on lease any more was lost with a damaged generation.
+            if self.lanes.settle(lane, seq) || self.head.find_again() {
                 self.head.delivered += 1;
                 touched.insert(lane);
             }

@@ -23,6 +23,8 @@ pub(super) struct Room {
     /// When free space was last asked for, what was admitted since, and the answer.
     checked: Option<(Instant, u64, u64)>,
     full: Option<Full>,
+    /// What was free when events were last dropped for the disk.
+    free_at_drop: Option<u64>,
 }
 
 /// Nothing more is taken.
@@ -44,6 +46,7 @@ impl Room {
             ballast: Ballast::find(&settings.path),
             checked: None,
             full: None,
+            free_at_drop: None,
         };
         if room.disk_is_full() {
             room.release_ballast();
@@ -98,6 +101,27 @@ impl Room {
     pub(super) fn short_of_disk(&mut self, adding: u64, now: Instant) -> Option<String> {
         let free = self.free_bytes(adding, now);
         self.without_ballast(free).or_else(|| self.under_floor(free))
+    }
+
+    /// What is free, if the disk has room once `droppable` bytes are deleted. Not if others fill it: they took more than that,
+    /// or what was dropped before gave nothing back so far.
+    pub(super) fn worth_dropping(&mut self, droppable: u64, now: Instant) -> Option<u64> {
+        let free = self.free_bytes(0, now);
+        let (own, needed) = match self.ballast.is_held() {
+            true => (BALLAST_BYTES, self.min_free_bytes),
+            false => (
+                0,
+                BALLAST_ROOM_BYTES.max(self.min_free_bytes.saturating_add(BALLAST_BYTES)),
+            ),
+        };
+        let all = free.saturating_add(own);
+        let gave_back = self.free_at_drop.is_none_or(|before| all > before);
+        (gave_back && needed.saturating_sub(free) <= droppable).then_some(all)
+    }
+
+    /// Events were dropped for the disk; `None`: it has room.
+    pub(super) fn set_free_at_drop(&mut self, free: Option<u64>) {
+        self.free_at_drop = free;
     }
 
     /// Free space is asked for again: something was deleted.

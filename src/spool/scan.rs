@@ -153,7 +153,18 @@ pub(super) fn read_spots(file: &File, spots: &[Spot]) -> Result<Vec<u8>, Storage
 }
 
 /// Shows every place where an envelope could be, with its bytes. `take` says whether it is one.
-pub(super) fn each_envelope(file: &File, mut take: impl FnMut(u64, &[u8]) -> bool) -> io::Result<()> {
+pub(super) fn each_envelope(file: &File, take: impl FnMut(u64, &[u8]) -> bool) -> io::Result<()> {
+    each_value(file, find_magic, envelope, take)
+}
+
+/// The same for values of any form, of at most [`MAX_VALUE_BYTES`]: `find` gives the next place where one could begin, and
+/// `cut` those of the bytes from there on that would be it.
+pub(super) fn each_value(
+    file: &File,
+    find: fn(&[u8]) -> Option<usize>,
+    cut: fn(&[u8]) -> Option<&[u8]>,
+    mut take: impl FnMut(u64, &[u8]) -> bool,
+) -> io::Result<()> {
     let end = file.metadata()?.len();
     let mut window = vec![0; WINDOW_BYTES];
     let mut base = 0;
@@ -175,11 +186,11 @@ pub(super) fn each_envelope(file: &File, mut take: impl FnMut(u64, &[u8]) -> boo
             false => len.saturating_sub(MAX_VALUE_BYTES).max(1),
         };
         let mut at = 0;
-        while let Some(found) = find_magic(&bytes[at..])
+        while let Some(found) = find(&bytes[at..])
             .map(|found| at + found)
             .filter(|&found| found < stop)
         {
-            let sealed = envelope(&bytes[found..]);
+            let sealed = cut(&bytes[found..]);
             at = match sealed {
                 Some(sealed) if take(base + found as u64, sealed) => found + sealed.len(),
                 _ => found + 1,

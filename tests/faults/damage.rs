@@ -1,4 +1,5 @@
-//! Queue files that are damaged while the daemon is stopped: it starts, delivers what checks out, says what is lost.
+//! Queue files that are damaged while the daemon is stopped, or while it runs: it starts or goes on, delivers what checks out, and
+//! says what is lost.
 
 use crate::promises::Promises;
 use crate::scale::{Dice, figure, rounds};
@@ -18,6 +19,9 @@ const SHAPE: Shape = Shape {
 };
 /// Enough for several generations of 1 MiB.
 const BACKLOG_EVENTS: u64 = 5_000;
+
+/// Bytes of an event of which that many are more than sled keeps in memory, by far.
+const LARGE: usize = 5_000;
 
 /// A stopped daemon's folder, and what was promised from it.
 struct Backlog {
@@ -145,6 +149,85 @@ async fn salvaged(folder: &Path, backlog: &Backlog, what: &str) -> Outcome {
         missing,
         ..told
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_that_is_damaged_while_it_is_written_is_salvaged_without_a_restart() {
+    let mut dice = Dice::of("damage while running");
+    let (mut sum, mut promised) = (Outcome::default(), 0);
+    let seeds = rounds(2, 20);
+    for seed in 0..seeds {
+        let folder = tempfile::tempdir().expect("a temp folder");
+        let upstream = Upstream::start().await;
+        upstream.switch(serde_json::json!({"down": true})).await;
+        // One generation takes it all, and far more than is kept in memory.
+        let setup = Setup::new(folder.path(), &upstream.url());
+        let mut daemon = setup.start().await;
+        let load = Load::shaped(
+            &daemon.url,
+            "b",
+            Shape {
+                filler: LARGE,
+                ..SHAPE
+            },
+        );
+        eventually("a backlog", || async {
+            (load.count() >= BACKLOG_EVENTS).then_some(())
+        })
+        .await;
+        let mut promises = Promises::with_filler(LARGE);
+        promises.add(load.stop().await);
+
+        let what = wreck::under_a_daemon(&setup.data, seed, &mut dice.random);
+        upstream.switch(serde_json::json!({"down": false})).await;
+        // It takes and delivers new events beside.
+        let late = Load::shaped(
+            &daemon.url,
+            "late",
+            Shape {
+                filler: LARGE,
+                clients: 1,
+                ..SHAPE
+            },
+        );
+        eventually("new events are taken", || async {
+            (late.count() >= 100).then_some(())
+        })
+        .await;
+        promises.add(late.stop().await);
+        let counts = daemon.drained().await;
+        daemon
+            .logged("the spool was damaged: what could be read was carried over, and the damaged folders are in quarantine/ under spool.path, to be looked at or deleted")
+            .await;
+
+        let kept = promises.compare(&upstream);
+        let (missing, told) = (kept.lost.len() as u64, told(&daemon).await);
+        assert_eq!(kept.out_of_order, 0, "{what}");
+        assert_eq!(counts.accepted, promises.count() as u64, "{what}: {counts:?}");
+        assert_eq!(
+            (counts.delivered, counts.dropped),
+            (kept.stored as u64, missing),
+            "{what}: {counts:?}, {told:?}"
+        );
+        assert!(
+            missing <= told.told_lost && told.told_saved > 0,
+            "{what}: {told:?}"
+        );
+        assert_eq!(told.quarantined, 1, "{what}");
+        daemon.kill_hard();
+        let daemon = setup.start().await;
+        assert_eq!(daemon.drained().await, counts, "{what}: after a restart");
+        drop(daemon);
+        upstream.finish().await;
+        promised += promises.count();
+        sum.arrived += kept.stored;
+        sum.missing += missing;
+        sum.told_lost += told.told_lost;
+    }
+    figure(&format!(
+        "damaged while running: {seeds} times, {} of {promised} events delivered, 0 corrupt; {} missing, {} told as lost",
+        sum.arrived, sum.missing, sum.told_lost
+    ));
 }
 
 /// What `/status` says of damage; the metric must agree.

@@ -2,7 +2,7 @@
 
 use fastrand::Rng;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 const PAGE_BYTES: usize = 4_096;
@@ -34,6 +34,31 @@ pub(crate) fn damage(data: &Path, kind: usize, random: &mut Rng) -> String {
         4 => empty_what_lies_beside_the_format(data),
         _ => change(data, random, "emptied", |bytes, _| bytes.clear()),
     }
+}
+
+/// Damages the file of the newest generation in its place, under a daemon that has it open: in many places, and not at its end,
+/// where it goes on writing. Says how.
+pub(crate) fn under_a_daemon(data: &Path, kind: usize, random: &mut Rng) -> String {
+    let generations = fs::read_dir(data.join("spool")).expect("a spool");
+    let newest = generations.map(|entry| entry.expect("an entry").path()).max();
+    let path = newest.expect("a generation").join("db");
+    let file = fs::File::options()
+        .read(true)
+        .write(true)
+        .open(&path)
+        .expect("writable");
+    let end = file.metadata().expect("its size").len() / 2;
+    let what = ["flipped bytes", "zeroed pages"][kind % 2];
+    for _ in 0..40 {
+        let at = random.u64(..end) / PAGE_BYTES as u64 * PAGE_BYTES as u64;
+        let mut page = [0; PAGE_BYTES];
+        if kind.is_multiple_of(2) {
+            file.read_exact_at(&mut page, at).expect("readable");
+            flip(&mut page, random);
+        }
+        file.write_all_at(&page, at).expect("writable");
+    }
+    format!("{what}: {}", inside(data, &path))
 }
 
 /// Changes one file of the spool or of the dead letters.

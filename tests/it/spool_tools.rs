@@ -465,3 +465,52 @@ fn what_another_version_left_is_exported_byte_for_byte_however_it_ended() {
     );
     assert!(files(&data) == before);
 }
+
+/// `phosphod spool export` with its copies in `temporary`, whose output nobody reads: it stops where the pipe is full.
+fn stalled_export(data: &Path, temporary: &Path, args: &[&str]) -> std::process::Child {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_phosphod"));
+    command.args(["spool", "export", "--path"]).arg(data).args(args);
+    command.env_clear().env("TMPDIR", temporary).current_dir("/");
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null());
+    command.spawn().expect("the binary starts")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tool_at_work_is_named_and_what_a_killed_one_leaves_is_removed_by_the_next() {
+    let folder = tempfile::tempdir().expect("a temp folder");
+    let temporary = tempfile::tempdir().expect("a temp folder");
+    let copies = || std::fs::read_dir(temporary.path()).expect("a folder").count();
+    let setup = Setup::new(folder.path(), "http://127.0.0.1:9");
+    let daemon = setup.start().await;
+    // Dead letters, more of them than a pipe takes.
+    let refused = json!({"input": 1, "noise": "x".repeat(100_000)});
+    let body = json!({"batched_log_events": [&refused, &refused, &refused]}).to_string();
+    let url = format!("{}/v2/log/p", daemon.url);
+    let reply = client::post(&reqwest::Client::new(), &url, body).await;
+    assert_eq!(reply.status, 200, "{reply:?}");
+    assert!(daemon.terminate().await.success());
+
+    let mut tool = stalled_export(&setup.data, temporary.path(), &["--dead"]);
+    // It has written something, so it stands in the middle of its copy.
+    let mut first = [0; 1];
+    let stdout = tool.stdout.as_mut().expect("piped");
+    std::io::Read::read_exact(stdout, &mut first).expect("a line");
+    let (code, said) = setup.fails().await;
+    assert_eq!(code, Some(1), "{said}");
+    let named = format!("is in use by phosphod spool export (pid {})", tool.id());
+    assert!(said.contains(&named), "{named:?} is not in {said}");
+    assert_eq!(copies(), 1, "one that is in use");
+
+    let mut second = stalled_export(&setup.data, temporary.path(), &[]);
+    assert!(second.wait().expect("it ends").success());
+    assert_eq!(copies(), 1, "another tool leaves it alone");
+    tool.kill().expect("our child");
+    tool.wait().expect("it ends");
+    assert_eq!(copies(), 1, "nobody could remove it");
+    let mut third = stalled_export(&setup.data, temporary.path(), &[]);
+    assert!(third.wait().expect("it ends").success());
+    assert_eq!(copies(), 0);
+}

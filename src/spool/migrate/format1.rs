@@ -13,34 +13,71 @@
 use crate::ids::{Kind, Lane, ProjectId, Seq};
 use crate::spool::codec::Fields;
 use crate::spool::durable::{Database, StorageError};
+use crate::spool::key::MAX_VALUE_BYTES;
+use crate::spool::scan::each_value;
 use crate::spool::{Burial, DeadLetter};
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io;
 
 const FORMAT: u8 = 1;
 const FLAG_LZ4: u8 = 1;
+/// Bytes of the head of a chunk.
+const CHUNK_HEAD_BYTES: u8 = 25;
+/// Bytes of an envelope beside its head and what is stored.
+const FIXED_BYTES: usize = 16;
 
 /// How everything stood, as the newest generation says.
 #[derive(Debug, Default)]
 pub(super) struct State {
+    pub(super) head: Head,
+    /// By number.
+    pub(super) lanes: Vec<LaneState>,
+}
+
+/// The account.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Head {
     pub(super) next_seq: u64,
     pub(super) accepted: u64,
     pub(super) delivered: u64,
     pub(super) dead: u64,
     pub(super) dropped: u64,
-    /// By number.
-    pub(super) lanes: Vec<LaneState>,
 }
 
 /// A lane.
 #[derive(Debug)]
 pub(super) struct LaneState {
+    pub(super) number: u32,
     pub(super) lane: Lane,
+    pub(super) cursor: Cursor,
+    /// By generation.
+    pub(super) extents: BTreeMap<u64, Extent>,
+}
+
+/// What of a lane has not ended.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Cursor {
     /// The first event that was never leased.
     pub(super) next: u64,
     /// Events below it that have not ended.
     pub(super) open: BTreeSet<u64>,
-    /// By generation.
-    pub(super) extents: BTreeMap<u64, Extent>,
+}
+
+impl Cursor {
+    pub(super) fn is_live(&self, seq: u64) -> bool {
+        seq >= self.next || self.open.contains(&seq)
+    }
+}
+
+/// What can be read of a state, where the whole cannot.
+#[derive(Debug, Default)]
+pub(super) struct Pieces {
+    pub(super) head: Option<Head>,
+    pub(super) names: BTreeMap<u32, Lane>,
+    pub(super) cursors: BTreeMap<u32, Cursor>,
+    /// By lane and generation.
+    pub(super) extents: BTreeMap<(u32, u64), Extent>,
 }
 
 /// What a lane has in a generation.
@@ -55,6 +92,8 @@ pub(super) struct Extent {
 /// Consecutive events of a lane.
 #[derive(Debug)]
 pub(super) struct Chunk {
+    pub(super) kind: Kind,
+    pub(super) lane: u32,
     pub(super) accepted_at_ms: u64,
     pub(super) first: u64,
     pub(super) events: Vec<Vec<u8>>,
@@ -65,9 +104,7 @@ pub(super) fn read_state(db: &Database) -> Result<Option<State>, StorageError> {
     let Some(stored) = db.get(b"mh")? else {
         return Ok(None);
     };
-    let [next_seq, accepted, delivered, dead, dropped, _written] = unseal(&stored)
-        .and_then(|(head, _)| numbers(&head))
-        .ok_or_else(|| unreadable("head"))?;
+    let head = head(&stored).ok_or_else(|| unreadable("head"))?;
     let mut extents: BTreeMap<u32, BTreeMap<u64, Extent>> = BTreeMap::new();
     for kv in db.scan(b"mx") {
         let (key, value) = kv?;
@@ -80,25 +117,73 @@ pub(super) fn read_state(db: &Database) -> Result<Option<State>, StorageError> {
         let lane = (key == lane_key(b'l', number))
             .then(|| lane_name(&value))
             .flatten();
-        let (next, open) = match db.get(&lane_key(b'c', number))? {
-            None => (0, BTreeSet::new()),
+        let cursor = match db.get(&lane_key(b'c', number))? {
+            None => Cursor::default(),
             Some(stored) => cursor(&stored).ok_or_else(|| unreadable("cursor"))?,
         };
         lanes.push(LaneState {
+            number,
             lane: lane.ok_or_else(|| unreadable("lane name"))?,
-            next,
-            open,
+            cursor,
             extents: extents.remove(&number).unwrap_or_default(),
         });
     }
-    Ok(Some(State {
-        next_seq,
-        accepted,
-        delivered,
-        dead,
-        dropped,
-        lanes,
-    }))
+    Ok(Some(State { head, lanes }))
+}
+
+/// Reads what can be read of the state in a damaged generation.
+pub(super) fn read_pieces(db: &Database) -> Pieces {
+    let readable = |prefix: &[u8]| db.scan(prefix).map_while(Result::ok);
+    let number = |key: &[u8]| Fields(key.get(2..)?).u32();
+    let head = db.get(b"mh").ok().flatten().and_then(|stored| head(&stored));
+    let names = readable(b"ml").filter_map(|(key, value)| Some((number(&key)?, lane_name(&value)?)));
+    let cursors = readable(b"mc").filter_map(|(key, value)| Some((number(&key)?, cursor(&value)?)));
+    let extents = readable(b"mx").filter_map(|(key, value)| {
+        let (lane, generation, extent) = extent(&key, &value)?;
+        Some(((lane, generation), extent))
+    });
+    Pieces {
+        head,
+        names: names.collect(),
+        cursors: cursors.collect(),
+        extents: extents.collect(),
+    }
+}
+
+/// Bytes that a chunk begins with which is not laid over several keys: format, flags, and the length of its head.
+fn find_chunk(bytes: &[u8]) -> Option<usize> {
+    let is_start = |start: &[u8]| matches!(start, [FORMAT, 0 | FLAG_LZ4, 0, CHUNK_HEAD_BYTES]);
+    bytes.windows(4).position(is_start)
+}
+
+/// The bytes of the envelope that seems to begin here.
+fn envelope(bytes: &[u8]) -> Option<&[u8]> {
+    let stored = Fields(bytes.get(8..)?).u32()? as usize;
+    let len = FIXED_BYTES + usize::from(CHUNK_HEAD_BYTES) + stored;
+    (len <= MAX_VALUE_BYTES).then(|| bytes.get(..len)).flatten()
+}
+
+/// Gives each chunk that is found in the bytes of a file, but for those that are laid over several keys.
+pub(super) fn each_raw_chunk(file: &File, mut give: impl FnMut(Chunk)) -> io::Result<()> {
+    each_value(file, find_chunk, envelope, |_, sealed| {
+        let found = chunk(sealed);
+        let is_one = found.is_some();
+        found.into_iter().for_each(&mut give);
+        is_one
+    })
+}
+
+/// Gives each chunk of all lanes in a generation, until the first place that cannot be read.
+pub(super) fn each_chunk_before_damage(db: &Database, give: impl FnMut(Chunk)) -> Result<(), StorageError> {
+    let mut give = give;
+    for found in joined(db, b"e") {
+        match found {
+            Ok(sealed) => chunk(&sealed).into_iter().for_each(&mut give),
+            Err(error) if error.damage => return Ok(()),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 /// Gives each chunk of a lane in a generation, in order. One that is damaged is left out.
@@ -185,7 +270,19 @@ fn extent(key: &[u8], value: &[u8]) -> Option<(u32, u64, Extent)> {
     Some((lane, generation, Extent { first, last, live }))
 }
 
-fn cursor(sealed: &[u8]) -> Option<(u64, BTreeSet<u64>)> {
+fn head(sealed: &[u8]) -> Option<Head> {
+    let (head, _) = unseal(sealed)?;
+    let [next_seq, accepted, delivered, dead, dropped, _written] = numbers(&head)?;
+    Some(Head {
+        next_seq,
+        accepted,
+        delivered,
+        dead,
+        dropped,
+    })
+}
+
+fn cursor(sealed: &[u8]) -> Option<Cursor> {
     let (head, body) = unseal(sealed)?;
     let next = Fields(&head).varint()?;
     let mut open = BTreeSet::new();
@@ -200,7 +297,7 @@ fn cursor(sealed: &[u8]) -> Option<(u64, BTreeSet<u64>)> {
         open.extend(start..end);
         after = end;
     }
-    Some((next, open))
+    Some(Cursor { next, open })
 }
 
 fn kind_of(code: u8) -> Option<Kind> {
@@ -223,7 +320,7 @@ fn lane_name(sealed: &[u8]) -> Option<Lane> {
 fn chunk(sealed: &[u8]) -> Option<Chunk> {
     let (head, body) = unseal(sealed)?;
     let mut head = Fields(&head);
-    let (_kind, _lane, first, count) = (head.u8()?, head.u32()?, head.u64()?, head.u32()?);
+    let (kind, lane, first, count) = (kind_of(head.u8()?)?, head.u32()?, head.u64()?, head.u32()?);
     let accepted_at_ms = head.u64()?;
     let mut events = Vec::new();
     let mut rest = Fields(&body);
@@ -233,6 +330,8 @@ fn chunk(sealed: &[u8]) -> Option<Chunk> {
     }
     first.checked_add(u64::from(count))?;
     (events.len() == count as usize).then_some(Chunk {
+        kind,
+        lane,
         accepted_at_ms,
         first,
         events,

@@ -4,6 +4,7 @@
 //! decides: before that the next start begins again, after it the next start goes on with the renames. So no older
 //! version ever meets a folder that is half of each. The old files go last.
 mod format1;
+mod salvage;
 
 use super::Settings;
 use super::chunk::{self, Label};
@@ -14,9 +15,11 @@ use super::generation::Generations;
 use super::lanes::Lanes;
 use super::meta::{Cursor, Extent, Head};
 use super::queue::LaneQueue;
+use super::salvage::settle_account;
 use super::{DeadLetter, key, lock};
 use crate::ids::Lane;
-use format1::State;
+use format1::Pieces;
+use salvage::Told;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
@@ -113,9 +116,9 @@ fn write_draft(settings: &Settings, disk: &Disk, draft: &Path) -> Result<(), Sto
         lock::make_folder(folder)?;
     }
     let generations = Generations::list(old, disk)?;
-    let state = newest_state(&generations)?;
-    let total = state
-        .lanes
+    let told = newest_state(&generations)?;
+    let lanes = &told.state.lanes;
+    let total = lanes
         .iter()
         .flat_map(|lane| lane.extents.values())
         .map(|x| x.live)
@@ -125,15 +128,14 @@ fn write_draft(settings: &Settings, disk: &Disk, draft: &Path) -> Result<(), Sto
         events = total,
         "the data folder has format 1: all that is queued is written anew, which needs as much free disk again"
     );
-    let mut moving = Moving::begin(&state, Generations::list(new, disk)?, total)?;
+    let mut moving = Moving::begin(&told, Generations::list(new, disk)?, total)?;
     for &id in generations.present() {
-        moving.take_generation(&state, id, generations.open(id))?;
+        moving.take_generation(&told, id, &generations)?;
     }
     let (moved, bytes) = (moving.moved, moving.bytes);
-    let lost = total.saturating_sub(moved);
-    moving.end(&state, lost)?;
     let (letters, lost_letters) = move_letters(settings, disk, draft)?;
-    if lost + lost_letters > 0 {
+    let lost = moving.end(&told, letters)?;
+    if lost + lost_letters > 0 || !told.damaged.is_empty() {
         fs::File::create(draft.join(LOSSES))?.sync_all()?;
         tracing::error!(
             events = lost,
@@ -149,7 +151,7 @@ fn write_draft(settings: &Settings, disk: &Disk, draft: &Path) -> Result<(), Sto
     tracing::info!(
         events = moved,
         bytes,
-        lanes = state.lanes.len(),
+        lanes = lanes.len(),
         dead_letters = letters,
         "the data folder was brought from format 1 to format {}",
         lock::FORMAT
@@ -157,27 +159,36 @@ fn write_draft(settings: &Settings, disk: &Disk, draft: &Path) -> Result<(), Sto
     Ok(())
 }
 
-/// How all stood, from the newest generation that was finished.
-fn newest_state(generations: &Generations) -> Result<State, StorageError> {
+/// How all stood, from the newest generation that can be read, and what can be read of newer ones.
+fn newest_state(generations: &Generations) -> Result<Told, StorageError> {
+    let mut pieces = BTreeMap::new();
+    let mut told = Told::default();
+    told.state.head.next_seq = 1;
     for &id in generations.present().iter().rev() {
         let begun = generations.was_begun(id);
-        let read = generations.open(id).and_then(|db| format1::read_state(&db));
+        generations.keep(id);
+        let opened = generations.open(id);
+        let read = opened
+            .as_ref()
+            .map_err(Clone::clone)
+            .and_then(format1::read_state);
         match read {
-            // Cut off while it was being made: nothing in it was ever acknowledged.
-            Err(_) | Ok(None) if !begun => continue,
-            Ok(None) => {
-                return Err(StorageError::damaged(format!(
-                    "generation {id} is damaged: its head is gone"
-                )));
+            Ok(Some(state)) => {
+                told = Told::whole(state, id);
+                break;
             }
-            Err(error) => return Err(error),
-            Ok(Some(state)) => return Ok(state),
+            // Cut off while it was being made: nothing in it was ever acknowledged.
+            Err(_) | Ok(None) if !begun => {}
+            Err(error) if !error.damage => return Err(error),
+            Err(_) | Ok(None) => {
+                let found = opened
+                    .as_ref()
+                    .map_or_else(|_| Pieces::default(), format1::read_pieces);
+                pieces.insert(id, found);
+            }
         }
     }
-    Ok(State {
-        next_seq: 1,
-        ..State::default()
-    })
+    told.with(pieces, generations)
 }
 
 /// A lane on its way.
@@ -185,6 +196,8 @@ struct MovingLane {
     lane: Lane,
     cursor: Cursor,
     extents: BTreeMap<u64, Extent>,
+    /// At the time of the account.
+    told: format1::Cursor,
     /// Those of the open events that were found.
     open: BTreeSet<u64>,
 }
@@ -201,19 +214,24 @@ struct Moving {
     moved: u64,
     bytes: u64,
     shown: Instant,
+    /// The next sequence at the time of the account.
+    told_next: u64,
 }
 
 impl Moving {
-    fn begin(state: &State, generations: Generations, total: u64) -> Result<Moving, StorageError> {
-        let lanes = state.lanes.iter().map(|old| MovingLane {
+    fn begin(told: &Told, generations: Generations, total: u64) -> Result<Moving, StorageError> {
+        let lanes = told.state.lanes.iter().zip(&told.cursors);
+        let lanes = lanes.map(|(old, told)| MovingLane {
             lane: old.lane.clone(),
             cursor: Cursor {
-                next: old.next,
-                open: old.open.clone(),
+                next: old.cursor.next,
+                open: old.cursor.open.clone(),
             },
+            told: told.clone(),
             extents: BTreeMap::new(),
             open: BTreeSet::new(),
         });
+        let state = told.state.head;
         let mut moving = Moving {
             generations,
             lanes: lanes.collect(),
@@ -231,36 +249,54 @@ impl Moving {
             moved: 0,
             bytes: 0,
             shown: Instant::now(),
+            told_next: state.next_seq,
         };
         moving.begin_generation()?;
         Ok(moving)
     }
 
-    /// Moves what a generation of format 1 holds. One that is damaged gives what can be read of it.
+    /// Moves what a generation of format 1 holds. One that is damaged gives what can be found in it.
     fn take_generation(
         &mut self,
-        state: &State,
+        told: &Told,
         id: u64,
-        opened: Result<Database, StorageError>,
+        generations: &Generations,
     ) -> Result<(), StorageError> {
-        let db = match opened {
-            Err(error) if error.damage => return Ok(()),
-            opened => opened?,
+        let db = match generations.open(id) {
+            Err(error) if error.damage => None,
+            opened => Some(opened?),
         };
-        for (number, old) in (0u32..).zip(&state.lanes) {
+        let whole = match &db {
+            Some(db) => salvage::is_whole(told, id, db)?,
+            None => false,
+        };
+        // One that is not whole has to be closed, because what follows opens it in its own way.
+        let db = db.filter(|_| whole);
+        let mut found = match db {
+            Some(_) => salvage::Chunks::new(),
+            None => salvage::chunks(generations, id)?,
+        };
+        for (number, old) in (0u32..).zip(&told.state.lanes) {
             let Some(extent) = old.extents.get(&id) else {
                 continue;
             };
-            let mut failed = None;
-            let read = format1::each_chunk(&db, number, |chunk| {
-                let done = self.add(number, old, extent, &chunk);
-                failed = done.as_ref().err().cloned();
-                done
-            });
-            match (failed, read) {
-                (Some(error), _) => return Err(error),
-                (None, Err(error)) if !error.damage => return Err(error),
-                _ => {}
+            let before = self.moved;
+            let take = |chunk: format1::Chunk| self.add(number, old, extent, &chunk);
+            let taken = match &db {
+                Some(db) => format1::each_chunk(db, old.number, take),
+                None => found
+                    .extract_if((old.number, 0)..=(old.number, u64::MAX), |_, _| true)
+                    .map(|(_, chunk)| chunk)
+                    .try_for_each(take),
+            };
+            if let Err(error) = taken
+                && !error.damage
+            {
+                return Err(error);
+            }
+            if id > told.head_of {
+                // No account knows of them.
+                self.head.accepted += extent.live.saturating_sub(self.moved - before);
             }
         }
         Ok(())
@@ -275,8 +311,9 @@ impl Moving {
         chunk: &format1::Chunk,
     ) -> Result<(), StorageError> {
         let live = |&(seq, _): &(u64, &Vec<u8>)| {
-            (within.first..=within.last).contains(&seq) && (seq >= old.next || old.open.contains(&seq))
+            (within.first..=within.last).contains(&seq) && old.cursor.is_live(seq)
         };
+        self.account_for(number, old, within, chunk);
         let mut events = (chunk.first..).zip(&chunk.events).peekable();
         while events.peek().is_some() {
             let mut run = Vec::new();
@@ -291,6 +328,27 @@ impl Moving {
             }
         }
         Ok(())
+    }
+
+    /// Counts what came or ended after the account was written.
+    fn account_for(
+        &mut self,
+        number: u32,
+        old: &format1::LaneState,
+        within: &format1::Extent,
+        chunk: &format1::Chunk,
+    ) {
+        let Some(lane) = self.lanes.get(number as usize) else {
+            return;
+        };
+        let seqs = (chunk.first..).take(chunk.events.len());
+        for seq in seqs.filter(|seq| (within.first..=within.last).contains(seq)) {
+            let is_new = seq >= self.told_next;
+            self.head.accepted += u64::from(is_new);
+            let was_live = is_new || lane.told.is_live(seq);
+            self.head.delivered += u64::from(was_live && !old.cursor.is_live(seq));
+            self.head.next_seq = self.head.next_seq.max(seq + 1);
+        }
     }
 
     fn add_run(
@@ -380,14 +438,22 @@ impl Moving {
         self.writes.set(key::HEAD.to_vec(), &head.encode());
     }
 
-    /// The last commit: what could not be read has been dropped.
-    fn end(mut self, state: &State, lost: u64) -> Result<(), StorageError> {
+    /// The last commit: what could not be read has been dropped. Gives how many events that were.
+    fn end(mut self, told: &Told, letters: u64) -> Result<u64, StorageError> {
         for lane in &mut self.lanes {
             lane.cursor.open = std::mem::take(&mut lane.open);
+            self.head.next_seq = self.head.next_seq.max(lane.cursor.next);
         }
-        self.head.dropped = state.dropped + lost;
+        if !told.damaged.is_empty() {
+            let more = letters.saturating_sub(self.head.dead);
+            self.head.dead += more;
+            self.head.accepted += more;
+        }
+        let saved = if told.damaged.is_empty() { 0 } else { self.moved };
+        settle_account(&mut self.head, self.moved, saved);
         self.write_snapshot();
-        self.commit()
+        self.commit()?;
+        Ok(self.head.lost)
     }
 }
 

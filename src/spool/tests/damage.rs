@@ -48,7 +48,7 @@ pub(super) async fn prepared(random: &mut fastrand::Rng, close: bool) -> (TempDi
     (copy, truth)
 }
 
-fn newest(folder: &Path) -> PathBuf {
+pub(super) fn newest(folder: &Path) -> PathBuf {
     let entries = fs::read_dir(folder.join("spool")).unwrap();
     entries.map(|entry| entry.unwrap().path()).max().unwrap()
 }
@@ -137,9 +137,9 @@ async fn whatever_happens_to_the_newest_generation_the_spool_opens_and_its_accou
     println!("saved {:.1} % over all seeds", 100.0 * kept as f64 / there as f64);
 }
 
-const LANES: [&str; 4] = ["a", "b", "c", "d"];
+pub(super) const LANES: [&str; 4] = ["a", "b", "c", "d"];
 
-fn small(path: &Path) -> Settings {
+pub(super) fn small(path: &Path) -> Settings {
     Settings {
         generation_bytes: 1 << 20,
         ..settings(path)
@@ -147,10 +147,17 @@ fn small(path: &Path) -> Settings {
 }
 
 /// A few generations of a few lanes, partly delivered; gives what is still to be given out.
-async fn filled(spool: &Spool, random: &mut fastrand::Rng) -> Truth {
+pub(super) async fn filled(spool: &Spool, random: &mut fastrand::Rng) -> Truth {
     let mut truth = Truth::new();
+    fill(spool, random, &mut truth).await;
+    truth
+}
+
+/// The same, beside what is there already.
+pub(super) async fn fill(spool: &Spool, random: &mut fastrand::Rng, truth: &mut Truth) {
     for round in 0..70 {
         let lane = logs(LANES[random.usize(..LANES.len())]);
+        let before = truth.len();
         let records = (0..random.usize(10..40)).map(|n| {
             // Some take several pieces.
             let len = if random.u8(..) < 4 {
@@ -160,7 +167,7 @@ async fn filled(spool: &Spool, random: &mut fastrand::Rng) -> Truth {
             };
             let noise: String = (0..len).map(|_| random.alphanumeric()).collect();
             format!(
-                "{{\"project_id\":\"{}\",\"n\":\"{round}.{n}\",\"noise\":\"{noise}\"}}",
+                "{{\"project_id\":\"{}\",\"n\":\"{before}.{round}.{n}\",\"noise\":\"{noise}\"}}",
                 lane.project
             )
         });
@@ -177,7 +184,6 @@ async fn filled(spool: &Spool, random: &mut fastrand::Rng) -> Truth {
             }
         }
     }
-    truth
 }
 
 /// Does some harm to one of the generations that are not the newest.
@@ -186,9 +192,16 @@ fn harm_older(random: &mut fastrand::Rng, folder: &Path) -> String {
     let mut generations: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
     generations.sort();
     generations.pop();
-    let generation = &generations[random.usize(..generations.len())];
+    let picked = random.usize(..generations.len());
+    harm_in_place(random, &generations[picked])
+}
+
+/// Does some harm to a generation, which may be open.
+pub(super) fn harm_in_place(random: &mut fastrand::Rng, generation: &Path) -> String {
     let db = generation.join("db");
-    let mut bytes = fs::read(&db).unwrap();
+    let Ok(mut bytes) = fs::read(&db) else {
+        return format!("nothing, for {} is gone already", db.display());
+    };
     let used = bytes.iter().rposition(|&byte| byte != 0).unwrap() + 1;
     let at = random.usize(..used);
     let what = match random.usize(..5) {

@@ -4,6 +4,8 @@ use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 
 const KB: usize = 1_000;
+/// Bytes that are to stay free.
+const FLOOR: u64 = 1 << 40;
 
 fn dropping(path: &Path, max_bytes: u64) -> Settings {
     Settings {
@@ -177,20 +179,20 @@ async fn a_commit_that_fails_dropped_nothing() {
     assert_eq!(rest(&spool, &lane).await, [1, 2, 3, 4, 5, 6, 7, 8, 9, 15]);
 }
 
-/// A disk that is under its floor of 1 TiB while generations up to `full_until` are there.
+/// A disk that is under its floor of 1 TiB by a byte for each generation up to `full_until` that is there.
 fn tight(folder: &Path, full_until: &Arc<AtomicU64>) -> (Settings, Disk) {
     let (until, spool) = (Arc::clone(full_until), folder.join("spool"));
     let free_bytes = move |_: &Path| {
         let until = until.load(Ordering::SeqCst);
-        let full = (1..=until).any(|id| spool.join(format!("gen-{id:08}")).exists());
-        Ok(if full { 1 << 39 } else { 1 << 40 })
+        let there = |id: &u64| spool.join(format!("gen-{id:08}")).exists();
+        Ok(FLOOR - (1..=until).filter(there).count() as u64)
     };
     let disk = Disk {
         free_bytes: Arc::new(free_bytes),
         ..Disk::real()
     };
     let settings = Settings {
-        min_free_bytes: 1 << 40,
+        min_free_bytes: FLOOR,
         generation_bytes: 1 << 20,
         ..dropping(folder, 10 << 30)
     };
@@ -272,4 +274,85 @@ async fn under_the_floor_even_the_newest_goes_if_it_is_the_only_one_but_nothing_
         "{ledger:?}"
     );
     assert_eq!(rest(&spool, &lane).await, [7]);
+}
+
+/// A disk whose free bytes a test says, and how often it was asked for them.
+#[derive(Default)]
+struct Told {
+    free: AtomicU64,
+    looks: AtomicU64,
+}
+
+/// A spool of several generations of 1 MiB on a disk that has just as much room as it must, and how many events are in it.
+async fn on_a_disk(folder: &Path, told: &Arc<Told>) -> (Spool, u64) {
+    told.free.store(FLOOR, Ordering::SeqCst);
+    let told = Arc::clone(told);
+    let disk = Disk {
+        free_bytes: Arc::new(move |_| {
+            told.looks.fetch_add(1, Ordering::SeqCst);
+            Ok(told.free.load(Ordering::SeqCst))
+        }),
+        ..Disk::real()
+    };
+    let settings = Settings {
+        min_free_bytes: FLOOR,
+        generation_bytes: 1 << 20,
+        ..dropping(folder, 10 << 30)
+    };
+    let spool = Spool::open_on(settings, disk).unwrap();
+    let mut events = 0;
+    while !folder.join("spool/gen-00000004").exists() {
+        let entries = (0..100).map(|n| numbered(&logs("p"), n));
+        spool.append(entries.collect()).await.unwrap();
+        events += 100;
+    }
+    (spool, events)
+}
+
+/// Asks until the spool refuses, and on until it has looked at the disk some more times.
+async fn refused(spool: &Spool, told: &Told, events: &mut u64) -> String {
+    let mut until = None;
+    loop {
+        let looks = told.looks.load(Ordering::SeqCst);
+        match spool.append(vec![numbered(&logs("p"), 0)]).await {
+            Ok(()) => *events += 1,
+            Err(refused) if until.is_some_and(|until| looks > until) => return refused.to_string(),
+            Err(_) => until = until.or(Some(looks + 5)),
+        }
+    }
+}
+
+async fn accepted_again(spool: &Spool, told: &Told) {
+    told.free.store(FLOOR, Ordering::SeqCst);
+    while spool.append(vec![numbered(&logs("p"), 0)]).await.is_err() {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_dropped_for_a_disk_that_somebody_else_fills() {
+    let (folder, told) = (tempfile::tempdir().unwrap(), Arc::default());
+    let (spool, mut events) = on_a_disk(folder.path(), &told).await;
+    // More is missing than the whole queue takes.
+    told.free.store(FLOOR - (1 << 30), Ordering::SeqCst);
+    let sentence = refused(&spool, &told, &mut events).await;
+    assert!(sentence.contains("spool.min_free_bytes"), "{sentence}");
+    assert_eq!((spool.ledger().dropped, spool.ledger().queued), (0, events));
+    accepted_again(&spool, &told).await;
+    assert_eq!((spool.ledger().dropped, spool.ledger().queued), (0, events + 1));
+}
+
+#[tokio::test]
+async fn a_generation_that_gave_nothing_back_is_the_only_one_that_goes() {
+    let (folder, told) = (tempfile::tempdir().unwrap(), Arc::default());
+    let (spool, mut events) = on_a_disk(folder.path(), &told).await;
+    // It could help, but somebody else takes whatever is freed.
+    told.free.store(FLOOR - 1, Ordering::SeqCst);
+    refused(&spool, &told, &mut events).await;
+    let gone = |id: u32| !folder.path().join(format!("spool/gen-{id:08}")).exists();
+    assert_eq!([1, 2, 3].map(gone), [true, false, false]);
+    let ledger = spool.ledger();
+    assert!(ledger.balances() && ledger.dropped > 0, "{ledger:?}");
+    accepted_again(&spool, &told).await;
+    assert_eq!(spool.ledger().dropped, ledger.dropped);
 }

@@ -6,6 +6,7 @@ mod durability;
 mod find;
 mod full_disk;
 mod funeral;
+mod leases;
 mod migration;
 mod model;
 mod moving;

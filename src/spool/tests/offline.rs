@@ -46,7 +46,7 @@ async fn what_is_intact_is_called_so_and_shown_whole() {
         assert_eq!(look.info().unwrap().ledger.queued, live + 1, "{told}");
         assert!(matches!(
             Spool::open(settings(folder.path())),
-            Err(OpenError::InUse { .. })
+            Err(OpenError::ToolAtWork { .. })
         ));
         drop(look);
         assert!(files(folder.path()) == before, "{told}");
