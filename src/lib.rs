@@ -6,7 +6,7 @@
 //! | layer | modules | what they are |
 //! |---|---|---|
 //! | 0 | [`ids`], [`wire`], [`secret`], [`ledger`], [`metrics`] | names and shapes |
-//! | 1 | [`event`], [`feedback`], [`batch`], [`backoff`], [`verdict`], [`board`], [`fates`] | pure decisions |
+//! | 1 | [`event`], [`feedback`], [`redact`], [`batch`], [`backoff`], [`verdict`], [`board`], [`fates`] | pure decisions |
 //! | 2 | [`spool`], [`upstream`], [`http`] | the disk, one HTTP attempt, the HTTP server's plumbing |
 //! | 3 | [`intake`], [`courier`], [`admin`], [`notify`], [`sandbox`] | listeners, lanes, what operators see |
 //! | 4 | [`config`] | settings |
@@ -28,6 +28,7 @@ pub mod board;
 pub mod event;
 pub mod fates;
 pub mod feedback;
+pub mod redact;
 pub mod verdict;
 
 pub mod http;

@@ -34,6 +34,13 @@ pub struct KindLabel {
     pub kind: &'static str,
 }
 
+/// Labels of [`Metrics::redact_hits`].
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct DetectorLabel {
+    /// A built-in detector, a rule of the configuration, or `drop_fields`.
+    pub detector: String,
+}
+
 /// Labels of [`Metrics::delivery_attempts`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct AttemptLabels {
@@ -66,6 +73,8 @@ pub struct Metrics {
     pub intake_in_flight_bytes: Gauge,
     /// `phosphod_intake_no_room_total`: requests and lines refused because that was used up.
     pub intake_no_room: Counter,
+    /// `phosphod_redact_hits_total{detector}`: private texts taken out of events and feedback at the door.
+    pub redact_hits: Family<DetectorLabel, Counter>,
     /// `phosphod_spool_live_bytes`: payload bytes of events that have not ended.
     pub spool_live_bytes: Gauge,
     /// `phosphod_spool_saved_events_total`: events that were carried over from damaged files.
@@ -107,6 +116,7 @@ impl Metrics {
             intake_append_seconds: Histogram::new(seconds()),
             intake_in_flight_bytes: Gauge::default(),
             intake_no_room: Counter::default(),
+            redact_hits: Family::default(),
             spool_live_bytes: Gauge::default(),
             spool_saved_events: Counter::default(),
             spool_lost_events: Counter::default(),
@@ -159,6 +169,11 @@ impl Metrics {
             "intake_no_room",
             "Requests and lines refused because intake.max_in_flight_bytes was used up",
             this.intake_no_room.clone(),
+        );
+        r.register(
+            "redact_hits",
+            "Private texts taken out of events and feedback at the door",
+            this.redact_hits.clone(),
         );
         r.register_with_unit(
             "spool_live",

@@ -4,6 +4,7 @@
 use std::io;
 use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
+use std::time::Duration;
 
 /// Listening sockets that were opened by systemd (`phosphod.socket`), ready for tokio: they do not block.
 #[derive(Debug, Default)]
@@ -17,6 +18,26 @@ pub struct Inherited {
 /// The daemon accepts events. `status` is one line for `systemctl status`.
 pub fn ready(status: &str) {
     imp::tell(imp::State::Ready(status));
+}
+
+/// The daemon is still starting: allows `more` from now on, and says why in one line.
+pub fn starting(status: &str, more: Duration) {
+    imp::tell(imp::State::Starting(status, more));
+}
+
+/// How the daemon is, as one line for `systemctl status`.
+pub fn status(status: &str) {
+    imp::tell(imp::State::Status(status));
+}
+
+/// How long systemd waits for [`alive`] before it kills the daemon (`WatchdogSec=`); `None` if it does not watch.
+pub fn watchdog() -> Option<Duration> {
+    imp::watchdog()
+}
+
+/// The daemon makes progress.
+pub fn alive() {
+    imp::tell(imp::State::Alive);
 }
 
 /// The daemon is on its way out.
@@ -40,11 +61,14 @@ pub fn inherited() -> io::Result<Inherited> {
 
 #[cfg(target_os = "linux")]
 mod imp {
-    use super::{Inherited, io};
+    use super::{Duration, Inherited, io};
     use listenfd::ListenFd;
     use sd_notify::NotifyState;
 
     pub(super) enum State<'a> {
+        Starting(&'a str, Duration),
+        Status(&'a str),
+        Alive,
         Ready(&'a str),
         Reloading,
         Stopping,
@@ -52,6 +76,12 @@ mod imp {
 
     pub(super) fn tell(state: State<'_>) {
         let told = match state {
+            State::Starting(status, more) => {
+                let more = u32::try_from(more.as_micros()).unwrap_or(u32::MAX);
+                sd_notify::notify(&[NotifyState::ExtendTimeoutUsec(more), NotifyState::Status(status)])
+            }
+            State::Status(status) => sd_notify::notify(&[NotifyState::Status(status)]),
+            State::Alive => sd_notify::notify(&[NotifyState::Watchdog]),
             State::Ready(status) => sd_notify::notify(&[NotifyState::Ready, NotifyState::Status(status)]),
             State::Reloading => match NotifyState::monotonic_usec_now() {
                 Ok(now) => sd_notify::notify(&[NotifyState::Reloading, now]),
@@ -62,6 +92,10 @@ mod imp {
         if let Err(error) = told {
             tracing::warn!(%error, "cannot tell systemd how the daemon is; check NotifyAccess in the unit");
         }
+    }
+
+    pub(super) fn watchdog() -> Option<Duration> {
+        sd_notify::watchdog_enabled()
     }
 
     pub(super) fn inherited() -> io::Result<Inherited> {
@@ -93,9 +127,12 @@ mod imp {
 
 #[cfg(not(target_os = "linux"))]
 mod imp {
-    use super::{Inherited, io};
+    use super::{Duration, Inherited, io};
 
     pub(super) enum State<'a> {
+        Starting(&'a str, Duration),
+        Status(&'a str),
+        Alive,
         Ready(&'a str),
         Reloading,
         Stopping,
@@ -103,10 +140,17 @@ mod imp {
 
     pub(super) fn tell(state: State<'_>) {
         match state {
+            State::Starting(status, more) => tracing::debug!(status, ?more, "starting"),
+            State::Status(status) => tracing::debug!(status),
+            State::Alive => {}
             State::Ready(status) => tracing::debug!(status, "ready"),
             State::Reloading => tracing::debug!("reloading"),
             State::Stopping => tracing::debug!("stopping"),
         }
+    }
+
+    pub(super) fn watchdog() -> Option<Duration> {
+        None
     }
 
     pub(super) fn inherited() -> io::Result<Inherited> {

@@ -291,7 +291,7 @@ impl Answer {
 
 impl Failure {
     /// The fault and where to look, in one sentence.
-    fn sentence(&self) -> String {
+    pub fn sentence(&self) -> String {
         let (what, remedy) = match self.kind {
             FailureKind::Dns => (
                 "its name was not found",

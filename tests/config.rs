@@ -543,3 +543,113 @@ fn the_config_toml_of_this_repository_changes_nothing() {
     let without_head = |text: &str| text.lines().skip(1).map(str::to_owned).collect::<Vec<_>>();
     assert_eq!(without_head(&plain), without_head(&with_file));
 }
+
+#[test]
+fn redaction_is_read_from_lists_texts_and_sections() {
+    let text = "[redact]\ndetect = [\"ip\", \"email\"]\naction = \"hash\"\nhash_key_file = \"hash.key\"\n\
+                [redact.rules.ticket]\nregex = 'T-\\d+@x'\nfields = [\"input\", \"metadata.*\"]\naction = \"drop\"\n";
+    let stand = Stand::new()
+        .file("config.toml", text)
+        .file("hash.key", "0123456789abcdef\n");
+    assert_eq!(stand.run(&["config", "check"]).code, Some(0));
+    for (key, value, line) in [
+        ("redact.detect", "[\"ip\", \"email\"]", 2),
+        ("redact.rules.ticket.regex", "\"T-\\\\d+@x\"", 6),
+        ("redact.rules.ticket.fields", "[\"input\", \"metadata.*\"]", 7),
+    ] {
+        assert_eq!(
+            stand.shown(&[], key),
+            pair(value, &format!("config.toml:{line}")),
+            "{key}"
+        );
+    }
+    let stand = stand
+        .env("PHOSPHOD__REDACT__DETECT", "email, phone")
+        .env("PHOSPHOD__REDACT__RULES__OTHER__REGEX", "x+");
+    let from = |name: &str| format!("PHOSPHOD__REDACT__{name}");
+    assert_eq!(
+        stand.shown(&[], "redact.detect"),
+        pair("[\"email\", \"phone\"]", &from("DETECT"))
+    );
+    assert_eq!(
+        stand.shown(&[], "redact.rules.other.regex"),
+        pair("\"x+\"", &from("RULES__OTHER__REGEX"))
+    );
+    let all = stand.shown(&["--set", "redact.detect=all"], "redact.detect");
+    assert_eq!(all, pair("[\"all\"]", "--set"));
+}
+
+#[test]
+fn redaction_that_cannot_be_done_is_told() {
+    let text = "[redact]\ndetect = [\"emial\", 7]\n";
+    refused(
+        &Stand::new().file("config.toml", text),
+        &[],
+        &[&["redact.detect (config.toml:2)", "a list of texts"]],
+    );
+    let text = "[redact]\ndetect = [\"emial\"]\nfields = [\"a..b\", \"task_id\"]\ndrop_fields = [\"input\"]\nhash_key_file = \"k\"\n\
+                [redact.rules.Ticket]\nregex = \"x\"\n[redact.rules.email]\nregex = \"x\"\n[redact.rules.lone]\naction = \"drop\"\n\
+                [redact.rules.typo]\nregx = \"x\"\n";
+    let stand = Stand::new().file("config.toml", text).file("k", "short");
+    refused(
+        &stand,
+        &[],
+        &[
+            &[
+                "redact.detect (config.toml:2)",
+                "did you mean \"email\"?",
+                "[redact.rules.<name>]",
+            ],
+            &["redact.fields (config.toml:3)", "\"a..b\" has an empty step"],
+            &[
+                "redact.fields (config.toml:3)",
+                "\"task_id\" is what the API tells tasks apart by",
+            ],
+            &[
+                "redact.drop_fields (config.toml:4)",
+                "\"input\" cannot be dropped",
+            ],
+            &[
+                "redact.hash_key_file (config.toml:5)",
+                "less than 16 bytes",
+                "openssl rand -hex 32",
+            ],
+            &[
+                "redact.rules.Ticket.regex (config.toml:7)",
+                "\"Ticket\" is no name",
+                "lower-case letters",
+            ],
+            &[
+                "redact.rules.email.regex (config.toml:9)",
+                "the name \"email\" is taken",
+            ],
+            &[
+                "redact.rules.lone.action (config.toml:11)",
+                "write redact.rules.lone.regex",
+            ],
+            &[
+                "redact.rules.typo.regx",
+                "unknown key; did you mean redact.rules.<name>.regex?",
+            ],
+        ],
+    );
+    for (set, parts) in [
+        (
+            "redact.rules.a.regex=(",
+            &["redact.rules.a.regex (--set)", "unclosed group"],
+        ),
+        (
+            "redact.rules.a.regex=x*",
+            &["redact.rules.a.regex (--set)", "fits an empty text"],
+        ),
+        ("redact.action=mask", &["redact.action (--set)", "\"hash\""]),
+    ] {
+        refused(&Stand::new(), &["--set", set], &[parts.as_slice()]);
+    }
+    let hash = ["--set", "redact.detect=all", "--set", "redact.action=hash"];
+    refused(
+        &Stand::new(),
+        &hash,
+        &[&["redact.action (--set)", "redact.hash_key_file"]],
+    );
+}

@@ -39,6 +39,7 @@ fn settings() -> Settings {
         max_event_bytes: 1_000,
         default_project: Some(project("p")),
         token: None,
+        redactor: None,
     }
 }
 
@@ -78,6 +79,7 @@ impl Door {
         let about = About {
             base_url: "http://upstream.example".into(),
             max_event_bytes: 1 << 20,
+            redactor: None,
         };
         let admin = Arc::new(Admin::new(about, spool.clone(), board.clone(), metrics.clone()));
         let gate = intake.gate();

@@ -248,7 +248,10 @@ fn documented(text: &str) -> Vec<Documented> {
         if line.starts_with("# ") || line == "#" {
             comment = format!("{comment}{} ", bare.trim());
         } else if let Some(name) = bare.strip_prefix('[') {
-            section = name.trim_end_matches(']').replace("your-project-id", "<id>");
+            section = name
+                .trim_end_matches(']')
+                .replace("your-project-id", "<id>")
+                .replace("your-rule", "<name>");
             comment.clear();
         } else if let Some((name, value)) = bare.split_once(" = ") {
             let path = format!("{section}.{name}");

@@ -5,6 +5,7 @@ use super::asked::{Asked, Filter};
 use crate::event::{Event, Stamps};
 use crate::feedback::Feedback;
 use crate::ids::{Kind, Lane};
+use crate::redact::Screen;
 use crate::spool::{DeadLetter, KeptLetter, MAX_LETTERS, Revived, Spool};
 use serde::Serialize;
 use std::collections::BTreeSet;
@@ -55,10 +56,10 @@ pub(super) struct Broken {
 }
 
 /// Queues letters again.
-pub(super) async fn requeue(spool: &Spool, asked: Asked<'_>, max_event_bytes: usize) -> Result<Done, Broken> {
+pub(super) async fn requeue(spool: &Spool, asked: Asked<'_>, check: &Check) -> Result<Done, Broken> {
     let mut work = Requeue {
         spool,
-        max_event_bytes,
+        check,
         portion: Vec::new(),
         bytes: 0,
         done: Done::default(),
@@ -133,9 +134,18 @@ impl Pages {
     }
 }
 
+/// How a record is checked on its way back.
+#[derive(Debug, Clone)]
+pub(super) struct Check {
+    /// `intake.max_event_bytes`.
+    pub(super) max_event_bytes: usize,
+    /// What is taken out of it: it may be older than the rules, or come from an editor.
+    pub(super) screen: Option<Screen>,
+}
+
 struct Requeue<'a> {
     spool: &'a Spool,
-    max_event_bytes: usize,
+    check: &'a Check,
     portion: Vec<Revived>,
     bytes: usize,
     done: Done,
@@ -179,7 +189,7 @@ impl Requeue<'_> {
         let revived = kept
             .letter
             .map_err(|reason| format!("it cannot be read ({reason}): purge it, or see phosphod spool verify"))
-            .and_then(|letter| revive(number, &letter, record, self.max_event_bytes));
+            .and_then(|letter| revive(number, &letter, record, self.check));
         match revived {
             Ok(revived) => {
                 self.bytes += revived.record.len();
@@ -231,13 +241,11 @@ pub(super) async fn find(spool: &Spool, number: u64) -> Result<Option<KeptLetter
 
 /// A letter on its way back: its record, or the one in its place, checked as at the door. A letter that was never valid is
 /// refused here again.
-fn revive(
-    number: u64,
-    letter: &DeadLetter,
-    record: Option<&[u8]>,
-    max_event_bytes: usize,
-) -> Result<Revived, String> {
+fn revive(number: u64, letter: &DeadLetter, record: Option<&[u8]>, check: &Check) -> Result<Revived, String> {
     let raw = record.unwrap_or(&letter.record);
+    let screened = check.screen.as_ref().and_then(|screen| screen.apply(raw));
+    let raw = screened.as_deref().unwrap_or(raw);
+    let max_event_bytes = check.max_event_bytes;
     let most = max_event_bytes.saturating_add(ADDED_BYTES);
     if raw.len() > most {
         return Err(format!(
@@ -298,6 +306,13 @@ mod tests {
         }
     }
 
+    fn check(max_event_bytes: usize) -> Check {
+        Check {
+            max_event_bytes,
+            screen: None,
+        }
+    }
+
     fn text(revived: Result<Revived, String>) -> String {
         String::from_utf8(revived.expect("it passes").record).expect("text")
     }
@@ -305,10 +320,10 @@ mod tests {
     #[test]
     fn what_was_valid_comes_back_byte_for_byte() {
         let log = r#"{"task_id":"t","client_created_at":1,"project_id":"p","input":"a", "n": 1.50}"#;
-        assert_eq!(text(revive(1, &letter(Kind::Log, log), None, 1000)), log);
+        assert_eq!(text(revive(1, &letter(Kind::Log, log), None, &check(1000))), log);
         let feedback = r#"{"task_id":"t","project_id":"p","flag":"success"}"#;
         assert_eq!(
-            text(revive(1, &letter(Kind::Feedback, feedback), None, 1000)),
+            text(revive(1, &letter(Kind::Feedback, feedback), None, &check(1000))),
             feedback
         );
     }
@@ -316,21 +331,31 @@ mod tests {
     #[test]
     fn what_was_never_valid_is_refused_again_and_taken_once_it_is_mended() {
         let bad = letter(Kind::Log, r#"{"input": 1, "task_id": "t"}"#);
-        let error = revive(1, &bad, None, 1000).expect_err("an integer");
+        let error = revive(1, &bad, None, &check(1000)).expect_err("an integer");
         assert!(error.contains("input is an integer"), "{error}");
-        let mended = text(revive(1, &bad, Some(br#"{"input": "1", "task_id": "t"}"#), 1000));
+        let mended = text(revive(
+            1,
+            &bad,
+            Some(br#"{"input": "1", "task_id": "t"}"#),
+            &check(1000),
+        ));
         assert!(
             mended.contains(r#""project_id":"p""#) && mended.contains(r#""task_id": "t""#),
             "{mended}"
         );
-        let elsewhere = revive(1, &bad, Some(br#"{"input": "1", "project_id": "q"}"#), 1000);
+        let elsewhere = revive(
+            1,
+            &bad,
+            Some(br#"{"input": "1", "project_id": "q"}"#),
+            &check(1000),
+        );
         assert_eq!(elsewhere.expect("it passes").lane.project.as_str(), "q");
     }
 
     #[test]
     fn what_is_too_large_is_refused_again() {
         let large = format!(r#"{{"input":"{}"}}"#, "x".repeat(ADDED_BYTES + 100));
-        let error = revive(1, &letter(Kind::Log, &large), None, 50).expect_err("too large");
+        let error = revive(1, &letter(Kind::Log, &large), None, &check(50)).expect_err("too large");
         assert!(error.contains("intake.max_event_bytes"), "{error}");
     }
 }

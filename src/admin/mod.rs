@@ -13,12 +13,13 @@ use crate::http::{
 };
 use crate::ids::TaskId;
 use crate::metrics::{Metrics, StateLabel};
+use crate::redact::{Redactor, Screen};
 use crate::spool::{DeadPage, Spool};
 use asked::Asked;
 use bytes::Bytes;
 use hyper::StatusCode;
 use hyper::header::{HeaderValue, LINK};
-use letters::{Broken, Done};
+use letters::{Broken, Check, Done};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use serde::Serialize;
@@ -49,6 +50,8 @@ pub struct About {
     pub base_url: String,
     /// `intake.max_event_bytes`: the largest record that a dead letter is queued again with.
     pub max_event_bytes: usize,
+    /// `[redact]`: what is taken out of a dead letter that is queued again.
+    pub redactor: Option<Arc<Redactor>>,
 }
 
 /// Which admin route was called.
@@ -78,6 +81,7 @@ pub enum Id {
 #[derive(Clone)]
 pub struct Admin {
     about: About,
+    check: Check,
     spool: Spool,
     board: Board,
     metrics: Arc<Metrics>,
@@ -96,8 +100,14 @@ impl Admin {
             Gauge::default(),
             Counter::default(),
         );
+        let redactor = about.redactor.clone();
+        let check = Check {
+            max_event_bytes: about.max_event_bytes,
+            screen: redactor.map(|redactor| Screen::new(redactor, &metrics)),
+        };
         Self {
             about,
+            check,
             spool,
             board,
             metrics,
@@ -138,6 +148,10 @@ impl Admin {
     }
 
     fn status(&self) -> Reply {
+        written(&self.standing())
+    }
+
+    fn standing(&self) -> status::Status<'_> {
         let lanes = self.spool.lanes().borrow().clone();
         let lanes = lanes.iter().map(|view| {
             status::Lane::new(
@@ -153,13 +167,18 @@ impl Admin {
             damage: self.spool.damage().into(),
         };
         let uptime = self.started.elapsed();
-        written(&status::Status::new(
+        status::Status::new(
             &self.about.base_url,
             uptime,
             self.spool.ledger(),
             lanes.collect(),
             spool,
-        ))
+        )
+    }
+
+    /// How things stand, in one line for `systemctl status`: what is queued, and why if it is not being sent.
+    pub fn sentence(&self) -> String {
+        self.standing().sentence()
     }
 
     async fn dead_letters(&self, call: &Call) -> Reply {
@@ -193,7 +212,7 @@ impl Admin {
     async fn requeue(&self, mut call: Call) -> Result<Reply, Refused> {
         let (body, _room) = self.body(&mut call).await?;
         let asked = Asked::of(&body).map_err(|sentence| unprocessable(&sentence))?;
-        let ended = letters::requeue(&self.spool, asked, self.about.max_event_bytes).await;
+        let ended = letters::requeue(&self.spool, asked, &self.check).await;
         let done = ended
             .as_ref()
             .map_or_else(|broken| broken.done.done, |done| done.done);

@@ -135,6 +135,23 @@ impl<'a> Status<'a> {
     }
 }
 
+impl Status<'_> {
+    /// The page in one line.
+    pub(super) fn sentence(&self) -> String {
+        let Ledger { queued, dead, .. } = self.ledger;
+        let mut said = format!("{queued} queued, {dead} dead letters");
+        match self.hints.as_slice() {
+            [] => {}
+            [hint] => said.extend(["; ", hint]),
+            [hint, more @ ..] => {
+                said.extend(["; ", hint, &format!(" (and {} more: see /status)", more.len())])
+            }
+        }
+        // One line, whatever the upstream is quoted with.
+        said.replace(|c: char| c.is_control(), " ")
+    }
+}
+
 /// Each reason once, however many lanes it holds up.
 fn hints(lanes: &[Lane], spool: &Spool) -> Vec<String> {
     let mut hints: Vec<String> = Vec::new();
@@ -195,9 +212,11 @@ mod tests {
             lanes,
             spool,
         );
+        let sentence = page.sentence();
         let page = serde_json::to_value(&page).expect("JSON");
         assert_eq!(page["hints"], json!(["no key: set PHOSPHO_API_KEY"]));
         assert_eq!(page["uptime_s"], 9);
+        assert_eq!(sentence, "0 queued, 0 dead letters; no key: set PHOSPHO_API_KEY");
         assert_eq!(page["upstream"]["base_url"], "http://up");
         assert_eq!(page["lanes"][0]["state"], "queueing_only");
         assert_eq!(page["lanes"][2]["failures"], 3);

@@ -6,6 +6,7 @@ mod demo;
 mod event;
 mod logging;
 mod output;
+mod redact;
 mod run;
 mod sandbox;
 mod socket;
@@ -48,6 +49,9 @@ enum Command {
     Dead(dead::DeadCommand),
     /// Tell what became of one event: queued, in flight, delivered, or dead.
     Event(event::EventArgs),
+    /// Try out what [redact] takes out of events.
+    #[command(subcommand)]
+    Redact(redact::RedactCommand),
     /// Run a local stand-in for the phospho API, to develop without a key.
     Sandbox(sandbox::SandboxArgs),
     /// See it work, in seconds: an outage, a kill -9, and nothing lost.
@@ -111,6 +115,7 @@ pub fn main() -> ExitCode {
         Command::Spool(command) => spool::run(command),
         Command::Dead(command) => dead::run(command),
         Command::Event(args) => event::run(args),
+        Command::Redact(command) => redact::run(command),
         Command::Sandbox(args) => sandbox::run(args),
         Command::Demo(args) => demo::run(args),
     }

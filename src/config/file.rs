@@ -102,7 +102,10 @@ impl Source<'_> {
             DeValue::Float(number) => ValueKind::Float(number.as_str().parse().unwrap_or(f64::NAN)),
             DeValue::Datetime(date) => ValueKind::String(date.to_string()),
             DeValue::Table(table) => ValueKind::Table(self.table(table)?),
-            DeValue::Array(_) => ValueKind::Array(Vec::new()), // No key takes a list: what is in it does not matter.
+            DeValue::Array(list) => {
+                let values = list.iter().map(|value| self.value(value.get_ref(), origin));
+                ValueKind::Array(values.collect::<Result<_, _>>()?)
+            }
         };
         Ok(Value::new(Some(origin), kind))
     }

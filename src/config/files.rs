@@ -1,5 +1,6 @@
 //! What the configuration names by file: keys, tokens, certificates.
 use super::values;
+use crate::redact::HashKey;
 use crate::secret::Secret;
 use std::io::ErrorKind;
 use std::path::Path;
@@ -47,6 +48,18 @@ pub(super) fn secret(path: &Path) -> Result<Secret, String> {
     } else {
         Err(format!("{shown} {}", values::UNSENDABLE))
     }
+}
+
+/// Reads the key for hashes. Any bytes will do.
+pub(super) fn hash_key(path: &Path) -> Result<HashKey, String> {
+    let bytes = read(path)?;
+    HashKey::new(&bytes).ok_or_else(|| {
+        format!(
+            "{} holds less than {} bytes, which could be guessed: make it with openssl rand -hex 32",
+            path.display(),
+            HashKey::FEWEST_BYTES
+        )
+    })
 }
 
 /// Whether a file holds certificates in PEM.

@@ -7,6 +7,8 @@ use std::time::Duration;
 pub enum Kind {
     /// Any text.
     Text,
+    /// A regular expression; checked along with what else its rule says.
+    Regex,
     /// A text that is never shown.
     Secret,
     /// A file or folder; relative ones are against the working directory.
@@ -42,6 +44,11 @@ pub enum Kind {
     Mode,
     /// A group's name or number.
     Group,
+    /// A list of texts.
+    List {
+        /// What each is, for the documentation.
+        of: &'static str,
+    },
     /// One of a few words.
     Choice(&'static [&'static str]),
     /// Log levels, as `tracing_subscriber`'s `EnvFilter` reads them.
@@ -53,6 +60,7 @@ impl Kind {
     pub fn unit(&self) -> String {
         match self {
             Kind::Text | Kind::Secret => "text".to_owned(),
+            Kind::Regex => "regular expression".to_owned(),
             Kind::Path => "path".to_owned(),
             Kind::Flag => "true or false".to_owned(),
             Kind::Count { of, .. } => (*of).to_owned(),
@@ -61,6 +69,7 @@ impl Kind {
             Kind::Address => "IP address and port".to_owned(),
             Kind::Mode => "octal permissions".to_owned(),
             Kind::Group => "group name or number".to_owned(),
+            Kind::List { of } => format!("list of {of}"),
             Kind::Choice(words) => words.join(" or "),
             Kind::Filter => "level, or target=level pairs".to_owned(),
         }
@@ -94,7 +103,7 @@ impl Default {
 /// One key.
 #[derive(Debug, Clone, Copy)]
 pub struct Key {
-    /// Dotted path; `<id>` stands for a project id.
+    /// Dotted path; `<id>` stands for a project id, `<name>` for the name of a rule.
     pub path: &'static str,
     /// What its value is.
     pub kind: Kind,
@@ -106,6 +115,20 @@ pub struct Key {
 
 /// Path of the one key that exists per project.
 pub const PROJECT_KEY: &str = "upstream.projects.<id>.api_key_file";
+
+/// Paths of the keys that exist per own rule of redaction.
+pub const RULE_KEYS: [&str; 3] = [
+    "redact.rules.<name>.regex",
+    "redact.rules.<name>.fields",
+    "redact.rules.<name>.action",
+];
+
+/// What becomes of what redaction finds.
+const ACTIONS: Kind = Kind::Choice(&["replace", "hash", "drop"]);
+
+const fn list(of: &'static str) -> Kind {
+    Kind::List { of }
+}
 
 /// The API stores documents of up to 16 MiB and silently loses the batch of a larger one (contract.md section 1);
 /// it adds fields of its own, so events stay well below.
@@ -263,6 +286,54 @@ pub const KEYS: &[Key] = {
             Kind::Path,
             None,
             "File with the API key of one project.",
+        ),
+        key(
+            "redact.detect",
+            list("detectors"),
+            None,
+            "What is taken out of events before they are stored: all, or some of email, phone, credit_card, api_key, iban, ip.",
+        ),
+        key(
+            "redact.fields",
+            list("field paths"),
+            Computed("every text but ids, flags and user_id"),
+            "Where it is looked for; * stands for any one key or list element.",
+        ),
+        key(
+            "redact.action",
+            ACTIONS,
+            Text("replace"),
+            "replace puts [email] in its place, hash [email:9f2c61d04be8a377], drop empties the whole text.",
+        ),
+        key(
+            "redact.hash_key_file",
+            Kind::Path,
+            None,
+            "File with the key of hashes, at least 16 bytes; hash needs it.",
+        ),
+        key(
+            "redact.drop_fields",
+            list("field paths"),
+            None,
+            "Fields that are left out altogether.",
+        ),
+        key(
+            RULE_KEYS[0],
+            Kind::Regex,
+            None,
+            "What this rule takes out, in the syntax of the Rust crate regex.",
+        ),
+        key(
+            RULE_KEYS[1],
+            list("field paths"),
+            Computed("redact.fields"),
+            "Where this rule looks.",
+        ),
+        key(
+            RULE_KEYS[2],
+            ACTIONS,
+            Computed("redact.action"),
+            "What this rule does with what it finds.",
         ),
         key(
             "batch.max_events",

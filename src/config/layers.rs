@@ -18,8 +18,8 @@ const SDK: [(&str, [&str; 2]); 2] = [
 #[derive(Debug, Clone)]
 pub(super) struct Leaf {
     pub(super) key: &'static Key,
-    /// The id, for a project's key.
-    pub(super) project: Option<String>,
+    /// What its `<...>` stands for, where it has one.
+    pub(super) of: Option<String>,
     pub(super) kind: ValueKind,
     /// `None` for a built-in default.
     pub(super) origin: Option<String>,
@@ -246,14 +246,14 @@ fn known(path: &mut Vec<String>, value: &Value, leaves: &mut BTreeMap<String, Le
             known(path, value, leaves);
             path.pop();
         }
-    } else if let Some((key, project)) = lookup::find(path) {
-        let project = project.map(str::to_owned);
+    } else if let Some((key, of)) = lookup::find(path) {
+        let of = of.map(str::to_owned);
         let origin = value.origin().map(str::to_owned);
         leaves.insert(
             dotted(path),
             Leaf {
                 key,
-                project,
+                of,
                 kind: value.kind.clone(),
                 origin,
             },

@@ -1,20 +1,24 @@
 //! From a written path to the key that it is, or was most likely meant to be.
-use super::keys::{KEYS, Key, PROJECT_KEY};
+use super::keys::{KEYS, Key};
 
-/// The key at a path, and the project id in it if it is a project's key.
+/// The key at a path, and what its `<...>` stands for, where it has one: a project id, or the name of a rule.
 pub(super) fn find(path: &[String]) -> Option<(&'static Key, Option<&str>)> {
-    if let [upstream, projects, id, last] = path
-        && (upstream.as_str(), projects.as_str(), last.as_str()) == ("upstream", "projects", "api_key_file")
-    {
-        return KEYS
-            .iter()
-            .find(|key| key.path == PROJECT_KEY)
-            .map(|key| (key, Some(id.as_str())));
-    }
-    let dotted = path.join(".");
-    KEYS.iter()
-        .find(|key| key.path == dotted && key.path != PROJECT_KEY)
-        .map(|key| (key, None))
+    KEYS.iter().find_map(|key| {
+        let mut of = None;
+        leads_to(key.path, path, &mut of).then_some((key, of))
+    })
+}
+
+/// Whether a path is that of a key.
+fn leads_to<'a>(key: &str, path: &'a [String], of: &mut Option<&'a str>) -> bool {
+    let steps = key.split('.');
+    steps.clone().count() == path.len()
+        && steps.zip(path).all(|(step, written)| {
+            if step.starts_with('<') {
+                *of = Some(written);
+            }
+            step.starts_with('<') || step == written
+        })
 }
 
 /// The known key or section that an unknown one was most likely meant to be.
@@ -25,7 +29,11 @@ pub(super) fn nearest(path: &[String]) -> Option<String> {
     let distance = |path: &str| {
         let whole = strsim::damerau_levenshtein(&dotted, path);
         // The right name in the wrong section is nearer than most typing errors.
-        whole.min(strsim::damerau_levenshtein(&written, &name(path)) + 2)
+        let name = name(path);
+        match strsim::damerau_levenshtein(&written, &name) {
+            near if near <= 1.max(name.len() / 4) => whole.min(near + 2),
+            _ => whole,
+        }
     };
     let near_key = KEYS
         .iter()
@@ -47,16 +55,19 @@ pub(super) fn nearest(path: &[String]) -> Option<String> {
 
 /// Whether keys stand below this path, so that it is a section.
 pub(super) fn is_section(path: &[String]) -> bool {
-    let dotted = path.join(".");
     KEYS.iter().any(|key| {
-        key.path
-            .strip_prefix(&dotted)
-            .is_some_and(|rest| rest.starts_with('.'))
-    }) || matches!(path, [upstream, projects, _] if upstream == "upstream" && projects == "projects")
+        let steps = key.path.split('.');
+        steps.clone().count() > path.len()
+            && path
+                .iter()
+                .zip(steps)
+                .all(|(written, step)| step == written || step.starts_with('<'))
+    })
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::keys::PROJECT_KEY;
     use super::*;
 
     fn path(dotted: &str) -> Vec<String> {
@@ -91,6 +102,15 @@ mod tests {
         assert!(
             is_section(&path("upstream.projects.x")) && is_section(&path("log")) && !is_section(&path("lo"))
         );
+    }
+
+    #[test]
+    fn a_rules_keys_are_found_under_any_name() {
+        let written = path("redact.rules.ticket.regex");
+        let found = find(&written).map(|(key, of)| (key.path, of));
+        assert_eq!(found, Some(("redact.rules.<name>.regex", Some("ticket"))));
+        assert!(find(&path("redact.rules.ticket")).is_none() && is_section(&path("redact.rules.ticket")));
+        assert!(is_section(&path("redact.rules")) && !is_section(&path("redact.detect")));
     }
 
     #[test]

@@ -9,6 +9,7 @@ pub mod keys;
 mod layers;
 mod lookup;
 mod mistakes;
+mod redact;
 mod resolve;
 mod rules;
 mod show;
@@ -22,6 +23,7 @@ pub use show::show;
 use crate::backoff::Backoff;
 use crate::batch::Limits;
 use crate::ids::ProjectId;
+use crate::redact::Redactor;
 use crate::secret::Secret;
 use crate::upstream::{Upstream, UpstreamError};
 use crate::{courier, spool, upstream};
@@ -30,6 +32,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Where settings come from.
@@ -87,6 +90,8 @@ pub struct Settings {
     pub upstream: upstream::Settings,
     /// `[batch]`, `[retry]`, `[delivery]`, `[feedback]` and the API keys.
     pub delivery: DeliverySettings,
+    /// `[redact]`; `None`: nothing is taken out.
+    pub redact: Option<Arc<Redactor>>,
     /// `[log]`.
     pub log: LogSettings,
     /// `shutdown.grace`: how long attempts in flight may finish. Default 10 s.
@@ -198,6 +203,7 @@ fn check(sources: &Sources) -> (Result<Settings, Mistakes>, Resolver) {
     resolver.check_files();
     let delivery = delivery(&mut resolver);
     let intake = intake(&mut resolver);
+    let redact = redact::redactor(&mut resolver);
     // From here on every value is there, because whatever could not be read left a mistake.
     let settings = match delivery {
         Some(delivery) if resolver.mistakes.is_empty() => Ok(Settings {
@@ -205,6 +211,7 @@ fn check(sources: &Sources) -> (Result<Settings, Mistakes>, Resolver) {
             spool: spool(&resolver),
             upstream: upstream(&resolver),
             delivery,
+            redact,
             log: log(&resolver),
             grace: resolver.time("shutdown.grace").unwrap_or_default(),
             file: resolver.file.clone(),

@@ -1,10 +1,11 @@
 //! From raw values to [`Settings`]: types first, then the rules that hold between keys. Every mistake is collected.
-use super::keys::{KEYS, Key};
+use super::keys::{KEYS, Key, PROJECT_KEY};
 use super::layers::{self, Raw};
 use super::mistakes::Mistake;
 use super::values::{self, Datum};
 use super::{Sources, files, rules};
 use crate::ids::ProjectId;
+use crate::redact::HashKey;
 use crate::secret::Secret;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -14,7 +15,8 @@ use std::time::Duration;
 #[derive(Debug, Clone)]
 pub(super) struct Resolved {
     pub(super) key: &'static Key,
-    pub(super) project: Option<String>,
+    /// What the `<...>` of its key stands for, where it has one.
+    pub(super) of: Option<String>,
     pub(super) datum: Datum,
     pub(super) origin: String,
 }
@@ -46,7 +48,7 @@ impl Resolver {
                 Ok(datum) => {
                     let resolved = Resolved {
                         key: leaf.key,
-                        project: leaf.project,
+                        of: leaf.of,
                         datum,
                         origin,
                     };
@@ -57,7 +59,7 @@ impl Resolver {
                     // Written all the same: what is computed where it is absent must not take its place.
                     let resolved = Resolved {
                         key: leaf.key,
-                        project: leaf.project,
+                        of: leaf.of,
                         datum: Datum::Nothing,
                         origin,
                     };
@@ -101,7 +103,7 @@ impl Resolver {
                 path.to_owned(),
                 Resolved {
                     key,
-                    project: None,
+                    of: None,
                     datum,
                     origin,
                 },
@@ -152,6 +154,14 @@ impl Resolver {
         }
     }
 
+    /// The texts of a list; none where it is not set.
+    pub(super) fn list(&self, path: &str) -> &[String] {
+        match self.datum(path) {
+            Some(Datum::List(texts)) => texts,
+            _ => &[],
+        }
+    }
+
     pub(super) fn secret(&self, path: &str) -> Option<Secret> {
         match self.datum(path)? {
             Datum::Secret(secret) => Some(secret.clone()),
@@ -173,7 +183,7 @@ impl Resolver {
     }
 
     /// Notes a mistake if there is one.
-    fn note<T>(&mut self, path: &str, result: Result<T, String>) -> Option<T> {
+    pub(super) fn note<T>(&mut self, path: &str, result: Result<T, String>) -> Option<T> {
         match result {
             Ok(value) => Some(value),
             Err(sentence) => {
@@ -190,6 +200,24 @@ impl Resolver {
         self.note(path, secret)
     }
 
+    /// The paths under which a key with a `<...>` was written, and what that stands for in each.
+    pub(super) fn written(&self, key: &str) -> Vec<(String, String)> {
+        let written = self
+            .values
+            .iter()
+            .filter(|(_, resolved)| resolved.key.path == key);
+        written
+            .filter_map(|(path, resolved)| Some((path.clone(), resolved.of.clone()?)))
+            .collect()
+    }
+
+    /// Reads the key for hashes in the file that a key names.
+    pub(super) fn hash_key_file(&mut self, path: &str) -> Option<HashKey> {
+        let file = self.path(path)?;
+        let key = files::hash_key(&file);
+        self.note(path, key)
+    }
+
     /// The default project.
     pub(super) fn project(&mut self) -> Option<ProjectId> {
         let text = self.text("upstream.project_id")?.to_owned();
@@ -199,13 +227,7 @@ impl Resolver {
 
     /// The keys of single projects.
     pub(super) fn project_keys(&mut self) -> BTreeMap<ProjectId, Secret> {
-        let of_projects = self.values.iter().filter_map(|(path, resolved)| {
-            resolved
-                .project
-                .as_ref()
-                .map(|project| (path.clone(), project.clone()))
-        });
-        let written: Vec<(String, String)> = of_projects.collect();
+        let written = self.written(PROJECT_KEY);
         let mut keys = BTreeMap::new();
         for (path, id) in written {
             let project = ProjectId::new(&id).map_err(|fault| fault.to_string());

@@ -18,6 +18,7 @@ pub(super) enum Datum {
     Number(u64),
     Time(Duration),
     Address(SocketAddr),
+    List(Vec<String>),
 }
 
 /// Reads a value. The error is what is wrong and the remedy, without the key's name.
@@ -26,9 +27,10 @@ pub(super) fn read(key: &Key, kind: &ValueKind) -> Result<Datum, String> {
         return Ok(Datum::Nothing);
     }
     match key.kind {
-        Kind::Text | Kind::Path => text(kind).map(Datum::Text),
+        Kind::Text | Kind::Regex | Kind::Path => text(kind).map(Datum::Text),
         Kind::Secret => secret(kind),
         Kind::Flag => flag(kind),
+        Kind::List { .. } => list(kind),
         Kind::Count { min, max, of } => count(key, kind, min, max, of),
         Kind::Size { min, max } => size(key, kind, min, max),
         Kind::Time { min, max } => time(key, kind, min, max),
@@ -49,6 +51,10 @@ pub(super) fn show(key: &Key, datum: &Datum) -> String {
     let quoted = match (datum, key.kind) {
         (Datum::Flag(flag), _) => return flag.to_string(),
         (Datum::Number(number), Kind::Count { .. }) => return number.to_string(),
+        (Datum::List(texts), _) => {
+            let quoted: Vec<String> = texts.iter().map(|text| quote(text)).collect();
+            return format!("[{}]", quoted.join(", "));
+        }
         (Datum::Nothing, _) => String::new(),
         (Datum::Secret(secret), _) => secret.to_string(),
         (Datum::Number(number), Kind::Size { .. }) => units::show_size(*number),
@@ -115,6 +121,31 @@ fn text(kind: &ValueKind) -> Result<String, String> {
         other => Err(format!(
             "expected a text, found {}: put it in quotes",
             found(other)
+        )),
+    }
+}
+
+/// A list of texts, or one text with commas, as variables and `--set` have it.
+fn list(kind: &ValueKind) -> Result<Datum, String> {
+    let texts: Option<Vec<String>> = match kind {
+        ValueKind::Array(values) => values
+            .iter()
+            .map(|value| match &value.kind {
+                ValueKind::String(text) => Some(text.trim().to_owned()),
+                _ => None,
+            })
+            .collect(),
+        ValueKind::String(text) => Some(text.split(',').map(|part| part.trim().to_owned()).collect()),
+        _ => None,
+    };
+    match texts {
+        Some(texts) if texts.iter().any(String::is_empty) => {
+            Err("has an empty text in it: leave it out".to_owned())
+        }
+        Some(texts) => Ok(Datum::List(texts)),
+        None => Err(format!(
+            "expected a list of texts, found {}: write [\"a\", \"b\"]",
+            found(kind)
         )),
     }
 }

@@ -3,7 +3,7 @@
 //! | file | concern |
 //! |---|---|
 //! | this one, `supervisor` | settings; one task a lane, and their end |
-//! | `stop`, `clock`, `news` | how far the shutdown has come; what time it is; a value that many wait for |
+//! | `stop`, `clock`, `news`, `pulse` | how far the shutdown has come; what time it is; a value that many wait for; whether all of this still answers |
 //! | `line`, `health`, `size` | what a lane's tasks share: how the upstream is doing, what people are told |
 //! | `turn`, `outlet`, `bucket` | what a request waits for: its lane, a slot of all lanes, the rate limit |
 //! | `log_lane`, `send`, `delivery` | batches: when, how, and which events of one after a refusal (pure) |
@@ -24,6 +24,7 @@ mod line;
 mod log_lane;
 mod news;
 mod outlet;
+mod pulse;
 mod readback;
 mod roster;
 mod send;
@@ -38,6 +39,7 @@ mod window;
 mod witness;
 
 pub use outlet::RateLimit;
+pub use pulse::{Heart, Pulse, pulse};
 pub use supervisor::run;
 
 use crate::backoff::Backoff;

@@ -33,7 +33,7 @@ pub(super) fn read(outcome: Outcome) -> Read {
         Outcome::Failed(failure) => {
             return Read::Unknown {
                 asked: None,
-                reason: format!("a task could not be read back: {}", failure.detail),
+                reason: format!("a task could not be read back: {}", failure.sentence()),
             };
         }
     };

@@ -8,7 +8,7 @@ use super::news;
 use super::outlet::Outlet;
 use super::stop::{Phase, Stop};
 use super::witness::Witnesses;
-use super::{CourierError, Settings};
+use super::{CourierError, Heart, Settings};
 use crate::board::Board;
 use crate::ids::{Kind, Lane};
 use crate::metrics::Metrics;
@@ -30,6 +30,7 @@ pub async fn run(
     mut settings: watch::Receiver<Arc<Settings>>,
     board: Board,
     metrics: Arc<Metrics>,
+    mut heart: Heart,
     shutdown: impl Future<Output = ()> + Send,
     grace: Duration,
 ) -> Result<(), CourierError> {
@@ -63,6 +64,7 @@ pub async fn run(
             () = &mut shutdown => break,
             Some(ended) = couriers.tasks.join_next() => return ended?,
             changed = lanes.changed() => changed.map_err(|_| CourierError::SpoolGone)?,
+            () = heart.beat() => {}
             changed = settings.changed(), if reloads => {
                 reloads = changed.is_ok();
                 // It may be another upstream now.

@@ -6,10 +6,11 @@
 
 pub mod bind;
 mod reload;
+mod upkeep;
 
 use crate::admin::{self, Admin};
 use crate::board::Board;
-use crate::courier::CourierError;
+use crate::courier::{CourierError, Pulse};
 use crate::http::{self, Limits, Listener, Router};
 use crate::intake::{self, Intake};
 use crate::metrics::Metrics;
@@ -18,9 +19,13 @@ use crate::upstream::UpstreamError;
 use crate::{config, courier, notify};
 use bind::{BindError, OwnedSocket};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+
+/// How often systemd is told that opening the data folder still goes on.
+const STARTING_EVERY: Duration = Duration::from_secs(5);
 
 /// Why the daemon did not start, or ended unasked.
 #[derive(Debug, thiserror::Error)]
@@ -63,6 +68,7 @@ pub async fn run(
 ) -> Result<(), DaemonError> {
     // What the daemon makes is for nobody else, whoever starts it.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    keep_memory_private();
     let mut terminate = signal(SignalKind::terminate()).map_err(DaemonError::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(DaemonError::Signals)?;
     let mut hangup = signal(SignalKind::hangup()).map_err(DaemonError::Signals)?;
@@ -75,6 +81,7 @@ pub async fn run(
     let mut parts = Parts::start(&settings, sockets, &spool, courier_settings);
     names.announce(&settings);
     notify::ready(&format!("accepting on {names}"));
+    let upkeep = tokio::spawn(parts.upkeep(&spool));
 
     let ended = loop {
         tokio::select! {
@@ -91,6 +98,7 @@ pub async fn run(
     notify::stopping();
     parts.stop().await;
     spool.close().await;
+    upkeep.abort();
     let ledger = spool.ledger();
     tracing::info!(
         queued = ledger.queued,
@@ -101,9 +109,32 @@ pub async fn run(
     ended.map(|_| ())
 }
 
+/// Other processes of the same user may not trace this one nor read its environment, and no core dump is written: its memory holds
+/// the key.
+#[cfg(target_os = "linux")]
+fn keep_memory_private() {
+    use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+    if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
+        tracing::warn!(%error, "the daemon's memory can be dumped: the kernel refused to turn that off");
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn keep_memory_private() {}
+
 async fn open_spool(settings: &config::Settings) -> Result<Spool, DaemonError> {
     let settings = settings.spool.clone();
-    match tokio::task::spawn_blocking(move || Spool::open(settings)).await {
+    let mut opening = tokio::task::spawn_blocking(move || Spool::open(settings));
+    let opened = loop {
+        // What is intact in damaged files takes as long as it takes; systemd shall not end that.
+        tokio::select! {
+            opened = &mut opening => break opened,
+            () = tokio::time::sleep(STARTING_EVERY) => {
+                notify::starting("opening the data folder, which takes longer than usual", STARTING_EVERY * 6);
+            }
+        }
+    };
+    match opened {
         Ok(opened) => Ok(opened?),
         Err(fault) => Err(DaemonError::Part {
             part: "opening the data folder",
@@ -198,6 +229,8 @@ struct Parts {
     stop_listening: watch::Sender<bool>,
     stop_delivering: watch::Sender<bool>,
     owned: Option<OwnedSocket>,
+    admin: Arc<Admin>,
+    pulse: Pulse,
 }
 
 impl Parts {
@@ -210,17 +243,18 @@ impl Parts {
         let metrics = Arc::new(Metrics::new());
         let board = Board::default();
         let intake = Arc::new(Intake::new(
-            intake_settings(&settings.intake),
+            intake_settings(settings),
             spool.clone(),
             metrics.clone(),
         ));
         let about = admin::About {
             base_url: settings.upstream.base_url.clone(),
             max_event_bytes: settings.intake.max_event_bytes,
+            redactor: settings.redact.clone(),
         };
         let admin = Arc::new(Admin::new(about, spool.clone(), board.clone(), metrics.clone()));
         let gate = intake.gate();
-        let router = Arc::new(Router::new(intake, admin, gate, metrics.clone()));
+        let router = Arc::new(Router::new(intake, admin.clone(), gate, metrics.clone()));
 
         let (stop_listening, listening) = watch::channel(false);
         let (stop_delivering, delivering) = watch::channel(false);
@@ -241,11 +275,13 @@ impl Parts {
                 name
             });
         }
+        let (pulse, heart) = courier::pulse();
         let delivery = courier::run(
             spool.clone(),
             courier_settings,
             board,
             metrics,
+            heart,
             stopped(delivering),
             settings.grace,
         );
@@ -257,7 +293,14 @@ impl Parts {
             stop_listening,
             stop_delivering,
             owned: sockets.owned,
+            admin,
+            pulse,
         }
+    }
+
+    /// Tells systemd how things stand, for ever.
+    fn upkeep(&self, spool: &Spool) -> impl Future<Output = ()> + Send + use<> {
+        upkeep::run(spool.clone(), self.pulse.clone(), self.admin.clone())
     }
 
     /// Resolves when a part ends by itself, which none should.
@@ -299,12 +342,14 @@ async fn stopped(mut stop: watch::Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await;
 }
 
-fn intake_settings(settings: &config::IntakeSettings) -> intake::Settings {
+fn intake_settings(settings: &config::Settings) -> intake::Settings {
+    let intake = &settings.intake;
     intake::Settings {
-        max_body_bytes: settings.max_body_bytes,
-        max_in_flight_bytes: settings.max_in_flight_bytes,
-        max_event_bytes: settings.max_event_bytes,
-        default_project: settings.default_project.clone(),
-        token: settings.token.clone(),
+        max_body_bytes: intake.max_body_bytes,
+        max_in_flight_bytes: intake.max_in_flight_bytes,
+        max_event_bytes: intake.max_event_bytes,
+        default_project: intake.default_project.clone(),
+        token: intake.token.clone(),
+        redactor: settings.redact.clone(),
     }
 }

@@ -38,6 +38,9 @@ fn needs_restart(running: &config::Settings, wanted: &config::Settings) -> Vec<&
     if running.intake != wanted.intake {
         sections.push("[intake] and upstream.project_id");
     }
+    if running.redact != wanted.redact {
+        sections.push("[redact]");
+    }
     if running.spool != wanted.spool {
         sections.push("[spool] and [dead_letters]");
     }

@@ -9,6 +9,7 @@ use crate::spool::Entry;
 use crate::wire::json::{Malformed, push_string};
 use bytes::BytesMut;
 use serde_json::value::RawValue;
+use std::borrow::Cow;
 use std::ops::Range;
 use uuid::Uuid;
 
@@ -128,20 +129,21 @@ pub fn plan(line: &Line, door: &Door, now_s: i64, task: Uuid) -> Option<Outcome>
     if raw.is_empty() {
         return None;
     }
-    let Some((kind, member)) = find_kind(raw) else {
-        return Some(plan_log(raw, door, now_s, task));
+    let (kind, own) = match find_kind(raw) {
+        None => (Kind::Log, Cow::Borrowed(raw)),
+        Some((kind, member)) => (kind, Cow::Owned(without(raw, member))),
     };
-    let cut = without(raw, member);
+    let screened = door.screened(&own);
     let mut outcome = match kind {
-        Kind::Log => plan_log(&cut, door, now_s, task),
-        Kind::Feedback => plan_feedback(&cut, door),
+        Kind::Log => plan_log(&screened, door, now_s, task),
+        Kind::Feedback => plan_feedback(&screened, door),
     };
     if outcome.entry.is_none()
-        && let Err(error) = serde_json::from_slice::<&RawValue>(raw)
+        && let Ok(text) = std::str::from_utf8(raw)
+        && let Err(error) = serde_json::from_str::<&RawValue>(text)
     {
         // Not JSON: the position must be that in the line as it was sent.
-        outcome.answer =
-            error_line(&Refusal::Json(Malformed::new(&String::from_utf8_lossy(raw), &error)).to_string());
+        outcome.answer = error_line(&Refusal::Json(Malformed::new(text, &error)).to_string());
     }
     Some(outcome)
 }
@@ -264,11 +266,15 @@ fn without(object: &[u8], member: Range<usize>) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::metrics::Metrics;
+    use crate::redact::{Detector, Redactor, Rules, Screen};
+    use std::sync::Arc;
 
     fn door() -> Door {
         Door {
             project: Some(ProjectId::new("p").expect("an id")),
             max_event_bytes: 100,
+            screen: None,
         }
     }
 
@@ -334,6 +340,40 @@ mod tests {
         let line = Line::Whole(BytesMut::from(&b"{\"input\":\"\xff\"}"[..]));
         let outcome = plan(&line, &door(), 7, Uuid::nil()).expect("an answer");
         assert!(outcome.entry.is_none() && outcome.answer.starts_with(b"{\"error\":"));
+    }
+
+    #[test]
+    fn what_is_kept_and_told_is_what_the_screen_leaves() {
+        let rules = Rules {
+            detect: Detector::ALL.to_vec(),
+            ..Rules::default()
+        };
+        let redactor = Arc::new(Redactor::new(rules).expect("rules"));
+        let door = Door {
+            screen: Some(Screen::new(redactor, &Metrics::new())),
+            ..door()
+        };
+        let of = |line: &str| {
+            let outcome = plan(&Line::Whole(BytesMut::from(line)), &door, 7, Uuid::nil()).expect("an answer");
+            (outcome.entry, String::from_utf8(outcome.answer).expect("text"))
+        };
+        let (entry, _) = of(r#"{"kind":"log","input":["a@b.co"]}"#);
+        assert!(
+            matches!(entry, Some(Entry::Refused { record, .. }) if record == br#"{"input":["[email]"]}"#)
+        );
+        let (entry, _) = of(r#"{"kind":"feedback","task_id":"t","flag":"success","notes":"a@b.co"}"#);
+        assert!(matches!(entry, Some(Entry::Queued { record, .. })
+            if String::from_utf8_lossy(&record).contains(r#""notes":"[email]""#)));
+        // A fault stands where the client wrote it.
+        for line in [
+            r#"{"output":"a@b.co","input":}"#,
+            r#"{"kind":"log","output":"a@b.co","input":}"#,
+        ] {
+            let (entry, answer) = of(line);
+            assert!(entry.is_none());
+            let column = format!("column {}", line.len());
+            assert!(answer.contains(&column), "{answer}");
+        }
     }
 
     #[test]

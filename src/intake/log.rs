@@ -2,8 +2,10 @@
 
 use crate::event::{self, Event, Refusal, Stamps};
 use crate::ids::{Kind, Lane, ProjectId};
+use crate::redact::Screen;
 use crate::spool::Entry;
 use crate::wire::reply::LoggedEvent;
+use std::borrow::Cow;
 use uuid::Uuid;
 
 /// What holds for all events of a request or a connection.
@@ -13,6 +15,16 @@ pub struct Door {
     pub project: Option<ProjectId>,
     /// `intake.max_event_bytes`.
     pub max_event_bytes: usize,
+    /// What is taken out of everything before it is looked at. Default: nothing.
+    pub screen: Option<Screen>,
+}
+
+impl Door {
+    /// What is stored of it, if anything is: without what the screen takes out.
+    pub fn screened<'a>(&self, raw: &'a [u8]) -> Cow<'a, [u8]> {
+        let altered = self.screen.as_ref().and_then(|screen| screen.apply(raw));
+        altered.map_or(Cow::Borrowed(raw), Cow::Owned)
+    }
 }
 
 /// What becomes of one event.
@@ -29,7 +41,7 @@ pub enum Fate {
     },
 }
 
-/// Decides about one event. What belongs to no project, and what is not even JSON, cannot be kept: that is an error.
+/// Decides about one event, as [`Door::screened`] gives it. What belongs to no project, and what is not even JSON, cannot be kept: that is an error.
 pub fn decide(raw: &[u8], door: &Door, now_s: i64, task: Uuid) -> Result<Fate, Refusal> {
     let refused = |reason: String| {
         let project = event::project_of(raw)
@@ -102,7 +114,8 @@ impl Plan {
 
     /// Adds the next event. An error ends the whole request: nothing says which project the event belongs to.
     pub fn add(&mut self, raw: &[u8], door: &Door, now_s: i64, task: Uuid) -> Result<(), Refusal> {
-        let fate = decide(raw, door, now_s, task)?;
+        let raw = door.screened(raw);
+        let fate = decide(&raw, door, now_s, task)?;
         if !self.entries.is_empty() {
             self.reply.push(b',');
         }
@@ -129,7 +142,7 @@ impl Plan {
                 .write(&mut self.reply);
                 self.entries.push(Entry::Refused {
                     lane,
-                    record: raw.to_vec(),
+                    record: raw.into_owned(),
                     reason,
                 });
             }
@@ -153,6 +166,7 @@ mod tests {
         Door {
             project: project.map(|p| ProjectId::new(p).expect("an id")),
             max_event_bytes: 200,
+            screen: None,
         }
     }
 

@@ -16,6 +16,7 @@ use crate::http::{
 };
 use crate::ids::{Kind, Lane, ProjectId};
 use crate::metrics::{KindLabel, Metrics};
+use crate::redact::{Redactor, Screen};
 use crate::secret::Secret;
 use crate::spool::{AppendError, Entry, Spool};
 use crate::wire::{self, BodyError};
@@ -49,6 +50,8 @@ pub struct Settings {
     pub default_project: Option<ProjectId>,
     /// The content of `intake.token_file`: asked for over TCP. Default none.
     pub token: Option<Secret>,
+    /// `[redact]`: what is taken out of everything that comes. Default none.
+    pub redactor: Option<Arc<Redactor>>,
 }
 
 /// Which intake route was called.
@@ -83,6 +86,7 @@ pub struct Intake {
     budget: Budget,
     metrics: Arc<Metrics>,
     counters: Counters,
+    screen: Option<Screen>,
     odd_times: Arc<odd_time::Told>,
 }
 
@@ -122,7 +126,9 @@ impl Intake {
             metrics.intake_in_flight_bytes.clone(),
             metrics.intake_no_room.clone(),
         );
+        let redactor = settings.redactor.clone();
         Self {
+            screen: redactor.map(|redactor| Screen::new(redactor, &metrics)),
             settings,
             spool,
             budget,
@@ -136,6 +142,15 @@ impl Intake {
     pub fn gate(&self) -> Gate {
         Gate {
             token: self.settings.token.clone(),
+        }
+    }
+
+    /// What holds for events of that project, unless they name another.
+    fn door(&self, project: Option<ProjectId>) -> Door {
+        Door {
+            project,
+            max_event_bytes: self.settings.max_event_bytes,
+            screen: self.screen.clone(),
         }
     }
 
@@ -161,10 +176,7 @@ impl Intake {
         let events = split.map_err(|error| refusal_of_body(&error))?;
         room.grow_to(events.len() * EVENT_BYTES)
             .map_err(|no_room| Box::new(unavailable(&no_room.to_string(), RETRY_AFTER_S)))?;
-        let door = Door {
-            project,
-            max_event_bytes: self.settings.max_event_bytes,
-        };
+        let door = self.door(project);
         let mut plan = self.plan(&events, &door).await?;
         // A large body need not stay while the disk is written.
         drop(events);
@@ -210,7 +222,9 @@ impl Intake {
             false => (max_event_bytes, "intake.max_event_bytes"),
         };
         let (body, _room) = call.json_body(most, key, &self.budget).await?;
-        let feedback = Feedback::parse(&body, task.as_deref(), self.settings.default_project.as_ref())
+        let door = self.door(self.settings.default_project.clone());
+        let body = door.screened(&body);
+        let feedback = Feedback::parse(&body, task.as_deref(), door.project.as_ref())
             .map_err(|refusal| unprocessable(&refusal.to_string()))?;
         let mut reply = b"{\"task_id\":".to_vec();
         wire::json::push_string(&mut reply, feedback.task().as_str());

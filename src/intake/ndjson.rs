@@ -202,10 +202,7 @@ async fn run(
     limits: Limits,
     stop: &mut Stop,
 ) -> io::Result<()> {
-    let door = Door {
-        project: intake.settings.default_project.clone(),
-        max_event_bytes: intake.settings.max_event_bytes,
-    };
+    let door = intake.door(intake.settings.default_project.clone());
     let mut inlet = Inlet {
         intake,
         stream,

@@ -163,6 +163,7 @@ impl Driver {
             self.settings.subscribe(),
             board,
             Arc::new(Metrics::new()),
+            courier::pulse().1,
             async { drop(stopped.await) },
             self.world.plan.grace,
         );

@@ -63,6 +63,10 @@ pub(super) enum Command {
         seq: u64,
         reply: oneshot::Sender<Option<Standing>>,
     },
+    /// Whether the thread still works off its commands.
+    Ping {
+        reply: oneshot::Sender<()>,
+    },
     /// Leases were abandoned.
     Tidy,
     Close {

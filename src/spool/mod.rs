@@ -390,6 +390,11 @@ impl Spool {
         locked(&self.inner.shared.refusing).clone()
     }
 
+    /// Resolves once the owning thread has worked off what was asked before; at once if it has ended.
+    pub async fn ping(&self) {
+        self.ask(|reply| Command::Ping { reply }).await;
+    }
+
     /// Final group commit; the lock is given back. Later calls answer [`AppendError::Closed`].
     pub async fn close(&self) {
         self.ask(|reply| Command::Close { reply }).await;

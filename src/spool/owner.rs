@@ -197,6 +197,9 @@ impl Owner {
             Command::Standing { lane, seq, reply } => {
                 let _ = reply.send(self.standing(lane, seq));
             }
+            Command::Ping { reply } => {
+                let _ = reply.send(());
+            }
             Command::Tidy => {}
             Command::Close { reply } => return Some(reply),
         }

@@ -99,6 +99,7 @@ impl Bench {
             seen,
             board.clone(),
             metrics.clone(),
+            courier::pulse().1,
             shutdown,
             LONG,
         );

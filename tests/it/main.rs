@@ -20,6 +20,7 @@ mod memory;
 mod observability;
 mod outage;
 mod prewire;
+mod redact;
 mod service;
 mod spool_tools;
 mod surroundings;

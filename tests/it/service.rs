@@ -117,10 +117,24 @@ async fn systemd_is_told_when_it_is_ready_and_when_it_stops() {
     let socket = UnixDatagram::bind(&path).expect("bind");
     let setup = Setup::new(folder.path(), "http://127.0.0.1:9");
     let mut command = setup.command();
-    command.env("NOTIFY_SOCKET", &path);
+    command.env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", "400000");
     let daemon = Daemon::spawn(command).accepting().await;
     let told = told_until(&socket, "READY=1").await;
     assert!(told.contains("STATUS="), "{told}");
+    told_until(&socket, "WATCHDOG=1").await;
+    told_until(&socket, "WATCHDOG=1").await;
+    let http = reqwest::Client::new();
+    client::post(
+        &http,
+        &format!("{}/v2/log/p", daemon.url),
+        r#"{"batched_log_events":[{"input":"x"}]}"#,
+    )
+    .await;
+    let told = told_until(&socket, "STATUS=1 queued").await;
+    assert!(
+        told.contains("; no API key") || told.contains("; cannot"),
+        "why nothing is sent: {told}"
+    );
     assert!(daemon.terminate().await.success());
     told_until(&socket, "STOPPING=1").await;
 }

@@ -5,6 +5,8 @@ use crate::config::{LogSettings, Settings};
 use crate::ids::Kind;
 use crate::intake::line::{Line, Outcome, Splitter, plan};
 use crate::intake::log::Door;
+use crate::metrics::Metrics;
+use crate::redact::Screen;
 use crate::spool::offline::Look;
 use crate::spool::{Entry, OnFull, Spool};
 use clap::Args;
@@ -114,12 +116,14 @@ struct Import<'a> {
 
 impl<'a> Import<'a> {
     fn new(settings: &Settings, spool: &'a Spool, runtime: &'a Runtime, bar: ProgressBar) -> Import<'a> {
+        let redactor = settings.redact.clone();
         Import {
             spool,
             runtime,
             door: Door {
                 project: settings.intake.default_project.clone(),
                 max_event_bytes: settings.intake.max_event_bytes.saturating_add(ADDED_BYTES),
+                screen: redactor.map(|redactor| Screen::new(redactor, &Metrics::new())),
             },
             bar,
             line: 0,
