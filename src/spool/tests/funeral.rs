@@ -36,7 +36,7 @@ fn copying_disk(folder: &Path, copy: &Path) -> (Disk, Arc<AtomicBool>) {
     let sync_data = move |file: &std::fs::File| {
         file.sync_data()?;
         if path_of(file).contains("/dead/gen-") && flag.swap(false, Ordering::SeqCst) {
-            copy_folder(&from, &to);
+            copy_folder(&from, &to).unwrap();
         }
         Ok(())
     };

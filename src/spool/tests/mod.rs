@@ -17,6 +17,7 @@ mod requeue;
 use super::*;
 use crate::ids::{Kind, ProjectId};
 pub(super) use durability::{disk_failing_in, failing_disk, path_of};
+use std::io;
 use std::path::Path;
 use tempfile::TempDir;
 
@@ -111,28 +112,36 @@ async fn commit(spool: &Spool) {
     assert!(spool.ledger().balances(), "{:?}", spool.ledger());
 }
 
-/// What a kill -9 would leave: the files as they are now, opened by somebody else.
+/// What a kill -9 would leave: the files as they are now, opened by somebody else. What the spool
+/// deletes while they are copied is left out: a kill would not have found it either.
 fn killed(path: &Path) -> TempDir {
     let copy = tempfile::tempdir().unwrap();
-    copy_folder(path, copy.path());
+    copy_folder(path, copy.path()).unwrap();
     copy
 }
 
-fn copy_folder(from: &Path, to: &Path) {
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
+fn copy_folder(from: &Path, to: &Path) -> io::Result<()> {
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
         // Large, and nothing of it matters.
         if entry.file_name() == "ballast" {
             continue;
         }
         let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            std::fs::create_dir_all(&target).unwrap();
-            copy_folder(&entry.path(), &target);
-        } else {
-            std::fs::copy(entry.path(), target).unwrap();
+        let copied = match entry.file_type() {
+            Ok(kind) if kind.is_dir() => {
+                std::fs::create_dir_all(&target)?;
+                copy_folder(&entry.path(), &target)
+            }
+            Ok(_) => std::fs::copy(entry.path(), target).map(drop),
+            Err(failure) => Err(failure),
+        };
+        match copied {
+            Err(failure) if failure.kind() == io::ErrorKind::NotFound => {}
+            copied => copied?,
         }
     }
+    Ok(())
 }
 
 /// Every file anywhere under a `blobs` folder.

@@ -101,7 +101,7 @@ async fn a_kill_at_any_sync_leaves_each_event_in_one_place() {
             if flag.load(Ordering::SeqCst) {
                 let copy = to.join(count.fetch_add(1, Ordering::SeqCst).to_string());
                 std::fs::create_dir(&copy).unwrap();
-                copy_folder(&from, &copy);
+                copy_folder(&from, &copy).unwrap();
             }
         };
         copy();
