@@ -121,16 +121,18 @@ impl Gate {
         if matches!(transport, Transport::Unix(_)) {
             return Ok(());
         }
+        if let Some(token) = &self.token
+            && guard != Guard::Open
+        {
+            check_token(token, headers)?;
+        }
         if guard == Guard::UnixOnly {
             return Err(refused(
                 StatusCode::FORBIDDEN,
                 "this route shows what clients sent, so it is on the Unix socket only: call it with curl --unix-socket PATH",
             ));
         }
-        match &self.token {
-            Some(token) if guard != Guard::Open => check_token(token, headers),
-            _ => Ok(()),
-        }
+        Ok(())
     }
 }
 
@@ -278,10 +280,12 @@ mod tests {
             checked.err().map(|reply| reply.status().as_u16())
         };
         assert_eq!(status(Guard::Open, &[]), None);
-        for guard in [Guard::Token, Guard::Write] {
+        for guard in [Guard::Token, Guard::Write, Guard::UnixOnly] {
             assert_eq!(status(guard, &[]), Some(401));
             assert_eq!(status(guard, &[("authorization", "Bearer wrong")]), Some(401));
             assert_eq!(status(guard, &[("authorization", "s3cret")]), Some(401));
+        }
+        for guard in [Guard::Token, Guard::Write] {
             assert_eq!(status(guard, &[("authorization", "bearer s3cret")]), None);
         }
         assert_eq!(

@@ -19,6 +19,7 @@ mod http_attacks;
 mod intake;
 mod memory;
 mod observability;
+mod other_uid;
 mod outage;
 mod prewire;
 mod redact;
