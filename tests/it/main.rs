@@ -7,6 +7,7 @@
 
 mod bad_input;
 mod browser;
+mod canary;
 mod clients;
 mod dead_letters;
 mod delivery;
