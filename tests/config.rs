@@ -248,7 +248,7 @@ fn rules_between_keys_are_told() {
         .file("key", KEY)
         .file("empty", " \n")
         .file("no.pem", "text");
-    let cases: [(&[&str], &[&str]); 12] = [
+    let cases: [(&[&str], &[&str]); 20] = [
         (
             &["upstream.api_key=k", "upstream.api_key_file=key"],
             &["upstream.api_key (--set)", "keep one of the two"],
@@ -297,6 +297,41 @@ fn rules_between_keys_are_told() {
             &["upstream.api_key_file=key", "intake.token_file=key"],
             &["intake.token_file", "a token of its own"],
         ),
+        (
+            &["intake.browser.listen=127.0.0.1:0"],
+            &["intake.browser.listen", "intake.browser.origins"],
+        ),
+        (
+            &[
+                "intake.browser.listen=127.0.0.1:4710",
+                "intake.browser.origins=https://app.example",
+            ],
+            &["intake.browser.listen", "different ports"],
+        ),
+        (
+            &[
+                "intake.browser.listen=0.0.0.0:0",
+                "intake.browser.origins=https://app.example",
+            ],
+            &["intake.browser.listen", "intake.token_file"],
+        ),
+        (
+            &["intake.browser.origins=*"],
+            &["intake.browser.origins", "\"*\"", "no *"],
+        ),
+        (
+            &["intake.origins=https://app.example/"],
+            &["intake.origins", "write \"https://app.example\""],
+        ),
+        (
+            &["intake.origins=null"],
+            &["intake.origins", "not how a browser names"],
+        ),
+        (&["intake.hosts=*.example"], &["intake.hosts", "\"*.example\""]),
+        (
+            &["intake.unix_allow_uids=0,nobody"],
+            &["intake.unix_allow_uids", "\"nobody\"", "id -u"],
+        ),
     ];
     for (settings, parts) in cases {
         let arguments: Vec<&str> = settings.iter().flat_map(|setting| ["--set", setting]).collect();
@@ -307,7 +342,7 @@ fn rules_between_keys_are_told() {
 #[test]
 fn what_the_rules_allow_passes() {
     let stand = Stand::new().file("token", "t").file("key", KEY);
-    let cases: [&[&str]; 6] = [
+    let cases: [&[&str]; 8] = [
         &["upstream.base_url=http://127.0.0.1:8000"],
         &["upstream.base_url=http://[::1]:8000/"],
         &[
@@ -320,6 +355,14 @@ fn what_the_rules_allow_passes() {
             "intake.allow_remote=true",
         ],
         &["intake.http="],
+        &[
+            "intake.browser.listen=[::1]:4714",
+            "intake.browser.origins=https://app.example,http://localhost:3000",
+        ],
+        &[
+            "intake.hosts=logs.internal,192.168.1.5,[fe80::1]",
+            "intake.unix_allow_uids=0,1000",
+        ],
         &["upstream.projects.a.b.api_key_file=key", "intake.unix_group=0"],
     ];
     for settings in cases {

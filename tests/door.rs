@@ -5,7 +5,7 @@
 use phosphod::admin::{About, Admin};
 use phosphod::batch;
 use phosphod::board::{Board, LaneState};
-use phosphod::http::{self, Limits, Listener, Router};
+use phosphod::http::{self, Gate, Limits, Listener, Router};
 use phosphod::ids::{Kind, Lane, ProjectId};
 use phosphod::intake::{Intake, Settings};
 use phosphod::metrics::Metrics;
@@ -38,7 +38,7 @@ fn settings() -> Settings {
         max_in_flight_bytes: 4 << 20,
         max_event_bytes: 1_000,
         default_project: Some(project("p")),
-        token: None,
+        gate: Gate::default(),
         redactor: None,
     }
 }
@@ -569,7 +569,10 @@ async fn without_a_spool_everything_is_503_and_nothing_is_promised() {
 #[tokio::test]
 async fn a_token_is_asked_for_over_tcp_and_not_on_the_unix_socket() {
     let door = Door::open(Settings {
-        token: Secret::new("s3cret"),
+        gate: Gate {
+            token: Secret::new("s3cret"),
+            ..Gate::default()
+        },
         ..settings()
     })
     .await;

@@ -49,6 +49,11 @@ pub enum Kind {
         /// What each is, for the documentation.
         of: &'static str,
     },
+    /// A list of numbers of users or groups.
+    Ids {
+        /// What each is, for the documentation.
+        of: &'static str,
+    },
     /// One of a few words.
     Choice(&'static [&'static str]),
     /// Log levels, as `tracing_subscriber`'s `EnvFilter` reads them.
@@ -69,7 +74,7 @@ impl Kind {
             Kind::Address => "IP address and port".to_owned(),
             Kind::Mode => "octal permissions".to_owned(),
             Kind::Group => "group name or number".to_owned(),
-            Kind::List { of } => format!("list of {of}"),
+            Kind::List { of } | Kind::Ids { of } => format!("list of {of}"),
             Kind::Choice(words) => words.join(" or "),
             Kind::Filter => "level, or target=level pairs".to_owned(),
         }
@@ -192,6 +197,30 @@ pub const KEYS: &[Key] = {
             "Group of the Unix socket; none leaves the daemon's own.",
         ),
         key(
+            "intake.unix_allow_uids",
+            Kind::Ids { of: "user numbers" },
+            None,
+            "Users that may use the Unix socket, beside what its mode says; none leaves it to the mode.",
+        ),
+        key(
+            "intake.unix_allow_gids",
+            Kind::Ids { of: "group numbers" },
+            None,
+            "Groups whose processes may use the Unix socket; none leaves it to the mode.",
+        ),
+        key(
+            "intake.hosts",
+            list("host names"),
+            None,
+            "Further names, without port, that the Host of a request over TCP may bear.",
+        ),
+        key(
+            "intake.origins",
+            list("origins"),
+            None,
+            "Origins whose requests may write to intake.http and the Unix socket.",
+        ),
+        key(
             "intake.token_file",
             Kind::Path,
             None,
@@ -201,7 +230,7 @@ pub const KEYS: &[Key] = {
             "intake.allow_remote",
             Kind::Flag,
             Bare("false"),
-            "Allows intake.http beyond loopback; needs intake.token_file as well.",
+            "Allows intake.http and intake.browser.listen beyond loopback; needs intake.token_file as well.",
         ),
         key(
             "intake.max_body_bytes",
@@ -220,6 +249,30 @@ pub const KEYS: &[Key] = {
             size(KIB, MOST_EVENT_BYTES),
             Text("15 MiB"),
             "Largest event; the API silently loses what is over 16 MiB.",
+        ),
+        key(
+            "intake.browser.listen",
+            Kind::Address,
+            None,
+            "TCP address for feedback from web pages.",
+        ),
+        key(
+            "intake.browser.origins",
+            list("origins"),
+            None,
+            "Web pages that may send feedback there.",
+        ),
+        key(
+            "intake.browser.max_body_bytes",
+            size(KIB, MIB),
+            Text("64 KiB"),
+            "Largest feedback of a web page.",
+        ),
+        key(
+            "intake.browser.requests_per_minute",
+            count(1, 100_000, "requests"),
+            Bare("60"),
+            "Most feedback a minute from one address.",
         ),
         key(
             "upstream.base_url",

@@ -22,7 +22,9 @@ pub use show::show;
 
 use crate::backoff::Backoff;
 use crate::batch::Limits;
+use crate::http::{Gate, Peers};
 use crate::ids::ProjectId;
+use crate::intake::browser;
 use crate::redact::Redactor;
 use crate::secret::Secret;
 use crate::upstream::{Upstream, UpstreamError};
@@ -111,8 +113,10 @@ pub struct IntakeSettings {
     pub unix_mode: u32,
     /// Its group's number; `None`: the daemon's own.
     pub unix_group: Option<u32>,
-    /// What TCP clients must show, if anything.
-    pub token: Option<Secret>,
+    /// What clients must show: `token_file`, `hosts`, `origins`, `unix_allow_uids` and `unix_allow_gids`.
+    pub gate: Gate,
+    /// `[intake.browser]`; `None`: off.
+    pub browser: Option<BrowserSettings>,
     /// Largest request body in bytes. Default 128 MiB.
     pub max_body_bytes: usize,
     /// Most bytes of bodies in flight, at least twice `max_body_bytes`. Default 256 MiB.
@@ -121,6 +125,15 @@ pub struct IntakeSettings {
     pub max_event_bytes: usize,
     /// `upstream.project_id`: project of events that name none.
     pub default_project: Option<ProjectId>,
+}
+
+/// `[intake.browser]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BrowserSettings {
+    /// TCP address, port 0 for a free one.
+    pub listen: SocketAddr,
+    /// What applies to its requests.
+    pub rules: browser::Settings,
 }
 
 /// What couriers are told, but for the client to send with.
@@ -233,12 +246,45 @@ fn intake(resolver: &mut Resolver) -> IntakeSettings {
         unix: resolver.path("intake.unix"),
         unix_mode: small(resolver.number("intake.unix_mode").unwrap_or_default()),
         unix_group: resolver.number("intake.unix_group").map(small),
-        token: resolver.secret_file("intake.token_file"),
+        gate: gate(resolver),
+        browser: browser(resolver),
         max_body_bytes: count(resolver, "intake.max_body_bytes"),
         max_in_flight_bytes: count(resolver, "intake.max_in_flight_bytes"),
         max_event_bytes: count(resolver, "intake.max_event_bytes"),
         default_project: resolver.project(),
     }
+}
+
+fn gate(resolver: &mut Resolver) -> Gate {
+    let ids = |path| {
+        resolver
+            .list(path)
+            .iter()
+            .filter_map(|id| id.parse().ok())
+            .collect()
+    };
+    let peers = Peers {
+        uids: ids("intake.unix_allow_uids"),
+        gids: ids("intake.unix_allow_gids"),
+    };
+    Gate {
+        token: resolver.secret_file("intake.token_file"),
+        hosts: resolver.list("intake.hosts").to_vec(),
+        origins: resolver.list("intake.origins").to_vec(),
+        peers,
+    }
+}
+
+fn browser(resolver: &Resolver) -> Option<BrowserSettings> {
+    let rate = resolver.number("intake.browser.requests_per_minute");
+    Some(BrowserSettings {
+        listen: resolver.address("intake.browser.listen")?,
+        rules: browser::Settings {
+            origins: resolver.list("intake.browser.origins").to_vec(),
+            max_body_bytes: count(resolver, "intake.browser.max_body_bytes"),
+            requests_per_minute: u32::try_from(rate.unwrap_or_default()).unwrap_or(u32::MAX),
+        },
+    })
 }
 
 fn delivery(resolver: &mut Resolver) -> Option<DeliverySettings> {

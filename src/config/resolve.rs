@@ -176,6 +176,11 @@ impl Resolver {
             .map_or(BUILT_IN, |resolved| &resolved.origin)
     }
 
+    /// Whether a mistake about a key is known already.
+    pub(super) fn is_wrong(&self, path: &str) -> bool {
+        self.mistakes.iter().any(|mistake| mistake.subject == path)
+    }
+
     /// Notes a mistake about a key, with its origin.
     pub(super) fn wrong(&mut self, path: &str, sentence: impl Into<String>) {
         let origin = self.origin(path).to_owned();

@@ -10,7 +10,12 @@ pub const MOST_SOCKET_PATH_BYTES: usize = if cfg!(target_os = "linux") { 107 } e
 /// Looks at all the rules; a rule whose keys could not be read is passed over.
 pub(super) fn check(resolver: &mut Resolver) {
     listeners(resolver);
-    remote(resolver);
+    remote(resolver, "intake.http");
+    remote(resolver, "intake.browser.listen");
+    browser(resolver);
+    hosts(resolver);
+    origins(resolver, "intake.origins");
+    origins(resolver, "intake.browser.origins");
     socket_path(resolver);
     one_key(resolver);
     base_url(resolver);
@@ -20,8 +25,7 @@ pub(super) fn check(resolver: &mut Resolver) {
 }
 
 fn written_empty(resolver: &Resolver, path: &str) -> bool {
-    let known_wrong = resolver.mistakes.iter().any(|mistake| mistake.subject == path);
-    !known_wrong && resolver.text(path).is_none() && resolver.address(path).is_none()
+    !resolver.is_wrong(path) && resolver.text(path).is_none() && resolver.address(path).is_none()
 }
 
 fn listeners(resolver: &mut Resolver) {
@@ -32,8 +36,8 @@ fn listeners(resolver: &mut Resolver) {
     }
 }
 
-fn remote(resolver: &mut Resolver) {
-    let Some(address) = resolver.address("intake.http") else {
+fn remote(resolver: &mut Resolver, key: &str) {
+    let Some(address) = resolver.address(key) else {
         return;
     };
     let allowed = resolver.flag("intake.allow_remote") != Some(false)
@@ -43,7 +47,68 @@ fn remote(resolver: &mut Resolver) {
             "{address} can be reached from other machines: set intake.token_file and write intake.allow_remote = true, \
              or listen on 127.0.0.1"
         );
-        resolver.wrong("intake.http", sentence);
+        resolver.wrong(key, sentence);
+    }
+}
+
+fn browser(resolver: &mut Resolver) {
+    let (listen, origins) = ("intake.browser.listen", "intake.browser.origins");
+    let Some(address) = resolver.address(listen) else {
+        return;
+    };
+    if resolver.list(origins).is_empty() && !resolver.is_wrong(origins) {
+        let sentence = format!("no page could use it: name the pages in {origins}, or set it to \"\"");
+        resolver.wrong(listen, sentence);
+    }
+    if address.port() != 0 && resolver.address("intake.http") == Some(address) {
+        let sentence = "it is also intake.http: give the two different ports";
+        resolver.wrong(listen, sentence);
+    }
+}
+
+/// A name as `Host` has it, but for the port.
+fn hosts(resolver: &mut Resolver) {
+    let plain = |host: &str| {
+        host.bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte))
+    };
+    let address = |host: &str| {
+        let inner = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+        inner.is_some_and(|inner| inner.parse::<std::net::Ipv6Addr>().is_ok())
+    };
+    let wrong: Vec<String> = resolver
+        .list("intake.hosts")
+        .iter()
+        .filter(|host| !plain(host) && !address(host))
+        .map(|host| values::quote(host))
+        .collect();
+    for host in wrong {
+        let sentence = format!(
+            "{host} is no host name: write it without scheme, port, path and *, as in \"logs.internal\""
+        );
+        resolver.wrong("intake.hosts", sentence);
+    }
+}
+
+/// An origin exactly as browsers send it, or it would never be equal to one.
+fn origins(resolver: &mut Resolver, key: &str) {
+    let sent = |text: &str| {
+        let origin = reqwest::Url::parse(text).ok()?.origin();
+        origin.is_tuple().then(|| origin.ascii_serialization())
+    };
+    let wrong: Vec<(String, Option<String>)> = resolver
+        .list(key)
+        .iter()
+        .map(|text| (text, sent(text)))
+        .filter(|(text, sent)| sent.as_ref() != Some(text))
+        .map(|(text, sent)| (values::quote(&values::without_password(text)), sent))
+        .collect();
+    for (text, sent) in wrong {
+        let meant = sent.unwrap_or_else(|| "https://app.example".to_owned());
+        let sentence = format!(
+            "{text} is not how a browser names a page's origin: write \"{meant}\" (scheme, host and port; no *)"
+        );
+        resolver.wrong(key, sentence);
     }
 }
 

@@ -31,6 +31,7 @@ pub(super) fn read(key: &Key, kind: &ValueKind) -> Result<Datum, String> {
         Kind::Secret => secret(kind),
         Kind::Flag => flag(kind),
         Kind::List { .. } => list(kind),
+        Kind::Ids { .. } => ids(kind),
         Kind::Count { min, max, of } => count(key, kind, min, max, of),
         Kind::Size { min, max } => size(key, kind, min, max),
         Kind::Time { min, max } => time(key, kind, min, max),
@@ -148,6 +149,30 @@ fn list(kind: &ValueKind) -> Result<Datum, String> {
             found(kind)
         )),
     }
+}
+
+/// A list of numbers, with or without quotes, or one text with commas.
+fn ids(kind: &ValueKind) -> Result<Datum, String> {
+    let parts: Vec<ValueKind> = match kind {
+        ValueKind::Array(values) => values.iter().map(|value| value.kind.clone()).collect(),
+        ValueKind::String(text) => text
+            .split(',')
+            .map(|part| ValueKind::String(part.to_owned()))
+            .collect(),
+        other => vec![other.clone()],
+    };
+    // The largest number means "nobody in particular" to the kernel.
+    let id = |part: &ValueKind| whole(part).filter(|id| *id < u64::from(u32::MAX));
+    let texts = parts
+        .iter()
+        .map(|part| id(part).map(|id| id.to_string()).ok_or(part));
+    texts
+        .collect::<Result<Vec<String>, _>>()
+        .map(Datum::List)
+        .map_err(|part| {
+            let found = found(part);
+            format!("expected numbers, found {found}: write [1000, 1001] (`id -u NAME` and `id -g NAME` tell them)")
+        })
 }
 
 fn secret(kind: &ValueKind) -> Result<Datum, String> {

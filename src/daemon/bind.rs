@@ -10,13 +10,11 @@ use tokio::net::{TcpListener, TcpSocket, UnixListener};
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
     /// Another process listens on the port.
-    #[error(
-        "{0} is in use: stop what listens there (`ss -ltnp` shows it), or set intake.http to another port"
-    )]
-    PortInUse(SocketAddr),
+    #[error("{0} is in use: stop what listens there (`ss -ltnp` shows it), or set {1} to another port")]
+    PortInUse(SocketAddr, &'static str),
     /// The address cannot be listened on for another reason.
-    #[error("cannot listen on {0}: {1}; set intake.http to an address of this machine")]
-    Tcp(SocketAddr, io::Error),
+    #[error("cannot listen on {0}: {2}; set {1} to an address of this machine")]
+    Tcp(SocketAddr, &'static str, io::Error),
     /// A living process answers on the socket.
     #[error(
         "the socket {} is in use by another process: stop it, or set intake.unix to another path", .0.display()
@@ -38,11 +36,11 @@ pub enum BindError {
 /// Connections that the kernel holds while the daemon is busy; a burst of clients is not refused.
 const BACKLOG: u32 = 4096;
 
-/// Listens on a TCP address. Needs a runtime.
-pub fn tcp(address: SocketAddr) -> Result<TcpListener, BindError> {
+/// Listens on a TCP address, which the configuration `key` names. Needs a runtime.
+pub fn tcp(address: SocketAddr, key: &'static str) -> Result<TcpListener, BindError> {
     let fault = |error: io::Error| match error.kind() {
-        io::ErrorKind::AddrInUse => BindError::PortInUse(address),
-        _ => BindError::Tcp(address, error),
+        io::ErrorKind::AddrInUse => BindError::PortInUse(address, key),
+        _ => BindError::Tcp(address, key, error),
     };
     let socket = match address {
         SocketAddr::V4(_) => TcpSocket::new_v4(),
@@ -146,9 +144,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_port_in_use_is_named_with_the_key_to_change() {
-        let first = tcp(([127, 0, 0, 1], 0).into()).expect("a free port");
+        let first = tcp(([127, 0, 0, 1], 0).into(), "intake.http").expect("a free port");
         let address = first.local_addr().expect("bound");
-        let refused = tcp(address).expect_err("it is taken").to_string();
+        let refused = tcp(address, "intake.http").expect_err("it is taken").to_string();
         assert!(
             refused.contains("intake.http") && refused.contains(&address.to_string()),
             "{refused}"

@@ -12,6 +12,7 @@ use crate::admin::{self, Admin};
 use crate::board::Board;
 use crate::courier::{CourierError, Pulse};
 use crate::http::{self, Limits, Listener, Router};
+use crate::intake::browser::Browser;
 use crate::intake::{self, Intake};
 use crate::metrics::Metrics;
 use crate::spool::{OpenError, Spool};
@@ -147,6 +148,8 @@ async fn open_spool(settings: &config::Settings) -> Result<Spool, DaemonError> {
 struct Sockets {
     tcp: Option<tokio::net::TcpListener>,
     unix: Option<tokio::net::UnixListener>,
+    /// For web pages; systemd hands none over.
+    browser: Option<tokio::net::TcpListener>,
     /// The Unix socket's file, where it was made here.
     owned: Option<OwnedSocket>,
 }
@@ -155,6 +158,10 @@ impl Sockets {
     /// What systemd handed over; only where it handed over nothing, what the configuration names.
     fn open(settings: &config::IntakeSettings) -> Result<Self, DaemonError> {
         let inherited = notify::inherited().map_err(DaemonError::Inherited)?;
+        let browser = settings.browser.as_ref();
+        let browser = browser
+            .map(|browser| bind::tcp(browser.listen, "intake.browser.listen"))
+            .transpose()?;
         if inherited.tcp.is_some() || inherited.unix.is_some() {
             let tcp = inherited.tcp.map(tokio::net::TcpListener::from_std).transpose();
             let unix = inherited.unix.map(tokio::net::UnixListener::from_std).transpose();
@@ -165,23 +172,34 @@ impl Sockets {
             return Ok(Self {
                 tcp,
                 unix,
+                browser,
                 owned: None,
             });
         }
-        let tcp = settings.http.map(bind::tcp).transpose()?;
+        let tcp = settings
+            .http
+            .map(|address| bind::tcp(address, "intake.http"))
+            .transpose()?;
         let unix = settings.unix.as_deref();
         let unix = unix
             .map(|path| bind::unix(path, settings.unix_mode, settings.unix_group))
             .transpose()?;
         let (unix, owned) = unix.unzip();
-        Ok(Self { tcp, unix, owned })
+        Ok(Self {
+            tcp,
+            unix,
+            browser,
+            owned,
+        })
     }
 
     fn names(&self) -> Names {
         let tcp = self.tcp.as_ref().and_then(|tcp| tcp.local_addr().ok());
+        let browser = self.browser.as_ref().and_then(|tcp| tcp.local_addr().ok());
         let unix = self.unix.as_ref().and_then(|unix| unix.local_addr().ok());
         Names {
             http: tcp.map(|address| address.to_string()),
+            browser: browser.map(|address| address.to_string()),
             unix: unix.and_then(|address| Some(address.as_pathname()?.display().to_string())),
         }
     }
@@ -190,6 +208,7 @@ impl Sockets {
 /// Where the daemon listens, for people.
 struct Names {
     http: Option<String>,
+    browser: Option<String>,
     unix: Option<String>,
 }
 
@@ -198,6 +217,7 @@ impl Names {
         tracing::info!(
             http = self.http.as_deref().unwrap_or("off"),
             unix = self.unix.as_deref().unwrap_or("off"),
+            browser = self.browser.as_deref(),
             data = %settings.spool.path.display(),
             upstream = settings.upstream.base_url,
             "accepting"
@@ -213,7 +233,7 @@ impl Names {
 
 impl std::fmt::Display for Names {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let names: Vec<_> = [&self.http, &self.unix]
+        let names: Vec<_> = [&self.http, &self.unix, &self.browser]
             .into_iter()
             .flatten()
             .map(String::as_str)
@@ -254,7 +274,7 @@ impl Parts {
         };
         let admin = Arc::new(Admin::new(about, spool.clone(), board.clone(), metrics.clone()));
         let gate = intake.gate();
-        let router = Arc::new(Router::new(intake, admin.clone(), gate, metrics.clone()));
+        let router = Arc::new(Router::new(intake.clone(), admin.clone(), gate, metrics.clone()));
 
         let (stop_listening, listening) = watch::channel(false);
         let (stop_delivering, delivering) = watch::channel(false);
@@ -273,6 +293,15 @@ impl Parts {
             serving.spawn(async move {
                 until_stopped.await;
                 name
+            });
+        }
+        if let (Some(listener), Some(browser)) = (sockets.browser, &settings.intake.browser) {
+            let pages = Arc::new(Browser::new(browser.rules.clone(), intake, metrics.clone()));
+            let listener = Listener::Tcp(listener);
+            let until_stopped = http::serve(listener, pages, limits, stopped(listening.clone()));
+            serving.spawn(async move {
+                until_stopped.await;
+                "the browser listener"
             });
         }
         let (pulse, heart) = courier::pulse();
@@ -349,7 +378,7 @@ fn intake_settings(settings: &config::Settings) -> intake::Settings {
         max_in_flight_bytes: intake.max_in_flight_bytes,
         max_event_bytes: intake.max_event_bytes,
         default_project: intake.default_project.clone(),
-        token: intake.token.clone(),
+        gate: intake.gate.clone(),
         redactor: settings.redact.clone(),
     }
 }

@@ -49,6 +49,14 @@ impl Call {
         self
     }
 
+    /// Takes the parameter out of the path if that fits a pattern such as `/v2/tasks/{task_id}/flag`; tells whether it did.
+    pub fn fits(&mut self, pattern: &'static str) -> bool {
+        let found = super::route::fits(pattern, self.request.uri().path());
+        let fits = found.is_some();
+        self.param = found.unwrap_or_default();
+        fits
+    }
+
     /// What it came in by.
     pub fn transport(&self) -> Transport {
         self.transport
@@ -146,7 +154,7 @@ impl Call {
     }
 
     /// Ends the connection after the reply if the request has a body that nobody read.
-    pub(super) fn refuse(&self, reply: Reply) -> Reply {
+    pub fn refuse(&self, reply: Reply) -> Reply {
         if self.request.body().is_end_stream() {
             reply
         } else {

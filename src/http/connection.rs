@@ -1,7 +1,7 @@
 //! One connection, from its first byte to its end.
 
 use super::activity::{Activity, Watched};
-use super::{Call, Handler, Limits, Stop, Transport};
+use super::{Call, Handler, Limits, Peer, Stop, Transport};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -22,14 +22,15 @@ const MAX_BUFFER_BYTES: usize = 128 * 1024;
 
 /// A connection to the Unix socket: its first byte tells NDJSON from HTTP.
 pub(super) async fn unix<H: Handler>(stream: UnixStream, handler: Arc<H>, limits: Limits, mut stop: Stop) {
+    let peer = Peer::of(&stream);
     let mut stream = BufReader::new(stream);
     let first = tokio::select! {
         first = timeout(limits.idle, stream.fill_buf()) => first,
         () = stop.requested() => return,
     };
     match first {
-        Ok(Ok([b'{', ..])) => handler.lines(stream, limits, stop).await,
-        Ok(Ok([_, ..])) => http(stream, Transport::Unix, handler, limits, stop).await,
+        Ok(Ok([b'{', ..])) => handler.lines(stream, peer, limits, stop).await,
+        Ok(Ok([_, ..])) => http(stream, Transport::Unix(peer), handler, limits, stop).await,
         // Closed, broken or silent.
         _ => {}
     }

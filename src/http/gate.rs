@@ -1,28 +1,66 @@
 //! Who may call (security.md): by Host, by token, and not from a web page. Pure.
 
 use super::reply::{Refused, detail};
-use super::{Guard, Transport};
+use super::{Call, Guard, Peer, Transport};
 use crate::secret::Secret;
 use hyper::header::{AUTHORIZATION, HOST, HeaderMap, HeaderValue, ORIGIN, WWW_AUTHENTICATE};
 use hyper::{StatusCode, Uri};
 
 /// What a caller must show.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Gate {
     /// Bearer token of every request over TCP but health checks. Default none.
     pub token: Option<Secret>,
+    /// Further names of this machine that a `Host` may bear over TCP, without port. Default none.
+    pub hosts: Vec<String>,
+    /// The `Origin`s that requests which write may bear, exactly as browsers send them. Default none.
+    pub origins: Vec<String>,
+    /// Who may use the Unix socket.
+    pub peers: Peers,
+}
+
+/// The users and groups that may use the Unix socket, beside what its file mode says. Both empty: whoever can open it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Peers {
+    /// `intake.unix_allow_uids`.
+    pub uids: Vec<u32>,
+    /// `intake.unix_allow_gids`: the client's effective group must be one of them.
+    pub gids: Vec<u32>,
+}
+
+impl Peers {
+    /// The sentence for a client that is not among them.
+    fn check(&self, peer: Option<Peer>) -> Result<(), String> {
+        if self.uids.is_empty() && self.gids.is_empty() {
+            return Ok(());
+        }
+        match peer {
+            Some(Peer { uid, gid }) if self.uids.contains(&uid) || self.gids.contains(&gid) => Ok(()),
+            Some(Peer { uid, gid }) => Err(format!(
+                "user {uid} with group {gid} may not use this socket: add one of them to intake.unix_allow_uids or \
+                 intake.unix_allow_gids"
+            )),
+            None => Err(
+                "the system does not say which user calls, and intake.unix_allow_uids or intake.unix_allow_gids is set: \
+                 call over TCP, or leave both empty"
+                    .to_owned(),
+            ),
+        }
+    }
 }
 
 impl Gate {
-    /// Refuses a request whatever its route is: over TCP it must name this machine by a local name.
-    pub(super) fn check_host(
+    /// Refuses a request whatever its route is: over TCP it must name this machine by a local name, over the Unix socket it must
+    /// come from a user who may use it.
+    pub(super) fn check_caller(
         &self,
         transport: Transport,
         uri: &Uri,
         headers: &HeaderMap,
     ) -> Result<(), Refused> {
-        if transport == Transport::Unix {
-            return Ok(());
+        if let Transport::Unix(peer) = transport {
+            let checked = self.peers.check(peer);
+            return checked.map_err(|sentence| refused(StatusCode::FORBIDDEN, &sentence));
         }
         let mut hosts = headers.get_all(HOST).iter();
         let (Some(host), None) = (hosts.next(), hosts.next()) else {
@@ -34,15 +72,36 @@ impl Gate {
         // The host of an absolute URL outranks the header, so both must be local.
         let absolute = uri.authority().map(|authority| authority.as_str().as_bytes());
         for name in [Some(host.as_bytes()), absolute].into_iter().flatten() {
-            if !is_local(name) {
+            if !is_local(name) && !self.is_named(name) {
                 let sentence = format!(
-                    "the host {:?} is not served here: call 127.0.0.1, localhost or [::1], or the Unix socket",
+                    "the host {:?} is not served here: call 127.0.0.1, localhost or [::1], or the Unix socket, or add its name to \
+                     intake.hosts",
                     String::from_utf8_lossy(name)
                 );
                 return Err(refused(StatusCode::FORBIDDEN, &sentence));
             }
         }
         Ok(())
+    }
+
+    /// Refuses a request over TCP that does not name this machine, for handlers without a [`super::Router`].
+    pub fn check_host(&self, call: &Call) -> Result<(), Refused> {
+        self.check_caller(call.transport(), call.request().uri(), call.request().headers())
+    }
+
+    /// The sentence for a Unix connection of a user who may not use it.
+    pub fn check_peer(&self, peer: Option<Peer>) -> Result<(), String> {
+        self.peers.check(peer)
+    }
+
+    /// Whether `intake.hosts` has it.
+    fn is_named(&self, host: &[u8]) -> bool {
+        self.hosts.iter().any(|name| is_host(host, name.as_bytes()))
+    }
+
+    /// Whether the request comes from no web page, or from one that is listed.
+    fn may_write(&self, headers: &HeaderMap) -> bool {
+        !headers.contains_key(ORIGIN) || listed_origin(headers, &self.origins).is_some()
     }
 
     /// Refuses a caller whom the route is not for.
@@ -52,14 +111,20 @@ impl Gate {
         transport: Transport,
         headers: &HeaderMap,
     ) -> Result<(), Refused> {
-        if guard == Guard::Write && headers.contains_key(ORIGIN) {
+        if guard == Guard::Write && !self.may_write(headers) {
             return Err(refused(
                 StatusCode::FORBIDDEN,
-                "requests from web pages (with an Origin header) are refused: send from the server side of the app",
+                "requests from web pages (with an Origin header) are refused: send from the server side of the app, or add the \
+                 origin to intake.origins",
             ));
         }
-        if transport == Transport::Unix {
+        if matches!(transport, Transport::Unix(_)) {
             return Ok(());
+        }
+        if let Some(token) = &self.token
+            && guard != Guard::Open
+        {
+            check_token(token, headers)?;
         }
         if guard == Guard::UnixOnly {
             return Err(refused(
@@ -67,11 +132,20 @@ impl Gate {
                 "this route shows what clients sent, so it is on the Unix socket only: call it with curl --unix-socket PATH",
             ));
         }
-        match &self.token {
-            Some(token) if guard != Guard::Open => check_token(token, headers),
-            _ => Ok(()),
-        }
+        Ok(())
     }
+}
+
+/// The one `Origin` of a request, if it is one of these.
+pub fn listed_origin<'a>(headers: &'a HeaderMap, origins: &[String]) -> Option<&'a HeaderValue> {
+    let mut given = headers.get_all(ORIGIN).iter();
+    let (Some(origin), None) = (given.next(), given.next()) else {
+        return None;
+    };
+    origins
+        .iter()
+        .any(|listed| listed.as_bytes() == origin.as_bytes())
+        .then_some(origin)
 }
 
 fn refused(status: StatusCode, sentence: &str) -> Refused {
@@ -107,19 +181,30 @@ fn bearer(value: &[u8]) -> Option<&[u8]> {
 
 /// Whether a Host, with or without a port, is a loopback name.
 fn is_local(host: &[u8]) -> bool {
-    let host = host.to_ascii_lowercase();
-    [&b"127.0.0.1"[..], b"localhost", b"[::1]"].iter().any(|name| {
-        host.strip_prefix(*name).is_some_and(|rest| match rest {
+    [&b"127.0.0.1"[..], b"localhost", b"[::1]"]
+        .iter()
+        .any(|name| is_host(host, name))
+}
+
+/// Whether a Host is this name, with or without a port, in whatever case.
+fn is_host(host: &[u8], name: &[u8]) -> bool {
+    let Some((start, rest)) = host.split_at_checked(name.len()) else {
+        return false;
+    };
+    start.eq_ignore_ascii_case(name)
+        && match rest {
             [] => true,
             [b':', port @ ..] => port.iter().all(u8::is_ascii_digit),
             _ => false,
-        })
-    })
+        }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const TCP: Transport = Transport::Tcp(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST));
+    const UNIX: Transport = Transport::Unix(Some(Peer { uid: 1000, gid: 100 }));
 
     fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
         let mut map = HeaderMap::new();
@@ -131,7 +216,7 @@ mod tests {
 
     fn host_status(uri: &str, pairs: &[(&'static str, &'static str)]) -> Option<u16> {
         let uri = uri.parse().expect("a URI");
-        let checked = Gate::default().check_host(Transport::Tcp, &uri, &headers(pairs));
+        let checked = Gate::default().check_caller(TCP, &uri, &headers(pairs));
         checked.err().map(|reply| reply.status().as_u16())
     }
 
@@ -176,30 +261,31 @@ mod tests {
     fn neither_host_nor_token_is_asked_for_on_the_unix_socket() {
         let gate = Gate {
             token: Secret::new("t"),
+            ..Gate::default()
         };
         let evil = headers(&[("host", "evil.example")]);
-        assert!(
-            gate.check_host(Transport::Unix, &Uri::from_static("/"), &evil)
-                .is_ok()
-        );
-        assert!(gate.check_route(Guard::Write, Transport::Unix, &evil).is_ok());
-        assert!(gate.check_route(Guard::UnixOnly, Transport::Unix, &evil).is_ok());
+        assert!(gate.check_caller(UNIX, &Uri::from_static("/"), &evil).is_ok());
+        assert!(gate.check_route(Guard::Write, UNIX, &evil).is_ok());
+        assert!(gate.check_route(Guard::UnixOnly, UNIX, &evil).is_ok());
     }
 
     #[test]
     fn over_tcp_a_token_is_asked_for_on_every_route_but_health() {
         let gate = Gate {
             token: Secret::new("s3cret"),
+            ..Gate::default()
         };
         let status = |guard, pairs: &[(&'static str, &'static str)]| {
-            let checked = gate.check_route(guard, Transport::Tcp, &headers(pairs));
+            let checked = gate.check_route(guard, TCP, &headers(pairs));
             checked.err().map(|reply| reply.status().as_u16())
         };
         assert_eq!(status(Guard::Open, &[]), None);
-        for guard in [Guard::Token, Guard::Write] {
+        for guard in [Guard::Token, Guard::Write, Guard::UnixOnly] {
             assert_eq!(status(guard, &[]), Some(401));
             assert_eq!(status(guard, &[("authorization", "Bearer wrong")]), Some(401));
             assert_eq!(status(guard, &[("authorization", "s3cret")]), Some(401));
+        }
+        for guard in [Guard::Token, Guard::Write] {
             assert_eq!(status(guard, &[("authorization", "bearer s3cret")]), None);
         }
         assert_eq!(
@@ -212,8 +298,64 @@ mod tests {
     fn a_web_page_writes_nothing() {
         let gate = Gate::default();
         let page = headers(&[("origin", "null")]);
-        assert!(gate.check_route(Guard::Write, Transport::Tcp, &page).is_err());
-        assert!(gate.check_route(Guard::Write, Transport::Unix, &page).is_err());
-        assert!(gate.check_route(Guard::Token, Transport::Tcp, &page).is_ok());
+        assert!(gate.check_route(Guard::Write, TCP, &page).is_err());
+        assert!(gate.check_route(Guard::Write, UNIX, &page).is_err());
+        assert!(gate.check_route(Guard::Token, TCP, &page).is_ok());
+    }
+
+    #[test]
+    fn an_origin_writes_if_it_is_listed_exactly_and_alone() {
+        let gate = Gate {
+            origins: vec!["https://app.example".into()],
+            ..Gate::default()
+        };
+        let writes = |pairs: &[(&'static str, &'static str)]| {
+            gate.check_route(Guard::Write, TCP, &headers(pairs)).is_ok()
+        };
+        assert!(writes(&[("origin", "https://app.example")]));
+        for other in [
+            "https://app.example:8443",
+            "http://app.example",
+            "https://app.example.evil",
+            "HTTPS://app.example",
+            "null",
+            "",
+        ] {
+            assert!(!writes(&[("origin", other)]), "{other}");
+        }
+        let twice = ("origin", "https://app.example");
+        assert!(!writes(&[twice, twice]));
+    }
+
+    #[test]
+    fn a_further_host_is_served_if_it_is_listed() {
+        let gate = Gate {
+            hosts: vec!["logs.internal".into()],
+            ..Gate::default()
+        };
+        let served = |host| {
+            let headers = headers(&[("host", host)]);
+            gate.check_caller(TCP, &Uri::from_static("/log"), &headers)
+                .is_ok()
+        };
+        assert!(served("logs.internal") && served("Logs.Internal:4710") && served("localhost"));
+        assert!(!served("logs.internal.evil") && !served("x.logs.internal") && !served("logs.internal:x"));
+    }
+
+    #[test]
+    fn the_unix_socket_is_for_listed_users_and_groups_where_any_are_listed() {
+        let allowed = |uids: &[u32], gids: &[u32], peer| {
+            let peers = Peers {
+                uids: uids.to_vec(),
+                gids: gids.to_vec(),
+            };
+            peers.check(peer).is_ok()
+        };
+        let peer = Some(Peer { uid: 1000, gid: 100 });
+        assert!(allowed(&[], &[], peer) && allowed(&[], &[], None));
+        assert!(allowed(&[1, 1000], &[], peer) && allowed(&[1], &[100], peer));
+        assert!(
+            !allowed(&[100], &[], peer) && !allowed(&[], &[1000], peer) && !allowed(&[1000], &[100], None)
+        );
     }
 }

@@ -19,13 +19,14 @@ mod tests;
 
 pub use budget::{Budget, EVENT_BYTES, NoRoom, Reservation, SMALL_BYTES};
 pub use call::Call;
-pub use gate::Gate;
+pub use gate::{Gate, Peers, listed_origin};
 pub use reply::{Refused, Reply, detail, json, text, unavailable};
 pub use route::{Guard, Route, Verb};
 pub use router::{Router, Service};
 pub use serve::serve;
 
 use std::future::Future;
+use std::net::IpAddr;
 use std::time::Duration;
 use tokio::io::BufReader;
 use tokio::net::{TcpListener, UnixListener, UnixStream};
@@ -40,13 +41,30 @@ pub enum Listener {
     Unix(UnixListener),
 }
 
-/// What a request came in by.
+/// What a request came in by, and from whom.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Transport {
-    /// From a [`Listener::Tcp`].
-    Tcp,
-    /// From a [`Listener::Unix`].
-    Unix,
+    /// From a [`Listener::Tcp`], by a client at this address.
+    Tcp(IpAddr),
+    /// From a [`Listener::Unix`], by a process of this user; `None` where the kernel does not say.
+    Unix(Option<Peer>),
+}
+
+/// Whose process is at the other end of a Unix connection (SO_PEERCRED): as it was when it connected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Peer {
+    /// Its effective user.
+    pub uid: u32,
+    /// Its effective group; further groups of it are not known.
+    pub gid: u32,
+}
+
+impl Peer {
+    /// Asks the kernel.
+    pub(crate) fn of(stream: &UnixStream) -> Option<Self> {
+        let (uid, gid) = stream.peer_cred().map(|cred| (cred.uid(), cred.gid())).ok()?;
+        Some(Self { uid, gid })
+    }
 }
 
 /// Bounds of what one client can hold on to. The defaults are those of security.md.
@@ -91,6 +109,7 @@ pub trait Lines: Send + Sync + 'static {
     fn lines(
         &self,
         stream: BufReader<UnixStream>,
+        peer: Option<Peer>,
         limits: Limits,
         stop: Stop,
     ) -> impl Future<Output = ()> + Send;

@@ -1,7 +1,7 @@
 //! From a request to the service that answers it.
 
 use super::route::fits;
-use super::{Call, Gate, Guard, Handler, Limits, Lines, Refused, Reply, Route, Stop, Verb, detail};
+use super::{Call, Gate, Guard, Handler, Limits, Lines, Peer, Refused, Reply, Route, Stop, Verb, detail};
 use crate::metrics::{Metrics, RequestLabels};
 use hyper::header::{ALLOW, HeaderValue};
 use hyper::{Method, StatusCode};
@@ -85,7 +85,10 @@ impl<A: Service, B: Service> Router<A, B> {
 
     async fn answer(&self, call: Call) -> (&'static str, Reply) {
         let (request, transport) = (call.request(), call.transport());
-        if let Err(refused) = self.gate.check_host(transport, request.uri(), request.headers()) {
+        if let Err(refused) = self
+            .gate
+            .check_caller(transport, request.uri(), request.headers())
+        {
             return ("unknown", call.refuse(*refused));
         }
         let (method, path) = (request.method(), request.uri().path());
@@ -164,9 +167,10 @@ impl<A: Lines, B: Send + Sync + 'static> Lines for Router<A, B> {
     fn lines(
         &self,
         stream: BufReader<UnixStream>,
+        peer: Option<Peer>,
         limits: Limits,
         stop: Stop,
     ) -> impl Future<Output = ()> + Send {
-        self.first.lines(stream, limits, stop)
+        self.first.lines(stream, peer, limits, stop)
     }
 }

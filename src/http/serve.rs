@@ -3,6 +3,7 @@
 use super::{Handler, Limits, Listener, Stop, Transport, connection};
 use std::future::Future;
 use std::io;
+use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +21,7 @@ Connection: close\r\nContent-Length: 93\r\n\r\n\
 {\"detail\":\"too many connections are open: close idle ones, or send again in a second or two\"}";
 
 enum Stream {
-    Tcp(TcpStream),
+    Tcp(TcpStream, IpAddr),
     Unix(UnixStream),
 }
 
@@ -28,10 +29,11 @@ impl Listener {
     async fn accept(&self) -> io::Result<Stream> {
         match self {
             Listener::Tcp(listener) => {
-                let (stream, _) = listener.accept().await?;
+                let (stream, from) = listener.accept().await?;
                 // A reply is one write; waiting for company would only delay it.
                 stream.set_nodelay(true)?;
-                Ok(Stream::Tcp(stream))
+                // A socket of both families names clients of the old one by new addresses.
+                Ok(Stream::Tcp(stream, from.ip().to_canonical()))
             }
             Listener::Unix(listener) => Ok(Stream::Unix(listener.accept().await?.0)),
         }
@@ -112,8 +114,14 @@ pub async fn serve<H: Handler>(
         }
         let (handler, stop) = (handler.clone(), stop.clone());
         match stream {
-            Stream::Tcp(stream) => {
-                connections.spawn(connection::http(stream, Transport::Tcp, handler, limits, stop));
+            Stream::Tcp(stream, from) => {
+                connections.spawn(connection::http(
+                    stream,
+                    Transport::Tcp(from),
+                    handler,
+                    limits,
+                    stop,
+                ));
             }
             Stream::Unix(stream) => {
                 connections.spawn(connection::unix(stream, handler, limits, stop));
@@ -151,7 +159,7 @@ fn turn_away(stream: Stream) {
     use io::Write;
     // Past the runtime, which would first have to learn that the new socket can be written to; it does not block.
     let _ = match stream {
-        Stream::Tcp(stream) => stream.into_std().and_then(|mut stream| stream.write(FULL)),
+        Stream::Tcp(stream, _) => stream.into_std().and_then(|mut stream| stream.write(FULL)),
         Stream::Unix(stream) => stream.into_std().and_then(|mut stream| stream.write(FULL)),
     };
 }

@@ -70,7 +70,7 @@ impl Service for Echo {
 }
 
 impl Lines for Echo {
-    async fn lines(&self, mut stream: BufReader<UnixStream>, _: Limits, _: Stop) {
+    async fn lines(&self, mut stream: BufReader<UnixStream>, _: Option<Peer>, _: Limits, _: Stop) {
         let mut line = String::new();
         stream.read_line(&mut line).await.expect("a line");
         stream
@@ -79,6 +79,8 @@ impl Lines for Echo {
             .expect("room");
     }
 }
+
+const LOCAL: Transport = Transport::Tcp(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST));
 
 struct Nothing;
 
@@ -124,7 +126,7 @@ fn connect_to(router: Arc<TestRouter>, limits: Limits) -> (DuplexStream, JoinHan
     let (client, server) = tokio::io::duplex(256 * 1024);
     let (stopper, stop) = Stop::new();
     let serving = tokio::spawn(async move {
-        connection::http(server, Transport::Tcp, router, limits, stop).await;
+        connection::http(server, LOCAL, router, limits, stop).await;
         drop(stopper);
     });
     (client, serving)
@@ -295,7 +297,7 @@ async fn a_request_may_take_longer_than_any_of_these_limits() {
         Arc::new(Metrics::new()),
     ));
     let (_stopper, stop) = Stop::new();
-    let serving = tokio::spawn(connection::http(server, Transport::Tcp, router, limits, stop));
+    let serving = tokio::spawn(connection::http(server, LOCAL, router, limits, stop));
     send(&mut client, "GET /wait HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
     tokio::time::sleep(limits.idle * 3).await;
     echo.go_on.notify_one();
@@ -316,7 +318,7 @@ async fn a_client_that_reads_nothing_is_closed() {
     let limits = Limits::default();
     let (mut client, server) = tokio::io::duplex(64);
     let (_stopper, stop) = Stop::new();
-    let serving = tokio::spawn(connection::http(server, Transport::Tcp, router(), limits, stop));
+    let serving = tokio::spawn(connection::http(server, LOCAL, router(), limits, stop));
     send(&mut client, PING).await;
     serving.await.expect("it ended by itself");
 }
@@ -422,13 +424,7 @@ async fn requests_are_counted_by_pattern_and_never_by_path() {
     ));
     let (mut client, server) = tokio::io::duplex(4096);
     let (_stopper, stop) = Stop::new();
-    let serving = tokio::spawn(connection::http(
-        server,
-        Transport::Tcp,
-        router,
-        Limits::default(),
-        stop,
-    ));
+    let serving = tokio::spawn(connection::http(server, LOCAL, router, Limits::default(), stop));
     send(&mut client, &post("Content-Length: 2\r\n", "{}")).await;
     send(
         &mut client,

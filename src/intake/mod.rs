@@ -3,6 +3,7 @@
 //! What to answer and what to store is decided by pure functions ([`log`], [`mod@line`]); what is here reads bodies, hands
 //! the entries to the spool, and answers once they are on disk.
 
+pub mod browser;
 pub mod line;
 pub mod log;
 mod ndjson;
@@ -11,13 +12,12 @@ mod odd_time;
 use crate::event::Refusal;
 use crate::feedback::Feedback;
 use crate::http::{
-    Budget, Call, EVENT_BYTES, Gate, Guard, Limits, Lines, Refused, Reply, Reservation, Route, SMALL_BYTES,
-    Service, Stop, Verb, detail, json, unavailable,
+    Budget, Call, EVENT_BYTES, Gate, Guard, Limits, Lines, Peer, Refused, Reply, Reservation, Route,
+    SMALL_BYTES, Service, Stop, Verb, detail, json, unavailable,
 };
 use crate::ids::{Kind, Lane, ProjectId};
 use crate::metrics::{KindLabel, Metrics};
 use crate::redact::{Redactor, Screen};
-use crate::secret::Secret;
 use crate::spool::{AppendError, Entry, Spool};
 use crate::wire::{self, BodyError};
 use bytes::Bytes;
@@ -48,8 +48,8 @@ pub struct Settings {
     pub max_event_bytes: usize,
     /// `upstream.project_id`, for what names no project. Default none.
     pub default_project: Option<ProjectId>,
-    /// The content of `intake.token_file`: asked for over TCP. Default none.
-    pub token: Option<Secret>,
+    /// What callers must show.
+    pub gate: Gate,
     /// `[redact]`: what is taken out of everything that comes. Default none.
     pub redactor: Option<Arc<Redactor>>,
 }
@@ -140,9 +140,7 @@ impl Intake {
 
     /// What callers must show, for the [`crate::http::Router`] in front.
     pub fn gate(&self) -> Gate {
-        Gate {
-            token: self.settings.token.clone(),
-        }
+        self.settings.gate.clone()
     }
 
     /// What holds for events of that project, unless they name another.
@@ -207,11 +205,7 @@ impl Intake {
         Ok(plan)
     }
 
-    async fn feedback(&self, mut call: Call, id: Id) -> Result<Reply, Refused> {
-        let task = match id {
-            Id::FeedbackOn => Some(call.param()?.into_owned()),
-            _ => None,
-        };
+    async fn feedback(&self, call: Call, id: Id) -> Result<Reply, Refused> {
         let Settings {
             max_body_bytes,
             max_event_bytes,
@@ -220,6 +214,21 @@ impl Intake {
         let (most, key) = match max_body_bytes < max_event_bytes {
             true => (max_body_bytes, "intake.max_body_bytes"),
             false => (max_event_bytes, "intake.max_event_bytes"),
+        };
+        self.feedback_within(call, id, most, key).await
+    }
+
+    /// Takes a feedback of at most `most` bytes, which is what the configuration `key` is set to.
+    async fn feedback_within(
+        &self,
+        mut call: Call,
+        id: Id,
+        most: usize,
+        key: &str,
+    ) -> Result<Reply, Refused> {
+        let task = match id {
+            Id::FeedbackOn => Some(call.param()?.into_owned()),
+            _ => None,
         };
         let (body, _room) = call.json_body(most, key, &self.budget).await?;
         let door = self.door(self.settings.default_project.clone());
@@ -287,8 +296,11 @@ impl Service for Intake {
 }
 
 impl Lines for Intake {
-    async fn lines(&self, stream: BufReader<UnixStream>, limits: Limits, stop: Stop) {
-        ndjson::serve(self, stream, limits, stop).await;
+    async fn lines(&self, stream: BufReader<UnixStream>, peer: Option<Peer>, limits: Limits, stop: Stop) {
+        match self.settings.gate.check_peer(peer) {
+            Ok(()) => ndjson::serve(self, stream, limits, stop).await,
+            Err(sentence) => ndjson::refuse(stream, &sentence, limits).await,
+        }
     }
 }
 

@@ -74,6 +74,13 @@ pub(super) async fn serve(
     }
 }
 
+/// Answers a connection that is not served, once, whatever it sends.
+pub(super) async fn refuse(mut stream: BufReader<UnixStream>, sentence: &str, limits: Limits) {
+    if let Err(error) = write(&mut stream, &error_line(sentence), limits).await {
+        tracing::debug!(%error, "a refused NDJSON connection broke");
+    }
+}
+
 /// A connection's bytes on their way in, and the room that they have.
 struct Inlet<'a> {
     intake: &'a Intake,

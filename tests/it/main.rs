@@ -6,6 +6,8 @@
 )]
 
 mod bad_input;
+mod browser;
+mod canary;
 mod clients;
 mod dead_letters;
 mod delivery;
@@ -18,6 +20,7 @@ mod http_attacks;
 mod intake;
 mod memory;
 mod observability;
+mod other_uid;
 mod outage;
 mod prewire;
 mod redact;
