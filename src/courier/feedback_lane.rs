@@ -2,8 +2,8 @@
 //!
 //! The spool gives a feedback out only after the logs that were accepted before it. Several tasks are served at once, because the
 //! API may hold a request for 31 s; of one task one at a time, in order. A task that is not there yet is looked for
-//! at growing intervals until `feedback.wait_max` after the first 404 (counted anew after a restart); if the log of the task is
-//! found among the dead letters, it will never be there, and the feedback is buried at once.
+//! at growing intervals until `feedback.wait_max` after the first 404 (counted anew after a restart), and on while logs of its
+//! project that were accepted by then are still queued here; if the log of the task is found among the dead letters, it will never be there, and the feedback is buried at once.
 //!
 //! **An upstream that refuses everything must not turn a queue into dead letters, nor one feedback hold up the others.** A
 //! feedback that is refused (400, 413, 422) is buried at once only if another was delivered since the last burial; else the
@@ -11,7 +11,7 @@
 //! behind the others; it is buried if that goes on for `feedback.wait_max` while others are delivered in between.
 
 use super::clock;
-use super::feedback_try::{Held, Tried};
+use super::feedback_try::{Held, Overdue, Tried};
 use super::health;
 use super::line::{Knobs, Line, changed};
 use super::roster::Roster;
@@ -239,7 +239,8 @@ impl FeedbackLane {
         let now = clock::now();
         let since = *held.missing_since.get_or_insert(now);
         held.misses = held.misses.saturating_add(1);
-        if now - since >= settings.feedback_wait_max {
+        let over = now - since >= settings.feedback_wait_max;
+        if over && !self.may_still_come(&mut held) {
             let reason = format!(
                 "the API has no task {} even {:?} (feedback.wait_max) after this feedback was first sent: was the task \
                  logged, and to this account?",
@@ -256,8 +257,26 @@ impl FeedbackLane {
             return self.bury(held.event, burial).await;
         }
         let wait = health::patient(&settings.backoff, held.misses, fastrand::u64(..));
-        held.not_before = Some((now + wait).min(since + settings.feedback_wait_max));
+        held.not_before = Some(match over {
+            true => now + wait,
+            false => (now + wait).min(since + settings.feedback_wait_max),
+        });
         self.roster.back(held);
+    }
+
+    /// Whether the log of an overdue feedback may still leave this queue. It can have been accepted after its feedback, and
+    /// then the spool's order does not keep the feedback back.
+    fn may_still_come(&self, held: &mut Held) -> bool {
+        let pending = self.line.logs_pending();
+        let last = match (held.overdue, pending) {
+            (Some(Overdue::LastLook), _) | (None, None) => return false,
+            (Some(Overdue::Behind(last)), _) | (None, Some((_, last))) => last,
+        };
+        held.overdue = Some(match pending {
+            Some((first, _)) if first <= last => Overdue::Behind(last),
+            _ => Overdue::LastLook,
+        });
+        true
     }
 
     async fn bury(&self, event: Leased, burial: Burial) {

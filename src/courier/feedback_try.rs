@@ -33,8 +33,19 @@ pub(super) struct Held {
     pub(super) missing_since: Option<Instant>,
     /// How often it said so.
     pub(super) misses: u32,
+    /// What it waits for although `feedback.wait_max` is over.
+    pub(super) overdue: Option<Overdue>,
     /// Not to be tried before this moment.
     pub(super) not_before: Option<Instant>,
+}
+
+/// Why a feedback is not given up yet although its task did not appear within `feedback.wait_max`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Overdue {
+    /// Its log may be among those of the project that are still queued here, up to this one.
+    Behind(Seq),
+    /// These have ended since: it is looked for once more.
+    LastLook,
 }
 
 /// What the last try leaves open.
@@ -86,6 +97,7 @@ impl Held {
             doubt,
             missing_since: None,
             misses: 0,
+            overdue: None,
             not_before: None,
         }
     }

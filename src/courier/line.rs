@@ -15,7 +15,7 @@ use crate::batch::Decision;
 use crate::board::{Board, LaneState};
 use crate::event;
 use crate::fates::Proof;
-use crate::ids::{Lane, Seq, TaskId};
+use crate::ids::{Kind, Lane, Seq, TaskId};
 use crate::metrics::{AttemptLabels, Metrics, StateLabel};
 use crate::spool::{LaneView, Leased, Spool};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -152,6 +152,17 @@ impl Line {
     /// Whether an earlier process may have sent the event.
     pub(super) fn is_in_doubt(&self, event: &Leased) -> bool {
         event.is_from_before_start() && Some(event.seq()) <= self.doubt().until
+    }
+
+    /// The first log of the lane's project that has not ended, and the last that was accepted.
+    pub(super) fn logs_pending(&self) -> Option<(Seq, Seq)> {
+        let logs = Lane {
+            project: self.lane().project.clone(),
+            kind: Kind::Log,
+        };
+        let lanes = self.spool().lanes();
+        let views = lanes.borrow();
+        views.iter().find(|view| *view.lane() == logs)?.pending()
     }
 
     /// Log requests that the lane may have in flight now: one while it is in trouble.

@@ -326,7 +326,9 @@ impl Lanes {
             false => state.queue.ready(self.gate(number)),
             true => Default::default(),
         };
-        state.view.publish(ready, state.queue.live());
+        state
+            .view
+            .publish(ready, state.queue.live(), state.queue.pending());
         if state.lane.kind == Kind::Log
             && let Some(peer) = state.peer
         {

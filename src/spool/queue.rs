@@ -198,6 +198,11 @@ impl LaneQueue {
             .copied()
     }
 
+    /// The first event that has not ended, and the last of the lane; `None` if all have ended.
+    pub(super) fn pending(&self) -> Option<(u64, u64)> {
+        Some((self.first_unsettled()?, self.end.saturating_sub(1)))
+    }
+
     /// Events that wait to be given out again, in order.
     pub(super) fn released(&self) -> impl Iterator<Item = u64> {
         self.released.iter().copied()

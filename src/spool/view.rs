@@ -1,6 +1,6 @@
 //! What callers see without asking the owning thread: lanes, ledger, whether the spool accepts.
 use crate::batch::Ready;
-use crate::ids::Lane;
+use crate::ids::{Lane, Seq};
 use crate::ledger::Ledger;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -45,6 +45,7 @@ impl Shared {
 struct State {
     ready: Ready,
     queued: u64,
+    pending: Option<(Seq, Seq)>,
     /// Goes up each time that `ready` may have grown.
     grown: u64,
 }
@@ -109,6 +110,11 @@ impl LaneView {
         self.shared.state.borrow().queued
     }
 
+    /// The first event of the lane that has not ended, and the last that was accepted; `None` while there is none.
+    pub fn pending(&self) -> Option<(Seq, Seq)> {
+        self.shared.state.borrow().pending
+    }
+
     /// Resolves once [`LaneView::ready`] may have grown since it was last read through this view (a clone counts
     /// for itself). Never misses a change that comes between reading and waiting.
     pub async fn changed(&self) {
@@ -119,11 +125,12 @@ impl LaneView {
     }
 
     /// Shows new figures; wakes who waits if there is more than before.
-    pub(super) fn publish(&self, ready: Ready, queued: u64) {
+    pub(super) fn publish(&self, ready: Ready, queued: u64, pending: Option<(u64, u64)>) {
         self.shared.state.send_if_modified(|state| {
             let grown = ready.events > state.ready.events || ready.bytes > state.ready.bytes;
             state.ready = ready;
             state.queued = queued;
+            state.pending = pending.map(|(first, last)| (Seq(first), Seq(last)));
             state.grown += u64::from(grown);
             grown
         });

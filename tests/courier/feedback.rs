@@ -66,6 +66,25 @@ async fn feedback_for_a_task_that_never_comes_is_buried_after_wait_max() {
 }
 
 #[tokio::test]
+async fn feedback_outlasts_wait_max_while_its_log_is_still_queued_here() {
+    let bench = Bench::with(|settings| settings.feedback_wait_max = Duration::from_millis(1)).await;
+    bench.switch(json!({"eval_wait_ms": 1, "status": 503})).await;
+    bench.feedback("p", "late", "success").await;
+    bench.log("p", [event("late")]).await;
+    // From now on the API says that it has no such task, and takes no log.
+    bench.switch(json!({"only": ["log"]})).await;
+    bench.state(|state| state.early_evals == 1).await;
+    let requests = bench.sandbox.state().requests;
+    bench.state(|state| state.requests >= requests + 40).await;
+    let ledger = bench.spool.ledger();
+    assert_eq!((ledger.queued, ledger.dead), (2, 0));
+    bench.switch(json!({"status": null})).await;
+    let ledger = bench.drained().await;
+    assert_eq!((ledger.delivered, ledger.dead), (2, 0));
+    assert_eq!(bench.finish().await.evals, 1);
+}
+
+#[tokio::test]
 async fn feedback_that_waits_is_bounded_in_bytes_too() {
     let bench = Bench::new().await;
     bench.switch(json!({"eval_wait_ms": 0})).await;
