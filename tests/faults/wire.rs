@@ -53,7 +53,7 @@ pub(crate) fn id(n: usize) -> String {
 
 /// One in three requests, drawn at random, meets the fault; all is stored once and in order, and feedback counts once.
 async fn one_in_three(name: &str, fault: Fault, with_feedback: bool) {
-    let events = rounds(120, 3_000);
+    let events = rounds(120, 600);
     let folder = tempfile::tempdir().expect("a folder");
     let upstream = Upstream::start().await;
     let seed = Dice::of(name).random.u64(..);
