@@ -43,7 +43,7 @@ fn the_containerfile_copies_all_that_cargo_needs() {
             run(tool("cp").arg("-r").arg(tree().join(word)).arg(folder.path()));
         }
     }
-    // Cargo reads the manifest, and with it which targets there are; the first that has no file is an error.
+    // Cargo reads the manifest and the lock, and finds the targets; a bench that is not there is none.
     let told = run(Command::new(env!("CARGO"))
         .args([
             "metadata",
