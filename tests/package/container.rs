@@ -43,17 +43,15 @@ fn the_containerfile_copies_all_that_cargo_needs() {
             run(tool("cp").arg("-r").arg(tree().join(word)).arg(folder.path()));
         }
     }
-    // Cargo reads the manifest and the lock, and finds the targets; a bench that is not there is none.
-    let told = run(Command::new(env!("CARGO"))
-        .args([
-            "metadata",
-            "--no-deps",
-            "--offline",
-            "--locked",
-            "--format-version",
-            "1",
-        ])
-        .current_dir(folder.path()));
+    let cargo = |words: &[&str]| {
+        run(Command::new(env!("CARGO"))
+            .args(words)
+            .args(["--offline", "--locked"])
+            .current_dir(folder.path()))
+    };
+    // The one reads the lock, the other tells which targets there are; a bench that is not there is none.
+    cargo(&["tree", "--depth", "0"]);
+    let told = cargo(&["metadata", "--no-deps", "--format-version", "1"]);
     let told: serde_json::Value = serde_json::from_str(&told).expect("JSON");
     let targets = told["packages"][0]["targets"].as_array().expect("targets");
     assert!(targets.iter().any(|target| target["kind"][0] == "bin"), "{told}");
