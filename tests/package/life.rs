@@ -78,10 +78,7 @@ fn a_removal_keeps_data_and_configuration_and_a_purge_takes_all_away() {
     );
 
     root.must("dpkg --force-unsafe-io --purge phosphod");
-    let left = root.must(
-        "find / -xdev \\( -path /proc -o -path /root -o -path /tmp -o -path /work -o -path /var/lib/systemd/deb-systemd-helper-masked \\) -prune \
-         -o -path '*/phosphod*' \\( -path '/etc/*' -o -path '/var/lib/*' -o -path '/usr/*' -o -path '/run/*' \\) -print",
-    );
+    let left = root.must("find /etc /run /usr /var -xdev -path '*/phosphod*'");
     assert_eq!(left, "", "a purge leaves nothing");
     assert!(!root.run("dpkg -s phosphod").success);
 }

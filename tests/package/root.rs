@@ -47,6 +47,8 @@ impl Root {
                 tried.said.trim()
             ));
         }
+        // What this machine has of it.
+        this.must("! dpkg -s phosphod >/dev/null 2>&1 || dpkg --purge phosphod");
         // Images of containers leave manual pages out. Indexing them takes the longest by far.
         this.must("rm -rf /etc/dpkg/dpkg.cfg.d/* /var/lib/man-db/auto-update /etc/phosphod /var/lib/phosphod /run/systemd");
         Ok(this)
