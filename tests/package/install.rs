@@ -3,7 +3,6 @@
 use crate::deb::{package, run};
 use crate::root::Root;
 use crate::support::skip::{missing, skip, tool};
-use phosphod::config::keys::KEYS;
 use std::path::Path;
 
 /// The package and a root to install it in; says that the test is skipped where there cannot be one.
@@ -102,66 +101,6 @@ fn the_key_that_was_there_first_is_not_asked_for() {
     let said = root.install(deb, "--force-confold");
     assert!(!said.contains("phosphod: "), "{said}");
     assert_eq!(root.must("cat /etc/phosphod/phosphod.env"), "PHOSPHO_API_KEY=k\n");
-}
-
-#[test]
-fn every_manual_page_is_rendered_without_a_warning() {
-    const NAME: &str = "every_manual_page_is_rendered_without_a_warning";
-    let deb = match package() {
-        Ok(deb) => deb,
-        Err(why) => return skip(NAME, &why),
-    };
-    if let Some(why) = missing(&[("man", "man-db")]) {
-        return skip(NAME, &why);
-    }
-    let folder = tempfile::tempdir().expect("a temp folder");
-    run(tool("dpkg-deb").arg("-x").arg(deb).arg(folder.path()));
-    let mut pages = 0;
-    let mut settings = String::new();
-    for section in ["man1", "man5"] {
-        let listed = std::fs::read_dir(folder.path().join("usr/share/man").join(section)).expect("pages");
-        for page in listed {
-            let page = page.expect("an entry").path();
-            let mut man = tool("man");
-            man.env("LC_ALL", "C.UTF-8").env("MANWIDTH", "400");
-            let done = man
-                .args(["--warnings", "-E", "UTF-8", "-l"])
-                .arg(&page)
-                .output()
-                .expect("man runs");
-            assert!(
-                done.status.success() && done.stderr.is_empty(),
-                "{page:?}: {}",
-                String::from_utf8_lossy(&done.stderr)
-            );
-            let text = String::from_utf8_lossy(&done.stdout);
-            for heading in ["NAME", "DESCRIPTION", "SEE ALSO"] {
-                assert!(
-                    text.contains(heading),
-                    "{page:?} has no section {heading}: {text}"
-                );
-            }
-            if section == "man5" {
-                settings = text.into_owned();
-            }
-            pages += 1;
-        }
-    }
-    for key in KEYS {
-        let (section, name) = key.path.rsplit_once('.').expect("a section and a name");
-        assert!(
-            settings.contains(&format!("[{section}]")),
-            "{section}: {settings}"
-        );
-        let line = format!("\n       {name} = {}\n", key.kind.unit());
-        assert!(settings.contains(&line), "{}: {settings}", key.path);
-    }
-    assert!(
-        settings.contains("From 1 KiB to 64 MiB. Default: \"4 MiB\"."),
-        "{settings}"
-    );
-    eprintln!("{pages} manual pages");
-    assert!(pages > 10, "a page for each command, and phosphod.toml(5)");
 }
 
 #[test]

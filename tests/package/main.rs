@@ -7,6 +7,7 @@ mod container;
 mod deb;
 mod install;
 mod life;
+mod pages;
 mod root;
 #[path = "../support/mod.rs"]
 mod support;
