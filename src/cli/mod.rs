@@ -6,6 +6,7 @@ mod demo;
 mod event;
 mod logging;
 mod output;
+mod pages;
 mod redact;
 mod run;
 mod sandbox;
@@ -56,6 +57,9 @@ enum Command {
     Sandbox(sandbox::SandboxArgs),
     /// See it work, in seconds: an outage, a kill -9, and nothing lost.
     Demo(demo::DemoArgs),
+    /// Write the manual pages and the completions of the shells into a folder, for a package.
+    #[command(hide = true)]
+    Pages(pages::PagesArgs),
 }
 
 /// Where the configuration comes from.
@@ -118,6 +122,7 @@ pub fn main() -> ExitCode {
         Command::Redact(command) => redact::run(command),
         Command::Sandbox(args) => sandbox::run(args),
         Command::Demo(args) => demo::run(args),
+        Command::Pages(args) => pages::run(args),
     }
 }
 

@@ -1,5 +1,6 @@
 //! Every key of the configuration: the one place that resolution, `config show`, the check for unknown keys and the
 //! documented `config.toml` all go by.
+use super::units::{show_duration, show_size};
 use std::time::Duration;
 
 /// What a key's value is, and its bounds.
@@ -77,6 +78,16 @@ impl Kind {
             Kind::List { of } | Kind::Ids { of } => format!("list of {of}"),
             Kind::Choice(words) => words.join(" or "),
             Kind::Filter => "level, or target=level pairs".to_owned(),
+        }
+    }
+
+    /// Least and most value as people write them; `None` where there are no such bounds.
+    pub fn bounds(&self) -> Option<(String, String)> {
+        match self {
+            Kind::Count { min, max, .. } => Some((min.to_string(), max.to_string())),
+            Kind::Size { min, max } => Some((show_size(*min), show_size(*max))),
+            Kind::Time { min, max } => Some((show_duration(*min), show_duration(*max))),
+            _ => None,
         }
     }
 }
