@@ -4,8 +4,9 @@ use crate::skip::skip;
 use crate::world::{TCP, UNIX, World, figure, seconds};
 use std::time::Instant;
 
-/// Restarts under load.
-const RESTARTS: usize = 10;
+fn is_large() -> bool {
+    std::env::var_os("PHOSPHOD_FAULTS").is_some_and(|size| size == "large")
+}
 
 pub(crate) fn watchdog(world: &mut World) {
     world.drop_in("watchdog", "WatchdogSec=2");
@@ -94,10 +95,11 @@ pub(crate) fn memory_limit(world: &mut World) {
 }
 
 pub(crate) fn restarts(world: &mut World) {
+    let rounds = if is_large() { 50 } else { 10 };
     let tcp = world.load(TCP, "restarts-tcp", "1 0 2");
     let unix = world.load(UNIX, "restarts-unix", "1 0 2");
     let mut longest = std::time::Duration::ZERO;
-    for _ in 0..RESTARTS {
+    for _ in 0..rounds {
         let already = world.ledger("accepted");
         world.accepted(already + 50);
         longest = longest.max(world.machine.timed("systemctl restart phosphod"));
@@ -106,7 +108,7 @@ pub(crate) fn restarts(world: &mut World) {
         let told = world.end(load);
         assert!(told.refused == 0 && told.other == 0, "{name}: {told:?}");
         figure(&format!(
-            "{RESTARTS} restarts under load, {name}: {} answered, 0 refused; the longest took {}",
+            "{rounds} restarts under load, {name}: {} answered, 0 refused; the longest took {}",
             told.answered,
             seconds(longest)
         ));
@@ -115,8 +117,7 @@ pub(crate) fn restarts(world: &mut World) {
 }
 
 pub(crate) fn stop_with_backlog(world: &mut World) {
-    let large = std::env::var_os("PHOSPHOD_FAULTS").is_some_and(|size| size == "large");
-    let mib = if large { 1024 } else { 128 };
+    let mib = if is_large() { 1024 } else { 128 };
     world.all_is_kept();
     world.upstream_is_down(true);
     let events: u64 = world

@@ -3,10 +3,10 @@
 fill.py HOST:PORT MIB
 """
 
+import base64
 import http.client
 import json
-import random
-import string
+import os
 import sys
 
 TARGET, MIB = sys.argv[1], int(sys.argv[2])
@@ -16,8 +16,8 @@ call = http.client.HTTPConnection(TARGET, timeout=120)
 sent = events = 0
 while sent < MIB << 20:
     # Nothing that repeats, or it would take less on the disk.
-    noise = "".join(random.choices(string.ascii_letters + string.digits, k=1000 + EACH))
-    batch = [{"input": "backlog", "output": noise[n : n + 1000]} for n in range(EACH)]
+    noise = base64.b64encode(os.urandom(750 * EACH)).decode()
+    batch = [{"input": "backlog", "output": noise[n * 1000 : n * 1000 + 1000]} for n in range(EACH)]
     body = json.dumps({"batched_log_events": batch})
     call.request("POST", "/v2/log/p", body, {"Content-Type": "application/json"})
     reply = call.getresponse()

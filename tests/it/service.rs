@@ -84,6 +84,57 @@ async fn a_request_in_progress_is_finished_before_the_end() {
 }
 
 #[tokio::test]
+async fn who_has_just_connected_is_answered_although_it_stops() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let pair = Pair::start().await;
+    let address = pair.daemon.url.trim_start_matches("http://");
+    let mut tcp = tokio::net::TcpStream::connect(address).await.expect("it listens");
+    let mut unix = tokio::net::UnixStream::connect(&pair.daemon.unix)
+        .await
+        .expect("it listens");
+    let mut lines = tokio::net::UnixStream::connect(&pair.daemon.unix)
+        .await
+        .expect("it listens");
+    // Who is answered on a later connection shows that these were accepted.
+    pair.daemon.status().await;
+    let later = client::unix(&pair.daemon.unix);
+    client::send(later.get("http://localhost/healthz")).await;
+    let Pair {
+        mut daemon, upstream, ..
+    } = pair;
+    daemon.signal(rustix::process::Signal::TERM);
+    daemon.logged("stopping").await;
+    let body = r#"{"input":"x"}"#;
+    let request = format!(
+        "POST /log HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    tcp.write_all(request.as_bytes()).await.expect("it reads");
+    unix.write_all(request.as_bytes()).await.expect("it reads");
+    lines
+        .write_all(format!("{body}\n").as_bytes())
+        .await
+        .expect("it reads");
+    let (mut first, mut second, mut third) = (String::new(), String::new(), String::new());
+    tcp.read_to_string(&mut first)
+        .await
+        .expect("a reply, then the end");
+    unix.read_to_string(&mut second)
+        .await
+        .expect("a reply, then the end");
+    lines
+        .read_to_string(&mut third)
+        .await
+        .expect("an answer, then the end");
+    for reply in [&first, &second] {
+        assert!(reply.starts_with("HTTP/1.1 200"), "{reply}");
+    }
+    assert!(third.contains("task_id"), "{third}");
+    assert!(daemon.exited().await.success());
+    drop(upstream);
+}
+
+#[tokio::test]
 async fn an_invalid_file_changes_nothing_on_reload_and_says_why() {
     let folder = tempfile::tempdir().expect("a temp folder");
     let file = folder.path().join("config.toml");
