@@ -2,6 +2,7 @@
 
 use crate::skip::skip;
 use crate::world::{TCP, UNIX, World, figure, seconds};
+use serde_json::json;
 use std::time::Instant;
 
 fn is_large() -> bool {
@@ -49,6 +50,8 @@ pub(crate) fn watchdog(world: &mut World) {
             told.answered
         ));
     }
+    let restarts = world.machine.property("phosphod", "NRestarts");
+    assert_eq!(restarts, "2", "by systemd itself, not by the next connection");
     world.no_drop_in("watchdog");
     let kept = world.all_is_kept();
     figure(&format!("watchdog: {kept} acknowledged so far, 0 lost"));
@@ -120,6 +123,7 @@ pub(crate) fn stop_with_backlog(world: &mut World) {
     let mib = if is_large() { 1024 } else { 128 };
     world.all_is_kept();
     world.upstream_is_down(true);
+    let already = world.ledger("delivered");
     let events: u64 = world
         .machine
         .run(&format!("/usr/bin/python3 /srv/fill.py {TCP} {mib}"))
@@ -139,5 +143,23 @@ pub(crate) fn stop_with_backlog(world: &mut World) {
         "stop with {mib} MiB queued ({events} events, {disk} MiB on disk) and the upstream down: {}; ready again after {}",
         seconds(stopped),
         seconds(started)
+    ));
+
+    world.switch(&json!({"down": false, "delay_ms": 600_000}));
+    let asked = "curl -sf http://127.0.0.1:4712/sandbox/state | grep -o '\"requests\":[0-9]*'";
+    let before = world.machine.run(asked);
+    world.machine.until(&format!("test \"$({asked})\" != '{before}'"));
+    let stopped = world.machine.timed("systemctl stop phosphod");
+    assert_eq!(
+        world.machine.property("phosphod", "Result"),
+        "success",
+        "not killed"
+    );
+    world.machine.run("systemctl start phosphod");
+    let kept = world.ledger("queued") + world.ledger("delivered") - already;
+    assert_eq!(kept, events, "nothing is lost");
+    figure(&format!(
+        "the same with an upstream that never answers and shutdown.grace = 2 s: {}",
+        seconds(stopped)
     ));
 }

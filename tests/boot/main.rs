@@ -20,6 +20,9 @@ use machine::Machine;
 use std::time::Instant;
 use world::{World, figure, seconds};
 
+/// A step of the story.
+type Scenario = fn(&mut World);
+
 #[test]
 fn the_service_holds_its_promises_under_a_real_systemd() {
     const NAME: &str = "the_service_holds_its_promises_under_a_real_systemd";
@@ -30,7 +33,7 @@ fn the_service_holds_its_promises_under_a_real_systemd() {
     };
     figure(&format!("the container is up after {}", seconds(since.elapsed())));
     let mut world = World::begin(machine);
-    let story: [(&str, fn(&mut World)); 8] = [
+    let story: [(&str, Scenario); 8] = [
         ("start", starts::notify_and_user),
         ("sockets", starts::sockets),
         ("credential", starts::credential),

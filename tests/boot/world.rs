@@ -20,6 +20,8 @@ max_age = "20 ms"
 [retry]
 min = "20 ms"
 max = "500 ms"
+[shutdown]
+grace = "2 s"
 "#;
 
 /// One line on the terminal. `print!` in a passing test is never shown.
@@ -86,6 +88,12 @@ impl World {
         let pid = self.machine.property("phosphod", "MainPID");
         assert_ne!(pid, "0", "it runs");
         pid
+    }
+
+    /// Waits until the sentence in `systemctl status` has this part.
+    pub(crate) fn says(&self, part: &str) {
+        let script = format!("systemctl show --property=StatusText phosphod | grep -qF '{part}'");
+        self.machine.until(&script);
     }
 
     /// Waits until another process than `before` is the daemon, and is ready.
