@@ -10,9 +10,11 @@ use std::time::Duration;
 #[derive(Debug, Default)]
 pub struct Inherited {
     /// The TCP socket, if one was handed over.
-    pub tcp: Option<TcpListener>,
+    pub http: Option<TcpListener>,
     /// The Unix socket, if one was handed over.
     pub unix: Option<UnixListener>,
+    /// The one for web pages, if one of that name was handed over.
+    pub browser: Option<TcpListener>,
 }
 
 /// The daemon accepts events. `status` is one line for `systemctl status`.
@@ -40,9 +42,9 @@ pub fn alive() {
     imp::tell(imp::State::Alive);
 }
 
-/// The daemon is on its way out.
-pub fn stopping() {
-    imp::tell(imp::State::Stopping);
+/// The daemon is on its way out, and may take `more` from now on.
+pub fn stopping(more: Duration) {
+    imp::tell(imp::State::Stopping(more));
 }
 
 /// The configuration is being read again; [`ready`] ends it.
@@ -50,11 +52,12 @@ pub fn reloading() {
     imp::tell(imp::State::Reloading);
 }
 
-/// Takes the sockets that were handed over. Which is which is told by their family, since their order differs from boot to
-/// boot. May be called once: it clears systemd's variables.
+/// Takes the sockets that were handed over. Which is which is told by their names (`FileDescriptorName=`: `http`, `unix` or
+/// `browser`), and by their family where they have none; never by their order, which differs from boot to boot. May be called once: it
+/// clears systemd's variables.
 ///
 /// # Errors
-/// A descriptor that is no listening socket of either family, or a second one of the same family.
+/// A descriptor that is no listening socket, has an unknown name or one of the other family, or is a second one for the same use.
 pub fn inherited() -> io::Result<Inherited> {
     imp::inherited()
 }
@@ -71,15 +74,20 @@ mod imp {
         Alive,
         Ready(&'a str),
         Reloading,
-        Stopping,
+        Stopping(Duration),
+    }
+
+    /// A span as systemd wants it.
+    fn micros(span: Duration) -> u32 {
+        u32::try_from(span.as_micros()).unwrap_or(u32::MAX)
     }
 
     pub(super) fn tell(state: State<'_>) {
         let told = match state {
-            State::Starting(status, more) => {
-                let more = u32::try_from(more.as_micros()).unwrap_or(u32::MAX);
-                sd_notify::notify(&[NotifyState::ExtendTimeoutUsec(more), NotifyState::Status(status)])
-            }
+            State::Starting(status, more) => sd_notify::notify(&[
+                NotifyState::ExtendTimeoutUsec(micros(more)),
+                NotifyState::Status(status),
+            ]),
             State::Status(status) => sd_notify::notify(&[NotifyState::Status(status)]),
             State::Alive => sd_notify::notify(&[NotifyState::Watchdog]),
             State::Ready(status) => sd_notify::notify(&[NotifyState::Ready, NotifyState::Status(status)]),
@@ -87,7 +95,11 @@ mod imp {
                 Ok(now) => sd_notify::notify(&[NotifyState::Reloading, now]),
                 Err(error) => Err(error),
             },
-            State::Stopping => sd_notify::notify(&[NotifyState::Stopping]),
+            State::Stopping(more) => sd_notify::notify(&[
+                NotifyState::Stopping,
+                NotifyState::ExtendTimeoutUsec(micros(more)),
+                NotifyState::Status("stopping: requests in flight may finish"),
+            ]),
         };
         if let Err(error) = told {
             tracing::warn!(%error, "cannot tell systemd how the daemon is; check NotifyAccess in the unit");
@@ -99,28 +111,114 @@ mod imp {
     }
 
     pub(super) fn inherited() -> io::Result<Inherited> {
+        let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
+        let mut names = names.split(':');
         let mut sockets = ListenFd::from_env();
         let mut inherited = Inherited::default();
         for at in 0..sockets.len() {
+            let name = names.next().unwrap_or_default();
             // A socket of the other family stays where it is, for the second try.
             if let Ok(Some(listener)) = sockets.take_unix_listener(at) {
                 listener.set_nonblocking(true)?;
-                only(&mut inherited.unix, listener, "Unix")?;
+                purpose(name, Family::Unix).map_err(wrong)?;
+                only(&mut inherited.unix, listener, "the Unix socket")?;
             } else if let Some(listener) = sockets.take_tcp_listener(at)? {
                 listener.set_nonblocking(true)?;
-                only(&mut inherited.tcp, listener, "TCP")?;
+                match purpose(name, Family::Tcp).map_err(wrong)? {
+                    Purpose::Browser => only(&mut inherited.browser, listener, "web pages")?,
+                    Purpose::Http | Purpose::Unix => only(&mut inherited.http, listener, "HTTP over TCP")?,
+                }
             }
         }
         Ok(inherited)
     }
 
-    fn only<T>(place: &mut Option<T>, listener: T, family: &str) -> io::Result<()> {
+    fn wrong(sentence: String) -> io::Error {
+        io::Error::new(io::ErrorKind::InvalidInput, sentence)
+    }
+
+    fn only<T>(place: &mut Option<T>, listener: T, what: &str) -> io::Result<()> {
         match place.replace(listener) {
             None => Ok(()),
-            Some(_) => Err(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                format!("there is more than one {family} socket: keep one ListenStream= of each kind"),
-            )),
+            Some(_) => Err(wrong(format!(
+                "there is more than one for {what}: keep one ListenStream= of each kind"
+            ))),
+        }
+    }
+
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    enum Family {
+        Tcp,
+        Unix,
+    }
+
+    /// What a socket is for.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    enum Purpose {
+        Http,
+        Unix,
+        Browser,
+    }
+
+    /// By its name, or by its family where nobody gave it one.
+    fn purpose(name: &str, family: Family) -> Result<Purpose, String> {
+        let (purpose, wants) = match (name, family) {
+            ("http", _) => (Purpose::Http, Family::Tcp),
+            ("unix", _) => (Purpose::Unix, Family::Unix),
+            ("browser", _) => (Purpose::Browser, Family::Tcp),
+            // What systemd calls it without FileDescriptorName= is the unit's name; others hand over nothing or "unknown".
+            (name, family) if name.is_empty() || name == "unknown" || name.ends_with(".socket") => {
+                return Ok(match family {
+                    Family::Tcp => Purpose::Http,
+                    Family::Unix => Purpose::Unix,
+                });
+            }
+            _ => {
+                return Err(format!(
+                    "one is named {name:?}: write FileDescriptorName=http, unix or browser, or leave it out"
+                ));
+            }
+        };
+        if family == wants {
+            Ok(purpose)
+        } else {
+            Err(format!(
+                "the one named {name:?} is a {} socket: give it another name or another ListenStream=",
+                match family {
+                    Family::Tcp => "TCP",
+                    Family::Unix => "Unix",
+                }
+            ))
+        }
+    }
+
+    #[cfg(test)]
+    mod tests {
+        use super::*;
+
+        #[test]
+        fn a_socket_is_told_by_its_name_and_without_one_by_its_family() {
+            use Family::{Tcp, Unix};
+            for (name, family, is) in [
+                ("http", Tcp, Purpose::Http),
+                ("browser", Tcp, Purpose::Browser),
+                ("unix", Unix, Purpose::Unix),
+                ("phosphod.socket", Tcp, Purpose::Http),
+                ("phosphod.socket", Unix, Purpose::Unix),
+                ("unknown", Tcp, Purpose::Http),
+                ("", Unix, Purpose::Unix),
+            ] {
+                assert_eq!(purpose(name, family), Ok(is), "{name}");
+            }
+            for (name, family, part) in [
+                ("htp", Tcp, "named \"htp\""),
+                ("http", Unix, "is a Unix socket"),
+                ("browser", Unix, "is a Unix socket"),
+                ("unix", Tcp, "is a TCP socket"),
+            ] {
+                let refused = purpose(name, family).expect_err(name);
+                assert!(refused.contains(part), "{refused}");
+            }
         }
     }
 }
@@ -135,7 +233,7 @@ mod imp {
         Alive,
         Ready(&'a str),
         Reloading,
-        Stopping,
+        Stopping(Duration),
     }
 
     pub(super) fn tell(state: State<'_>) {
@@ -145,7 +243,7 @@ mod imp {
             State::Alive => {}
             State::Ready(status) => tracing::debug!(status, "ready"),
             State::Reloading => tracing::debug!("reloading"),
-            State::Stopping => tracing::debug!("stopping"),
+            State::Stopping(more) => tracing::debug!(?more, "stopping"),
         }
     }
 

@@ -696,3 +696,97 @@ fn redaction_that_cannot_be_done_is_told() {
         &[&["redact.action (--set)", "redact.hash_key_file"]],
     );
 }
+
+/// A folder of credentials, as systemd hands them over.
+fn credentials(stand: Stand, files: &[(&str, &str)]) -> Stand {
+    let folder = stand.path("credentials");
+    std::fs::create_dir(&folder).expect("a folder");
+    for (name, text) in files {
+        std::fs::write(folder.join(name), text).expect("written");
+    }
+    let folder = folder.to_str().expect("text").to_owned();
+    stand.env("CREDENTIALS_DIRECTORY", &folder)
+}
+
+#[test]
+fn credentials_stand_in_where_nobody_names_a_key_or_a_token() {
+    let stand = credentials(
+        Stand::new(),
+        &[
+            ("phospho-api-key", KEY),
+            ("phospho-api-key.p.1", KEY),
+            ("phosphod-token", "token-1"),
+            ("other", "not ours"),
+        ],
+    );
+    let from = "default, from CREDENTIALS_DIRECTORY";
+    for (key, name) in [
+        ("upstream.api_key_file", "phospho-api-key"),
+        ("upstream.projects.\"p.1\".api_key_file", "phospho-api-key.p.1"),
+        ("intake.token_file", "phosphod-token"),
+    ] {
+        let path = stand.path("credentials").join(name);
+        assert_eq!(stand.shown(&[], key), pair(&format!("{path:?}"), from));
+    }
+    let outcome = stand.run(&["config", "show"]);
+    assert!(
+        !outcome.stdout.contains(KEY),
+        "a key is shown: {}",
+        outcome.stdout
+    );
+}
+
+#[test]
+fn whatever_is_written_beats_a_credential() {
+    let stand = credentials(
+        Stand::new().file("key", KEY).file(
+            "config.toml",
+            "[intake]\ntoken_file = \"\"\n[upstream]\napi_key_file = \"key\"\n",
+        ),
+        &[("phospho-api-key", "another"), ("phosphod-token", "token-1")],
+    );
+    assert_eq!(
+        stand.shown(&[], "upstream.api_key_file"),
+        pair("\"key\"", "config.toml:4")
+    );
+    assert_eq!(
+        stand.shown(&[], "intake.token_file"),
+        pair("\"\"", "config.toml:2")
+    );
+
+    let stand = credentials(Stand::new(), &[("phospho-api-key", "another")]).env("PHOSPHO_API_KEY", KEY);
+    let outcome = stand.run(&["config", "show"]);
+    assert_eq!(
+        outcome.code,
+        Some(0),
+        "they do not exclude each other: {}",
+        outcome.stderr
+    );
+    assert!(
+        outcome.stdout.contains("# upstream.api_key_file is not set"),
+        "{}",
+        outcome.stdout
+    );
+}
+
+#[test]
+fn a_credential_that_is_empty_is_no_key_but_no_token_either() {
+    let stand = credentials(Stand::new(), &[("phospho-api-key", "\n")]);
+    let outcome = stand.run(&["config", "show"]);
+    assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
+    assert!(
+        outcome.stdout.contains("# upstream.api_key_file is not set"),
+        "{}",
+        outcome.stdout
+    );
+    let stand = credentials(Stand::new(), &[("phosphod-token", "\n")]);
+    refused(
+        &stand,
+        &[],
+        &[&[
+            "intake.token_file",
+            "CREDENTIALS_DIRECTORY",
+            "is empty: write the key into it",
+        ]],
+    );
+}

@@ -1,4 +1,5 @@
-//! The daemon's own log, on stderr: text with colours on a terminal, JSON otherwise or when asked for.
+//! The daemon's own log, on stderr: text with colours on a terminal, text for the journal, JSON otherwise or when asked for.
+use super::journal::{self, Stderr};
 use crate::config::{LogFormat, LogSettings};
 use std::fmt::{self, Write};
 use std::io::IsTerminal;
@@ -13,24 +14,27 @@ pub(super) fn start(settings: &LogSettings) -> Result<(), String> {
     let filter =
         EnvFilter::try_new(&settings.level).map_err(|fault| format!("log.level: {fault}: write a level"))?;
     let terminal = std::io::stderr().is_terminal();
+    let journal = journal::is_stderr();
     let text = match settings.format {
         LogFormat::Text => true,
         LogFormat::Json => false,
-        LogFormat::Auto => terminal,
+        LogFormat::Auto => terminal || journal,
     };
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         // Its way to tell that a line could not be written is `eprintln`, which then panics: a log whose disk is full or
         // whose reader is gone would end the daemon.
         .log_internal_errors(false)
-        .with_writer(std::io::stderr);
+        .with_writer(Stderr { journal });
     let installed = if text {
         let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        builder
-            .with_ansi(terminal && !plain)
-            .fmt_fields(escaped_fields())
-            .finish()
-            .try_init()
+        let builder = builder.with_ansi(terminal && !plain).fmt_fields(escaped_fields());
+        if journal {
+            // It notes the time of each line by itself.
+            builder.without_time().finish().try_init()
+        } else {
+            builder.finish().try_init()
+        }
     } else {
         builder.json().flatten_event(true).finish().try_init()
     };

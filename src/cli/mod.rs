@@ -4,6 +4,7 @@ mod config;
 mod dead;
 mod demo;
 mod event;
+mod journal;
 mod logging;
 mod output;
 mod pages;
@@ -91,10 +92,16 @@ fn tell(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }
 
+/// The same for what the daemon ends with; an error for the journal, too.
+fn complain(line: &str) {
+    let priority = if journal::is_stderr() { journal::ERROR } else { "" };
+    tell(&format!("{priority}{line}"));
+}
+
 /// Prints what is wrong with the configuration.
 fn bad_configuration(mistakes: &Mistakes) -> ExitCode {
     for mistake in mistakes.iter() {
-        tell(&format!("phosphod: {mistake}"));
+        complain(&format!("phosphod: {mistake}"));
     }
     ExitCode::from(BAD_CONFIGURATION)
 }

@@ -1,5 +1,5 @@
 //! `phosphod run`.
-use super::{FAILED, bad_configuration, logging, tell};
+use super::{FAILED, bad_configuration, complain, logging};
 use crate::config::{self, Sources};
 use crate::daemon;
 use std::process::ExitCode;
@@ -29,6 +29,6 @@ pub(super) fn run(sources: Sources) -> ExitCode {
 }
 
 fn failed(sentence: &str) -> ExitCode {
-    tell(&format!("phosphod: {sentence}"));
+    complain(&format!("phosphod: {sentence}"));
     ExitCode::from(FAILED)
 }

@@ -32,6 +32,14 @@ fn read(path: &Path) -> Result<Vec<u8>, String> {
     Ok(bytes)
 }
 
+/// Whether there is no such file, or nothing in it.
+pub(super) fn is_blank(path: &Path) -> bool {
+    match read(path) {
+        Ok(bytes) => bytes.iter().all(u8::is_ascii_whitespace),
+        Err(_) => !path.exists(),
+    }
+}
+
 /// Reads an API key or a token.
 pub(super) fn secret(path: &Path) -> Result<Secret, String> {
     let bytes = read(path)?;

@@ -234,7 +234,7 @@ pub const KEYS: &[Key] = {
         key(
             "intake.token_file",
             Kind::Path,
-            None,
+            Computed("the credential phosphod-token, if systemd hands one over"),
             "File with a bearer token that TCP clients must then show.",
         ),
         key(
@@ -300,7 +300,7 @@ pub const KEYS: &[Key] = {
         key(
             "upstream.api_key_file",
             Kind::Path,
-            None,
+            Computed("the credential phospho-api-key, if systemd hands one over"),
             "File with the API key; excludes upstream.api_key.",
         ),
         key(
@@ -348,7 +348,7 @@ pub const KEYS: &[Key] = {
         key(
             PROJECT_KEY,
             Kind::Path,
-            None,
+            Computed("the credential phospho-api-key.<id>, if systemd hands one over"),
             "File with the API key of one project.",
         ),
         key(
@@ -511,7 +511,7 @@ pub const KEYS: &[Key] = {
             "log.format",
             Kind::Choice(&["auto", "text", "json"]),
             Text("auto"),
-            "auto is text on a terminal and JSON otherwise.",
+            "auto is text on a terminal and in systemd's journal, and JSON otherwise.",
         ),
         key("log.level", Kind::Filter, Text("info"), "How much is logged."),
         key(

@@ -262,7 +262,7 @@ fn known(path: &mut Vec<String>, value: &Value, leaves: &mut BTreeMap<String, Le
 }
 
 /// A path as TOML writes it, with quotes where a part needs them.
-fn dotted(path: &[String]) -> String {
+pub(super) fn dotted(path: &[String]) -> String {
     let bare = |part: &str| {
         !part.is_empty()
             && part

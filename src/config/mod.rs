@@ -1,8 +1,9 @@
 //! Settings: files, environment and flags in, one checked structure out.
 //!
-//! Layers, later ones win: built-in defaults ([`keys::KEYS`]), the file, the SDKs' own `PHOSPHO_API_KEY` and
+//! Layers, later ones win: built-in defaults ([`keys::KEYS`]), what systemd hands over (folders and credentials), the file, the SDKs' own `PHOSPHO_API_KEY` and
 //! `PHOSPHO_PROJECT_ID`, `PHOSPHOD__SECTION__KEY` variables, `--set`. [`load`] tells every mistake at once and opens
 //! nothing but the files that the configuration names.
+mod credentials;
 mod file;
 mod files;
 pub mod keys;
@@ -113,6 +114,8 @@ pub struct IntakeSettings {
     pub unix_mode: u32,
     /// Its group's number; `None`: the daemon's own.
     pub unix_group: Option<u32>,
+    /// Whether TCP may be served beyond loopback: `allow_remote` with a token.
+    pub remote: bool,
     /// What clients must show: `token_file`, `hosts`, `origins`, `unix_allow_uids` and `unix_allow_gids`.
     pub gate: Gate,
     /// `[intake.browser]`; `None`: off.
@@ -241,12 +244,14 @@ fn count(resolver: &Resolver, path: &str) -> usize {
 
 fn intake(resolver: &mut Resolver) -> IntakeSettings {
     let small = |number: u64| u32::try_from(number).unwrap_or(u32::MAX); // Bounded by its kind already.
+    let gate = gate(resolver);
     IntakeSettings {
         http: resolver.address("intake.http"),
         unix: resolver.path("intake.unix"),
         unix_mode: small(resolver.number("intake.unix_mode").unwrap_or_default()),
         unix_group: resolver.number("intake.unix_group").map(small),
-        gate: gate(resolver),
+        remote: gate.token.is_some() && resolver.flag("intake.allow_remote") == Some(true),
+        gate,
         browser: browser(resolver),
         max_body_bytes: count(resolver, "intake.max_body_bytes"),
         max_in_flight_bytes: count(resolver, "intake.max_in_flight_bytes"),

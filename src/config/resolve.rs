@@ -3,7 +3,7 @@ use super::keys::{KEYS, Key, PROJECT_KEY};
 use super::layers::{self, Raw};
 use super::mistakes::Mistake;
 use super::values::{self, Datum};
-use super::{Sources, files, rules};
+use super::{Sources, credentials, files, rules};
 use crate::ids::ProjectId;
 use crate::redact::HashKey;
 use crate::secret::Secret;
@@ -68,6 +68,7 @@ impl Resolver {
             }
         }
         resolver.compute(sources);
+        credentials::fill_in(&mut resolver, sources);
         resolver
     }
 
@@ -98,17 +99,27 @@ impl Resolver {
 
     fn put(&mut self, path: &str, value: PathBuf, origin: String) {
         if let Some(key) = KEYS.iter().find(|key| key.path == path) {
-            let datum = Datum::Text(value.display().to_string());
-            self.values.insert(
-                path.to_owned(),
-                Resolved {
-                    key,
-                    of: None,
-                    datum,
-                    origin,
-                },
-            );
+            self.put_at(path.to_owned(), key, None, value, origin);
         }
+    }
+
+    /// Puts a path where nobody wrote a value; `of` is what the `<...>` of the key stands for.
+    pub(super) fn put_at(
+        &mut self,
+        path: String,
+        key: &'static Key,
+        of: Option<String>,
+        value: PathBuf,
+        origin: String,
+    ) {
+        let datum = Datum::Text(value.display().to_string());
+        let resolved = Resolved {
+            key,
+            of,
+            datum,
+            origin,
+        };
+        self.values.insert(path, resolved);
     }
 
     fn datum(&self, path: &str) -> Option<&Datum> {

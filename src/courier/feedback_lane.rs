@@ -14,6 +14,7 @@ use super::clock;
 use super::feedback_try::{Held, Overdue, Tried};
 use super::health;
 use super::line::{Knobs, Line, changed};
+use super::pulse::Ear;
 use super::roster::Roster;
 use super::{CourierError, Settings};
 use crate::batch::Limits;
@@ -60,8 +61,8 @@ impl FeedbackLane {
         }
     }
 
-    /// Runs until shutdown.
-    pub(super) async fn run(mut self) -> Result<(), CourierError> {
+    /// Runs until shutdown. Answers the watchdog by `ear`, also while it waits for the spool: a burial takes until the disk works.
+    pub(super) async fn run(mut self, mut ear: Ear) -> Result<(), CourierError> {
         let line = self.line.clone();
         loop {
             let settings = self.knobs.borrow_and_update().clone();
@@ -81,11 +82,12 @@ impl FeedbackLane {
                 () = line.stop().draining() => break,
                 Some(flight) = self.flights.join_next() => {
                     let (held, tried) = flight?;
-                    self.land(held, tried, &settings).await;
+                    ear.while_doing(self.land(held, tried, &settings)).await;
                 }
                 () = changed(&mut self.knobs) => line.wake(),
+                () = ear.answer() => {}
                 () = sleep_until(wake), if wake.is_some() => {}
-                () = ready(&line, self.dry), if room > 0 => self.lease(room, &settings).await,
+                () = ready(&line, self.dry), if room > 0 => ear.while_doing(self.lease(room, &settings)).await,
             }
         }
         let settings = self.knobs.borrow().clone();

@@ -10,6 +10,7 @@ use super::clock;
 use super::confirm::confirm;
 use super::delivery::{Delivery, Sent};
 use super::line::{Knobs, Line, changed};
+use super::pulse::Ear;
 use super::send::{Dress, Progress};
 use super::sessions::{self, Sessions, Ticket};
 use super::{CourierError, Settings};
@@ -63,8 +64,8 @@ impl LogLane {
         }
     }
 
-    /// Runs until shutdown.
-    pub(super) async fn run(mut self) -> Result<(), CourierError> {
+    /// Runs until shutdown. Answers the watchdog by `ear`.
+    pub(super) async fn run(mut self, mut ear: Ear) -> Result<(), CourierError> {
         let line = self.line.clone();
         loop {
             let settings = self.knobs.borrow_and_update().clone();
@@ -79,6 +80,7 @@ impl LogLane {
                 () = line.stop().draining() => break,
                 Some(report) = self.tasks.join_next() => self.take(report?).await,
                 () = changed(&mut self.knobs) => line.wake(),
+                () = ear.answer() => {}
                 limits = due(&line, &settings, &mut self.dry, free), if room => self.fill(&limits, streams).await,
             }
         }

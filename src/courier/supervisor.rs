@@ -58,7 +58,7 @@ pub async fn run(
     tokio::pin!(shutdown);
     loop {
         let views = lanes.borrow_and_update().clone();
-        couriers.start(&views);
+        couriers.start(&views, &mut heart);
         tokio::select! {
             biased;
             () = &mut shutdown => break,
@@ -93,16 +93,16 @@ struct Couriers {
 
 impl Couriers {
     /// Starts a courier for each lane that has none.
-    fn start(&mut self, views: &[LaneView]) {
+    fn start(&mut self, views: &[LaneView], heart: &mut Heart) {
         for view in views {
             if !self.known.insert(view.lane().clone()) {
                 continue;
             }
             let line = Arc::new(Line::new(self.common.clone(), view.clone()));
-            let knobs = self.knobs.clone();
+            let (knobs, ear) = (self.knobs.clone(), heart.lane());
             match view.lane().kind {
-                Kind::Log => self.tasks.spawn(LogLane::new(line, knobs).run()),
-                Kind::Feedback => self.tasks.spawn(FeedbackLane::new(line, knobs).run()),
+                Kind::Log => self.tasks.spawn(LogLane::new(line, knobs).run(ear)),
+                Kind::Feedback => self.tasks.spawn(FeedbackLane::new(line, knobs).run(ear)),
             };
         }
     }

@@ -6,6 +6,7 @@
 
 pub mod bind;
 mod reload;
+mod sockets;
 mod upkeep;
 
 use crate::admin::{self, Admin};
@@ -19,6 +20,7 @@ use crate::spool::{OpenError, Spool};
 use crate::upstream::UpstreamError;
 use crate::{config, courier, notify};
 use bind::{BindError, OwnedSocket};
+use sockets::Sockets;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
@@ -27,6 +29,9 @@ use tokio::task::JoinSet;
 
 /// How often systemd is told that opening the data folder still goes on.
 const STARTING_EVERY: Duration = Duration::from_secs(5);
+
+/// How long the last commit may take on a slow disk, once all requests have ended.
+const LAST_COMMIT: Duration = Duration::from_secs(10);
 
 /// Why the daemon did not start, or ended unasked.
 #[derive(Debug, thiserror::Error)]
@@ -41,7 +46,7 @@ pub enum DaemonError {
     #[error(transparent)]
     Upstream(#[from] UpstreamError),
     /// What systemd handed over could not be used.
-    #[error("cannot use the sockets that systemd handed over: {0}; check phosphod.socket")]
+    #[error("cannot use the sockets that systemd handed over: {0} (`systemctl cat phosphod.socket`)")]
     Inherited(std::io::Error),
     /// Delivery ended unasked.
     #[error(transparent)]
@@ -88,7 +93,7 @@ pub async fn run(
         tokio::select! {
             _ = terminate.recv() => break Ok("SIGTERM"),
             _ = interrupt.recv() => break Ok("SIGINT"),
-            _ = hangup.recv() => reload::apply(&settings, &reload, &to_couriers),
+            _ = hangup.recv() => reload::apply(&settings, &reload, &to_couriers, || parts.admin.sentence()),
             ended = parts.ended() => break Err(ended),
         }
     };
@@ -96,10 +101,11 @@ pub async fn run(
         Ok(signal) => tracing::info!(signal, "stopping"),
         Err(fault) => tracing::error!(%fault, "stopping"),
     }
-    notify::stopping();
+    upkeep.abort();
+    // Listeners and couriers may use up the grace one after the other.
+    notify::stopping(settings.grace * 2 + LAST_COMMIT);
     parts.stop().await;
     spool.close().await;
-    upkeep.abort();
     let ledger = spool.ledger();
     tracing::info!(
         queued = ledger.queued,
@@ -141,104 +147,6 @@ async fn open_spool(settings: &config::Settings) -> Result<Spool, DaemonError> {
             part: "opening the data folder",
             why: format!(" ({fault})"),
         }),
-    }
-}
-
-/// The listening sockets.
-struct Sockets {
-    tcp: Option<tokio::net::TcpListener>,
-    unix: Option<tokio::net::UnixListener>,
-    /// For web pages; systemd hands none over.
-    browser: Option<tokio::net::TcpListener>,
-    /// The Unix socket's file, where it was made here.
-    owned: Option<OwnedSocket>,
-}
-
-impl Sockets {
-    /// What systemd handed over; only where it handed over nothing, what the configuration names.
-    fn open(settings: &config::IntakeSettings) -> Result<Self, DaemonError> {
-        let inherited = notify::inherited().map_err(DaemonError::Inherited)?;
-        let browser = settings.browser.as_ref();
-        let browser = browser
-            .map(|browser| bind::tcp(browser.listen, "intake.browser.listen"))
-            .transpose()?;
-        if inherited.tcp.is_some() || inherited.unix.is_some() {
-            let tcp = inherited.tcp.map(tokio::net::TcpListener::from_std).transpose();
-            let unix = inherited.unix.map(tokio::net::UnixListener::from_std).transpose();
-            let (tcp, unix) = (
-                tcp.map_err(DaemonError::Inherited)?,
-                unix.map_err(DaemonError::Inherited)?,
-            );
-            return Ok(Self {
-                tcp,
-                unix,
-                browser,
-                owned: None,
-            });
-        }
-        let tcp = settings
-            .http
-            .map(|address| bind::tcp(address, "intake.http"))
-            .transpose()?;
-        let unix = settings.unix.as_deref();
-        let unix = unix
-            .map(|path| bind::unix(path, settings.unix_mode, settings.unix_group))
-            .transpose()?;
-        let (unix, owned) = unix.unzip();
-        Ok(Self {
-            tcp,
-            unix,
-            browser,
-            owned,
-        })
-    }
-
-    fn names(&self) -> Names {
-        let tcp = self.tcp.as_ref().and_then(|tcp| tcp.local_addr().ok());
-        let browser = self.browser.as_ref().and_then(|tcp| tcp.local_addr().ok());
-        let unix = self.unix.as_ref().and_then(|unix| unix.local_addr().ok());
-        Names {
-            http: tcp.map(|address| address.to_string()),
-            browser: browser.map(|address| address.to_string()),
-            unix: unix.and_then(|address| Some(address.as_pathname()?.display().to_string())),
-        }
-    }
-}
-
-/// Where the daemon listens, for people.
-struct Names {
-    http: Option<String>,
-    browser: Option<String>,
-    unix: Option<String>,
-}
-
-impl Names {
-    fn announce(&self, settings: &config::Settings) {
-        tracing::info!(
-            http = self.http.as_deref().unwrap_or("off"),
-            unix = self.unix.as_deref().unwrap_or("off"),
-            browser = self.browser.as_deref(),
-            data = %settings.spool.path.display(),
-            upstream = settings.upstream.base_url,
-            "accepting"
-        );
-        let delivery = &settings.delivery;
-        if delivery.default_key.is_none() && delivery.project_keys.is_empty() {
-            tracing::warn!(
-                "no API key: events are only queued; set PHOSPHO_API_KEY or upstream.api_key_file"
-            );
-        }
-    }
-}
-
-impl std::fmt::Display for Names {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let names: Vec<_> = [&self.http, &self.unix, &self.browser]
-            .into_iter()
-            .flatten()
-            .map(String::as_str)
-            .collect();
-        f.write_str(&names.join(" and "))
     }
 }
 
@@ -284,7 +192,7 @@ impl Parts {
         };
         let mut serving = JoinSet::new();
         let named = [
-            ("the TCP listener", sockets.tcp.map(Listener::Tcp)),
+            ("the TCP listener", sockets.http.map(Listener::Tcp)),
             ("the Unix listener", sockets.unix.map(Listener::Unix)),
         ];
         for (name, listener) in named {

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 /// Reads the configuration again. What delivery needs (upstream, keys, batches, retries) takes effect at once and wakes
-/// parked lanes; what only a restart can change is named.
+/// parked lanes; what only a restart can change is named. `sentence` is how things stand, for systemd.
 pub(super) fn apply(
     running: &config::Settings,
     reload: &impl Fn() -> Result<config::Settings, String>,
     couriers: &watch::Sender<Arc<courier::Settings>>,
+    sentence: impl Fn() -> String,
 ) {
     notify::reloading();
     let outcome = reload().and_then(|settings| match settings.courier() {
@@ -29,7 +30,8 @@ pub(super) fn apply(
         }
         Err(why) => tracing::error!(%why, "configuration not reloaded: nothing has changed"),
     }
-    notify::ready("accepting");
+    // It was ready all the time, and is as it was before: what systemd showed then is told again.
+    notify::ready(&sentence());
 }
 
 /// The sections that changed and that a running daemon cannot take over.

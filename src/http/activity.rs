@@ -32,6 +32,8 @@ enum Phase {
 
 #[derive(Debug)]
 struct State {
+    /// Nothing has come yet.
+    fresh: bool,
     phase: Phase,
     since: Instant,
     /// Since when the client takes nothing of a reply.
@@ -46,6 +48,7 @@ pub(super) struct Activity(Mutex<State>);
 impl Activity {
     pub(super) fn new() -> Arc<Self> {
         Arc::new(Self(Mutex::new(State {
+            fresh: true,
             phase: Phase::Idle,
             since: Instant::now(),
             stalled: None,
@@ -55,6 +58,11 @@ impl Activity {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether nothing has come yet.
+    pub(super) fn is_fresh(&self) -> bool {
+        self.state().fresh
     }
 
     /// A request's head is complete.
@@ -95,6 +103,7 @@ impl Activity {
 
     fn bytes_came(&self) {
         let mut state = self.state();
+        state.fresh = false;
         if state.phase == Phase::Idle {
             state.phase = Phase::Head;
             state.since = Instant::now();

@@ -10,6 +10,7 @@ use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, BufReader};
 use tokio::net::UnixStream;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -20,13 +21,23 @@ const MAX_HEAD_BYTES: usize = 64 * 1024;
 /// Most that hyper buffers of a connection, each way. Outside the budget, because idle connections have it too.
 const MAX_BUFFER_BYTES: usize = 128 * 1024;
 
+/// How long a connection that was told to stop may take to its first byte, from when it was accepted: who has just connected is about to
+/// send, and would take the end of it for a refusal.
+const FIRST_BYTE: Duration = Duration::from_secs(2);
+
 /// A connection to the Unix socket: its first byte tells NDJSON from HTTP.
 pub(super) async fn unix<H: Handler>(stream: UnixStream, handler: Arc<H>, limits: Limits, mut stop: Stop) {
     let peer = Peer::of(&stream);
     let mut stream = BufReader::new(stream);
+    let first_byte_by = Instant::now() + FIRST_BYTE;
+    let given_up = async {
+        stop.requested().await;
+        sleep_until(first_byte_by).await;
+    };
     let first = tokio::select! {
+        biased;
         first = timeout(limits.idle, stream.fill_buf()) => first,
-        () = stop.requested() => return,
+        () = given_up => return,
     };
     match first {
         Ok(Ok([b'{', ..])) => handler.lines(stream, peer, limits, stop).await,
@@ -77,20 +88,29 @@ where
         let mut stop = stop;
         stop.requested().await;
     });
-    let mut stopping = false;
+    let mut first_byte = pin!(sleep_until(Instant::now() + FIRST_BYTE));
+    let (mut stopping, mut told) = (false, false);
     poll_fn(|cx| {
-        if !stopping && stop_requested.as_mut().poll(cx).is_ready() {
-            stopping = true;
-            connection.as_mut().graceful_shutdown();
-        }
-        if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
-            if let Err(error) = ended {
-                tracing::debug!(%error, "a connection ended early");
+        loop {
+            stopping = stopping || stop_requested.as_mut().poll(cx).is_ready();
+            // hyper would close a connection that has shown nothing yet at once.
+            if stopping && !told && (!activity.is_fresh() || first_byte.as_mut().poll(cx).is_ready()) {
+                told = true;
+                connection.as_mut().graceful_shutdown();
             }
-            return Poll::Ready(());
+            if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
+                if let Err(error) = ended {
+                    tracing::debug!(%error, "a connection ended early");
+                }
+                return Poll::Ready(());
+            }
+            if stopping && !told && !activity.is_fresh() {
+                // It has begun just now.
+                continue;
+            }
+            // After the connection, because what that just did moves the deadline.
+            return watcher.as_mut().poll(cx);
         }
-        // After the connection, because what that just did moves the deadline.
-        watcher.as_mut().poll(cx)
     })
     .await;
 }

@@ -41,7 +41,7 @@ impl Listener {
 }
 
 /// Serves a listener until `shutdown` resolves. Then it accepts no more, closes idle connections, lets requests
-/// in progress finish for up to [`Limits::drain`], and returns; no task outlives it.
+/// in progress, and of clients that have just connected, finish for up to [`Limits::drain`], and returns; no task outlives it.
 ///
 /// ```no_run
 /// # use phosphod::{admin::Admin, http::{self, Gate, Limits, Listener, Router}, intake::Intake, metrics::Metrics};

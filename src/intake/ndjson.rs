@@ -219,11 +219,14 @@ async fn run(
         due: None,
         read_bytes: *READ_BYTES.start(),
     };
+    // What its client sent first is there, and is answered although the daemon stops.
+    let mut answered = false;
     loop {
         let came = tokio::select! {
             came = inlet.read() => came?,
-            () = stop.requested() => return Ok(()),
+            () = stop.requested(), if answered => return Ok(()),
         };
+        answered = true;
         match came {
             Came::Bytes => inlet.answer_lines(&door).await?,
             Came::End => break,

@@ -1,15 +1,22 @@
-"""Sends events one by one, each on a connection of its own, until the file "stop" appears beside it.
+"""Sends log events on new connections, one after the other on each thread, until the file that it is told appears.
 
-Prints what came of it as JSON: answered, refused (no connection, or one that ended without an answer), other (not a 200).
+load.py TARGET NAME STOP [EVENTS [FILLER [THREADS]]]: to host:port or the path of a Unix socket, EVENTS a request with FILLER bytes each.
+Prints what came of it as JSON: the task ids that were answered with 200, requests refused (no connection, or one that ended without an
+answer), and others (not a 200).
 """
 
 import http.client
 import json
 import pathlib
+import random
 import socket
+import string
 import sys
+import threading
 
 TARGET, NAME, STOP = sys.argv[1], sys.argv[2], pathlib.Path(sys.argv[3])
+EVENTS, FILLER, THREADS = (int(n) for n in (sys.argv[4:] + ["1", "0", "1"][len(sys.argv) - 4 :]))
+NOISE = "".join(random.choices(string.ascii_letters, k=FILLER))
 
 
 class Unix(http.client.HTTPConnection):
@@ -19,27 +26,47 @@ class Unix(http.client.HTTPConnection):
         self.sock.connect(TARGET)
 
 
-def connection():
-    if TARGET.startswith("/"):
-        return Unix("localhost", timeout=60)
-    return http.client.HTTPConnection(TARGET, timeout=60)
-
-
-answered, refused, other = [], 0, 0
-while not STOP.exists():
-    task = f"{NAME}-{len(answered) + refused + other}"
-    event = {"input": "x", "task_id": task}
+def post(tasks):
+    events = [{"input": "x", "output": NOISE, "task_id": task} for task in tasks]
+    kind = Unix if TARGET.startswith("/") else http.client.HTTPConnection
+    call = kind("localhost" if TARGET.startswith("/") else TARGET, timeout=120)
     try:
-        call = connection()
-        call.request("POST", "/v2/log/p", json.dumps({"batched_log_events": [event]}), {"Content-Type": "application/json"})
-        status = call.getresponse().status
+        body = json.dumps({"batched_log_events": events})
+        call.request("POST", "/v2/log/p", body, {"Content-Type": "application/json"})
+        return call.getresponse().status
+    finally:
         call.close()
-    except (OSError, http.client.HTTPException) as error:
-        print(f"{task}: {error!r}", file=sys.stderr)
-        refused += 1
-        continue
-    if status == 200:
-        answered.append(task)
-    else:
-        other += 1
-print(json.dumps({"answered": answered, "refused": refused, "other": other}))
+
+
+def client(thread, told):
+    request = 0
+    while not STOP.exists():
+        request += 1
+        tasks = [f"{NAME}-{thread}-{request}-{event}" for event in range(EVENTS)]
+        try:
+            status = post(tasks)
+        except (OSError, http.client.HTTPException) as error:
+            print(f"{tasks[0]}: {error!r}", file=sys.stderr)
+            told["refused"] += 1
+            continue
+        if status == 200:
+            told["answered"] += tasks
+        else:
+            told["other"] += 1
+
+
+def main():
+    told = [{"answered": [], "refused": 0, "other": 0} for _ in range(THREADS)]
+    threads = [threading.Thread(target=client, args=(n, told[n])) for n in range(THREADS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    print(json.dumps({
+        "answered": [task for one in told for task in one["answered"]],
+        "refused": sum(one["refused"] for one in told),
+        "other": sum(one["other"] for one in told),
+    }))
+
+
+main()

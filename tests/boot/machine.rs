@@ -1,18 +1,25 @@
 //! A container with a real systemd, on top of this machine's own root: what it writes goes with it.
 
+use crate::memory_group::MemoryGroup;
 use crate::skip::{missing, tool};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 /// Longest that anything may take in it.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(180);
+
+/// Between two looks.
+const TICK: Duration = Duration::from_millis(20);
 
 /// A booted container. Ended and unmounted when dropped, after a panic too.
 pub(crate) struct Machine {
-    folder: tempfile::TempDir,
     nspawn: Option<Child>,
     leader: String,
+    mounts: Vec<PathBuf>,
+    /// Dropped last: the processes in the one and the mounts in the other are gone by then.
+    group: Option<MemoryGroup>,
+    folder: tempfile::TempDir,
 }
 
 impl Machine {
@@ -22,49 +29,120 @@ impl Machine {
             ("systemd-nspawn", "systemd-container"),
             ("nsenter", "util-linux"),
             ("mount", "mount"),
-            ("python3", "python3"),
+            ("strace", "strace"),
             ("curl", "curl"),
         ];
         if let Some(why) = missing(&tools) {
             return Err(why);
         }
+        if !Path::new("/usr/bin/python3").exists() {
+            return Err("/usr/bin/python3 is not installed (Debian package python3)".into());
+        }
         if !rustix::process::geteuid().is_root() {
             return Err("only root may boot a container".into());
         }
         let mut this = Self {
-            folder: tempfile::tempdir().expect("a temp folder"),
             nspawn: None,
             leader: String::new(),
+            mounts: Vec::new(),
+            group: MemoryGroup::make().ok(),
+            folder: tempfile::tempdir().expect("a temp folder"),
         };
-        for name in ["upper", "work", "root"] {
-            std::fs::create_dir(this.at(name)).expect("a folder");
+        this.lay_over_root(install)?;
+        this.start()?;
+        this.until("systemctl is-system-running | grep -qE 'running|degraded'");
+        if this.group.is_some() {
+            // Under version 1 of control groups systemd-nspawn leaves it without this one.
+            let script =
+                "mount -o remount,bind,rw /sys/fs/cgroup/memory 2>/dev/null && systemctl daemon-reexec";
+            let _ = this.try_run(script);
         }
-        install(&this.at("upper"));
+        Ok(this)
+    }
+
+    fn lay_over_root(&mut self, install: impl FnOnce(&Path)) -> Result<(), String> {
+        if let Err(why) = self.overlay() {
+            // A temporary folder that is an overlay itself can bear no second one.
+            let tmpfs = tool("mount")
+                .args(["-t", "tmpfs", "tmpfs"])
+                .arg(self.folder.path())
+                .status();
+            if !tmpfs.is_ok_and(|status| status.success()) {
+                return Err(why);
+            }
+            self.mounts.push(self.folder.path().to_owned());
+            self.overlay()?;
+        }
+        install(&self.at("root"));
+        Ok(())
+    }
+
+    fn overlay(&mut self) -> Result<(), String> {
+        for name in ["upper", "work", "root"] {
+            std::fs::create_dir_all(self.at(name)).expect("a folder");
+        }
         let layers = format!(
             "lowerdir=/,upperdir={},workdir={}",
-            this.at("upper").display(),
-            this.at("work").display()
+            self.at("upper").display(),
+            self.at("work").display()
         );
+        let root = self.at("root");
         let mount = tool("mount")
             .args(["-t", "overlay", "overlay", "-o", &layers])
-            .arg(this.at("root"))
+            .arg(&root)
             .output()
             .expect("mount runs");
         if !mount.status.success() {
-            return Err(format!("no overlay: {}", String::from_utf8_lossy(&mount.stderr).trim()));
+            return Err(format!(
+                "no overlay: {}",
+                String::from_utf8_lossy(&mount.stderr).trim()
+            ));
         }
-        let console = std::fs::File::create(this.at("console")).expect("a file");
-        let nspawn = tool("systemd-nspawn")
-            .args(["-q", "--register=no", "--keep-unit", "--private-network", "-b", "-D"])
-            .arg(this.at("root"))
+        self.mounts.push(root);
+        Ok(())
+    }
+
+    fn start(&mut self) -> Result<(), String> {
+        let console = std::fs::File::create(self.at("console")).expect("a file");
+        let enter = match &self.group {
+            Some(group) => format!("echo $$ > {}/cgroup.procs;", group.path().display()),
+            None => String::new(),
+        };
+        let mut nspawn = tool("sh");
+        nspawn
+            .args(["-c", &format!("{enter} exec \"$@\""), "sh", "systemd-nspawn"])
+            .args([
+                "-q",
+                "--register=no",
+                "--keep-unit",
+                "--private-network",
+                "-b",
+                "-D",
+            ])
+            .arg(self.at("root"))
+            // Nothing of what this machine runs as services.
+            .args(["--", "--unit=basic.target"])
             .stdout(console.try_clone().expect("a file"))
-            .stderr(console)
-            .spawn()
-            .expect("systemd-nspawn runs");
-        this.leader = this.leader_of(nspawn.id()).ok_or_else(|| this.console())?;
-        this.nspawn = Some(nspawn);
-        this.until("systemctl is-system-running | grep -qE 'running|degraded'");
-        Ok(this)
+            .stderr(console);
+        let nspawn = self.nspawn.insert(nspawn.spawn().expect("sh runs"));
+        let children = format!("/proc/{0}/task/{0}/children", nspawn.id());
+        let since = Instant::now();
+        while since.elapsed() < PATIENCE {
+            let found = std::fs::read_to_string(&children).unwrap_or_default();
+            // Its first child is process 1 in there, once that has become systemd; until then it lays the ground.
+            if let Some(leader) = found.split_whitespace().next()
+                && std::fs::read_to_string(format!("/proc/{leader}/comm"))
+                    .is_ok_and(|name| name.trim() == "systemd")
+            {
+                self.leader = leader.to_owned();
+                return Ok(());
+            }
+            if nspawn.try_wait().expect("it can be waited for").is_some() {
+                break;
+            }
+            std::thread::sleep(TICK);
+        }
+        Err(self.console())
     }
 
     fn at(&self, name: &str) -> PathBuf {
@@ -76,26 +154,19 @@ impl Machine {
         format!("systemd-nspawn: {}", said.trim())
     }
 
-    /// The process that is number 1 in there.
-    fn leader_of(&self, nspawn: u32) -> Option<String> {
-        let children = format!("/proc/{nspawn}/task/{nspawn}/children");
-        let since = Instant::now();
-        while since.elapsed() < PATIENCE {
-            let found = std::fs::read_to_string(&children).ok()?;
-            if let Some(leader) = found.split_whitespace().next() {
-                return Some(leader.to_owned());
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        None
-    }
-
     /// A shell in there, with a script to run.
     pub(crate) fn shell(&self, script: &str) -> Command {
         let mut command = tool("nsenter");
         command
             .args(["-t", &self.leader, "-m", "-p", "-u", "-i", "-n", "-C", "-r", "-w"])
-            .args(["env", "-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "sh", "-c", script])
+            .args([
+                "env",
+                "-i",
+                "PATH=/usr/sbin:/usr/bin:/sbin:/bin",
+                "sh",
+                "-c",
+                script,
+            ])
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
         command
@@ -111,8 +182,19 @@ impl Machine {
         let done = self.try_run(script);
         let said = String::from_utf8_lossy(&done.stdout).trim().to_owned();
         let complaint = String::from_utf8_lossy(&done.stderr);
-        assert!(done.status.success(), "{script}: {said} {complaint}\n{}", self.journal());
+        assert!(
+            done.status.success(),
+            "{script}: {said} {complaint}\n{}",
+            self.journal()
+        );
         said
+    }
+
+    /// The same, with how long it took.
+    pub(crate) fn timed(&self, script: &str) -> Duration {
+        let since = Instant::now();
+        self.run(script);
+        since.elapsed()
     }
 
     /// Runs a script again and again until it succeeds.
@@ -125,13 +207,33 @@ impl Machine {
                 self.journal(),
                 self.console()
             );
-            std::thread::sleep(Duration::from_millis(50));
+            std::thread::sleep(TICK);
         }
+    }
+
+    /// Writes a file in there.
+    pub(crate) fn write(&self, path: &str, text: &str, mode: &str) {
+        use std::io::Write;
+        let script = format!("mkdir -p $(dirname {path}) && install -m {mode} /dev/stdin {path}");
+        let mut child = self
+            .shell(&script)
+            .stdin(Stdio::piped())
+            .spawn()
+            .expect("nsenter runs");
+        let mut stdin = child.stdin.take().expect("piped");
+        stdin.write_all(text.as_bytes()).expect("it reads");
+        drop(stdin);
+        assert!(child.wait().expect("it ends").success(), "{path} is written");
+    }
+
+    /// A property of a unit.
+    pub(crate) fn property(&self, unit: &str, name: &str) -> String {
+        self.run(&format!("systemctl show --property={name} --value {unit}"))
     }
 
     /// The last lines of its journal.
     fn journal(&self) -> String {
-        let done = self.try_run("journalctl -n 40 --no-pager");
+        let done = self.try_run("journalctl -n 60 --no-pager");
         String::from_utf8_lossy(&done.stdout).into_owned()
     }
 }
@@ -139,10 +241,16 @@ impl Machine {
 impl Drop for Machine {
     fn drop(&mut self) {
         if let Some(mut nspawn) = self.nspawn.take() {
-            // A power cut is all that a container with an overlay needs.
-            let _ = tool("kill").args(["-KILL", &self.leader]).status();
+            // A power cut is all that a container with an overlay needs. Its own child first: the rest goes with process 1.
+            if !self.leader.is_empty() {
+                let _ = tool("kill").args(["-KILL", &self.leader]).status();
+            } else {
+                let _ = nspawn.kill();
+            }
             let _ = nspawn.wait();
         }
-        let _ = tool("umount").arg("--lazy").arg(self.at("root")).status();
+        for mount in self.mounts.iter().rev() {
+            let _ = tool("umount").arg("--lazy").arg(mount).status();
+        }
     }
 }

@@ -5,6 +5,7 @@
     reason = "helpers of tests are no test functions, but may fail like them"
 )]
 
+mod activation;
 mod bad_input;
 mod browser;
 mod canary;
@@ -27,6 +28,7 @@ mod redact;
 mod service;
 mod spool_tools;
 mod surroundings;
+mod units;
 
 #[path = "../support/mod.rs"]
 mod support;

@@ -1,13 +1,11 @@
-//! The daemon as a service: signals, systemd's notifications and sockets, its unit files.
+//! The daemon as a service: signals, reload, what it tells systemd and its journal, the key as a credential.
 
 use crate::support::client::batch;
 use crate::support::daemon::{Daemon, Setup};
-use crate::support::skip::skip;
+use crate::support::upstream::Upstream;
 use crate::support::{Pair, client, eventually};
 use serde_json::json;
 use std::os::unix::net::UnixDatagram;
-use std::path::Path;
-use std::process::Command;
 
 #[tokio::test]
 async fn sigterm_ends_with_the_backlog_on_disk_and_the_next_start_goes_on() {
@@ -86,6 +84,57 @@ async fn a_request_in_progress_is_finished_before_the_end() {
 }
 
 #[tokio::test]
+async fn who_has_just_connected_is_answered_although_it_stops() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let pair = Pair::start().await;
+    let address = pair.daemon.url.trim_start_matches("http://");
+    let mut tcp = tokio::net::TcpStream::connect(address).await.expect("it listens");
+    let mut unix = tokio::net::UnixStream::connect(&pair.daemon.unix)
+        .await
+        .expect("it listens");
+    let mut lines = tokio::net::UnixStream::connect(&pair.daemon.unix)
+        .await
+        .expect("it listens");
+    // Who is answered on a later connection shows that these were accepted.
+    pair.daemon.status().await;
+    let later = client::unix(&pair.daemon.unix);
+    client::send(later.get("http://localhost/healthz")).await;
+    let Pair {
+        mut daemon, upstream, ..
+    } = pair;
+    daemon.signal(rustix::process::Signal::TERM);
+    daemon.logged("stopping").await;
+    let body = r#"{"input":"x"}"#;
+    let request = format!(
+        "POST /log HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    tcp.write_all(request.as_bytes()).await.expect("it reads");
+    unix.write_all(request.as_bytes()).await.expect("it reads");
+    lines
+        .write_all(format!("{body}\n").as_bytes())
+        .await
+        .expect("it reads");
+    let (mut first, mut second, mut third) = (String::new(), String::new(), String::new());
+    tcp.read_to_string(&mut first)
+        .await
+        .expect("a reply, then the end");
+    unix.read_to_string(&mut second)
+        .await
+        .expect("a reply, then the end");
+    lines
+        .read_to_string(&mut third)
+        .await
+        .expect("an answer, then the end");
+    for reply in [&first, &second] {
+        assert!(reply.starts_with("HTTP/1.1 200"), "{reply}");
+    }
+    assert!(third.contains("task_id"), "{third}");
+    assert!(daemon.exited().await.success());
+    drop(upstream);
+}
+
+#[tokio::test]
 async fn an_invalid_file_changes_nothing_on_reload_and_says_why() {
     let folder = tempfile::tempdir().expect("a temp folder");
     let file = folder.path().join("config.toml");
@@ -135,8 +184,22 @@ async fn systemd_is_told_when_it_is_ready_and_when_it_stops() {
         told.contains("STATUS=1 queued, 0 dead letters; upstream:"),
         "why nothing is sent: {told}"
     );
+    daemon.signal(rustix::process::Signal::HUP);
+    let told = told_until(&socket, "READY=1").await;
+    assert!(
+        told.contains("RELOADING=1\nMONOTONIC_USEC="),
+        "systemd 253 asks for the time: {told}"
+    );
+    assert!(
+        told.contains("READY=1\nSTATUS=1 queued, 0 dead letters; upstream:"),
+        "it stands as before: {told}"
+    );
     assert!(daemon.terminate().await.success());
-    told_until(&socket, "STOPPING=1").await;
+    let told = told_until(&socket, "STOPPING=1").await;
+    assert!(
+        told.contains("STOPPING=1\nEXTEND_TIMEOUT_USEC=30000000\n"),
+        "twice the grace, and a commit: {told}"
+    );
 }
 
 /// What systemd would have read up to a word.
@@ -157,94 +220,81 @@ async fn told_until(socket: &UnixDatagram, word: &str) -> String {
 }
 
 #[tokio::test]
-async fn sockets_that_systemd_holds_are_taken_over_whatever_their_order() {
-    const NAME: &str = "sockets_that_systemd_holds_are_taken_over_whatever_their_order";
-    if Command::new("systemd-socket-activate")
-        .arg("--version")
-        .output()
-        .is_err()
-    {
-        return skip(
-            NAME,
-            "systemd-socket-activate is not installed (Debian package systemd)",
-        );
-    }
-    for unix_first in [false, true] {
-        let folder = tempfile::tempdir().expect("a temp folder");
-        let unix = folder.path().join("held.sock");
-        let port = {
-            let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-            free.local_addr().expect("bound").port()
-        };
-        let tcp = format!("127.0.0.1:{port}");
-        let mut order = [tcp.clone(), unix.to_str().expect("text").to_owned()];
-        if unix_first {
-            order.reverse();
-        }
-        let setup = Setup::new(folder.path(), "http://127.0.0.1:9");
-        let original = setup.command();
-        let mut command = Command::new("systemd-socket-activate");
-        for address in &order {
-            command.args(["-l", address]);
-        }
-        command.arg(original.get_program()).args(original.get_args());
-        command
-            .env_clear()
-            .env("PATH", "/usr/bin:/bin")
-            .current_dir(folder.path());
-        command
-            .stdout(std::process::Stdio::null())
-            .stderr(std::process::Stdio::piped());
-        let daemon = Daemon::spawn(command);
-        // The first connection starts it; until then systemd's stand-in may not listen yet.
-        eventually("the held port", || async {
-            tokio::net::TcpStream::connect(&tcp).await.ok()
-        })
+async fn a_credential_is_the_key_and_is_read_again_on_reload() {
+    let folder = tempfile::tempdir().expect("a temp folder");
+    let upstream = Upstream::start().await;
+    let key = folder.path().join("phospho-api-key");
+    std::fs::write(&key, "\n").expect("write");
+    let setup = Setup::new(folder.path(), &upstream.url())
+        .without("upstream.api_key")
+        .env("CREDENTIALS_DIRECTORY", folder.path().to_str().expect("text"));
+    let mut daemon = setup.start().await;
+    daemon
+        .logged("no API key: events are only queued; set PHOSPHO_API_KEY or upstream.api_key_file")
         .await;
-        let daemon = daemon.accepting().await;
-        assert_eq!(daemon.url, format!("http://{tcp}"));
-        let http = reqwest::Client::new();
-        let event = r#"{"input":"x"}"#;
-        assert_eq!(
-            client::post(&http, &format!("http://{tcp}/log"), event)
-                .await
-                .status,
-            200
-        );
-        assert_eq!(
-            client::post(&client::unix(&unix), "http://localhost/log", event)
-                .await
-                .status,
-            200
-        );
-        assert!(daemon.terminate().await.success());
-        assert!(unix.exists(), "the socket is systemd's, so it stays");
-    }
+    let http = reqwest::Client::new();
+    client::post(&http, &format!("{}/log", daemon.url), r#"{"input":"x"}"#).await;
+    std::fs::write(&key, "sk-1").expect("write");
+    daemon.signal(rustix::process::Signal::HUP);
+    assert_eq!(daemon.drained().await.delivered, 1);
+    drop(daemon);
+    upstream.finish().await;
 }
 
-#[test]
-fn the_units_pass_systemds_own_check() {
-    const NAME: &str = "the_units_pass_systemds_own_check";
-    if Command::new("systemd-analyze").arg("--version").output().is_err() {
-        return skip(NAME, "systemd-analyze is not installed (Debian package systemd)");
-    }
+#[tokio::test]
+async fn lines_for_the_journal_begin_with_their_priority() {
+    use std::os::unix::fs::MetadataExt;
     let folder = tempfile::tempdir().expect("a temp folder");
-    let units = Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd");
-    let mut paths = Vec::new();
-    for name in ["phosphod.service", "phosphod.socket"] {
-        let text = std::fs::read_to_string(units.join(name)).expect("a unit");
-        // The check wants the binary to be where the unit says; here it is where it was built.
-        let text = text.replace("/usr/bin/phosphod", env!("CARGO_BIN_EXE_phosphod"));
-        let path = folder.path().join(name);
-        std::fs::write(&path, text).expect("write");
-        paths.push(path);
+    let (file, said) = (folder.path().join("c.toml"), folder.path().join("said"));
+    std::fs::write(&file, "").expect("write");
+    let journal = std::fs::File::create(&said).expect("a file");
+    let about = journal.metadata().expect("open");
+    let setup = Setup::new(folder.path(), "http://127.0.0.1:9");
+    let spoken = || std::fs::read_to_string(&said).expect("text");
+    for same in [true, false] {
+        journal.set_len(0).expect("emptied");
+        let inode = about.ino() + u64::from(!same);
+        let mut command = setup.command();
+        command
+            .arg("--config")
+            .arg(&file)
+            .args(["--set", "log.format=auto"])
+            .env("JOURNAL_STREAM", format!("{}:{inode}", about.dev()))
+            .stderr(std::fs::File::options().append(true).open(&said).expect("a file"));
+        let mut child = command.spawn().expect("the binary starts");
+        let pid = rustix::process::Pid::from_child(&child);
+        eventually("accepting", || async {
+            spoken().contains("accepting").then_some(())
+        })
+        .await;
+        std::fs::write(&file, "nonsense = 1").expect("write");
+        rustix::process::kill_process(pid, rustix::process::Signal::HUP).expect("a child");
+        eventually("a refusal", || async {
+            spoken().contains("nothing has changed").then_some(())
+        })
+        .await;
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("a child");
+        child.wait().expect("it ends");
+        std::fs::write(&file, "").expect("write");
+        let text = spoken();
+        let priority = |part: &str| {
+            let line = text.lines().find(|line| line.contains(part));
+            line.unwrap_or_else(|| panic!("no {part} in {text}"))
+                .split_inclusive('>')
+                .next()
+                .unwrap_or_default()
+        };
+        if same {
+            assert_eq!(
+                (priority("accepting"), priority("nothing has changed")),
+                ("<6>", "<3>")
+            );
+            assert!(text.lines().all(|line| line.starts_with('<')), "{text}");
+        } else {
+            assert!(
+                text.lines().all(|line| line.starts_with('{')),
+                "JSON for others: {text}"
+            );
+        }
     }
-    let output = Command::new("systemd-analyze")
-        .arg("verify")
-        .args(&paths)
-        .output()
-        .expect("runs");
-    let said = String::from_utf8_lossy(&output.stderr);
-    let ours: Vec<_> = said.lines().filter(|line| line.contains("phosphod")).collect();
-    assert!(output.status.success() && ours.is_empty(), "{said}");
 }

@@ -68,7 +68,7 @@ fn a_first_installation_is_enabled_works_and_says_where_the_key_goes() {
         .filter(|line| line.starts_with("phosphod: "))
         .collect();
     assert_eq!(told.len(), 1, "{said}");
-    assert!(told[0].contains("/etc/phosphod/phosphod.env"), "{said}");
+    assert!(told[0].contains("/etc/phosphod/api-key"), "{said}");
     for (target, unit) in [("multi-user", "service"), ("sockets", "socket")] {
         let link = format!("/etc/systemd/system/{target}.target.wants/phosphod.{unit}");
         assert!(root.has(&link), "{link} is not there");
@@ -97,10 +97,10 @@ fn a_first_installation_is_enabled_works_and_says_where_the_key_goes() {
 fn the_key_that_was_there_first_is_not_asked_for() {
     const NAME: &str = "the_key_that_was_there_first_is_not_asked_for";
     let Some((deb, root)) = ready(NAME) else { return };
-    root.must("mkdir /etc/phosphod && umask 077 && echo PHOSPHO_API_KEY=k >/etc/phosphod/phosphod.env");
-    let said = root.install(deb, "--force-confold");
+    root.must("mkdir /etc/phosphod && umask 077 && echo k >/etc/phosphod/api-key");
+    let said = root.install(deb, "");
     assert!(!said.contains("phosphod: "), "{said}");
-    assert_eq!(root.must("cat /etc/phosphod/phosphod.env"), "PHOSPHO_API_KEY=k\n");
+    assert_eq!(root.must("cat /etc/phosphod/api-key"), "k\n");
 }
 
 #[test]

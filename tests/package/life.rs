@@ -11,7 +11,7 @@ fn an_upgrade_keeps_a_file_that_was_edited_and_replaces_one_that_was_not() {
     let Some((deb, root)) = ready(NAME) else { return };
     let folder = tempfile::tempdir().expect("a temp folder");
     root.install(deb, "");
-    root.must("echo PHOSPHO_API_KEY=k >>/etc/phosphod/phosphod.env");
+    root.must("echo PHOSPHO_PROJECT_ID=k >>/etc/phosphod/phosphod.env");
     let said = root.install(&newer("9.0-1", folder.path()), "");
     assert!(!said.contains("phosphod: "), "it asks for the key again: {said}");
     let config = |root: &Root| root.must("tail -n 1 /etc/phosphod/config.toml");
@@ -22,7 +22,7 @@ fn an_upgrade_keeps_a_file_that_was_edited_and_replaces_one_that_was_not() {
     );
     assert_eq!(
         root.must("tail -n 1 /etc/phosphod/phosphod.env; stat -c %a /etc/phosphod/phosphod.env"),
-        "PHOSPHO_API_KEY=k\n600\n",
+        "PHOSPHO_PROJECT_ID=k\n600\n",
         "edited, so it stays, readable by root alone"
     );
 
