@@ -13,7 +13,7 @@ const LEAST: usize = 16;
 pub(super) fn connections(listeners: usize, in_flight: usize) -> usize {
     let most = Limits::default().connections;
     let reserve = OWN + in_flight as u64;
-    let wanted = reserve + listeners as u64 * whole(most);
+    let wanted = reserve + (listeners * most) as u64;
     let limit = raised(wanted);
     let share = limit.map_or(most, |limit| share(limit, reserve, listeners, most));
     if share < most {
@@ -41,14 +41,9 @@ fn raised(wanted: u64) -> Option<u64> {
     Some(now)
 }
 
-/// An eighth more than may be can be open for a moment, while those that were asked to leave go.
-fn whole(connections: usize) -> u64 {
-    connections as u64 * 9 / 8
-}
-
 fn share(limit: u64, reserve: u64, listeners: usize, most: usize) -> usize {
     let each = limit.saturating_sub(reserve) / (listeners as u64).max(1);
-    usize::try_from(each * 8 / 9).map_or(most, |each| each.clamp(LEAST, most))
+    usize::try_from(each).map_or(most, |each| each.clamp(LEAST, most))
 }
 
 #[cfg(test)]
@@ -61,9 +56,9 @@ mod tests {
             for listeners in 1..=3 {
                 let each = share(limit, 128, listeners, 4096);
                 assert!(each <= 4096);
-                let all = 128 + listeners as u64 * whole(each);
+                let all = 128 + (listeners * each) as u64;
                 assert!(
-                    all <= limit.max(128 + 3 * whole(LEAST)),
+                    all <= limit.max(128 + 3 * LEAST as u64),
                     "{each} of {limit} for {listeners}"
                 );
             }

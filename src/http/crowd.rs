@@ -8,12 +8,15 @@ use std::time::Duration;
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::timeout;
 
+/// How long a connection that was asked to leave is waited for. It goes at once, unless a request of it began in the same moment.
+const LEAVING: Duration = Duration::from_millis(100);
+
 /// Whether another connection may be taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Room {
     /// There are fewer than may be.
     Free,
-    /// One that rested was asked to leave.
+    /// One that rested has left.
     Made,
     /// All are busy.
     None,
@@ -61,20 +64,19 @@ impl Crowd {
         Some(())
     }
 
-    /// Makes room for one more.
-    pub(super) fn make_room(&self) -> Room {
+    /// Makes room for one more: asks the one that rests longest to leave, and waits until one has.
+    pub(super) async fn make_room(&mut self) -> Room {
         if self.len() < self.most {
             return Room::Free;
         }
-        // Who was asked takes a moment to go. Meanwhile there may be an eighth more than may be.
-        let longest = (self.len() < self.most + (self.most / 8).max(1))
-            .then(|| self.activities.values())
-            .into_iter()
-            .flatten()
-            .filter_map(|activity| Some((activity.resting_since()?, activity)))
-            .min_by_key(|(since, _)| *since);
-        match longest {
-            Some((_, activity)) if activity.ask_to_leave() => Room::Made,
+        let resting = self.activities.values();
+        let resting = resting.filter_map(|activity| Some((activity.resting_since()?, activity)));
+        let longest = resting.min_by_key(|(since, _)| *since);
+        if !longest.is_some_and(|(_, activity)| activity.ask_to_leave()) {
+            return Room::None;
+        }
+        match timeout(LEAVING, self.ended()).await {
+            Ok(Some(())) => Room::Made,
             _ => Room::None,
         }
     }

@@ -91,7 +91,7 @@ pub async fn serve<H: Handler>(
                 }
             }
         };
-        match crowd.make_room() {
+        match crowd.make_room().await {
             Room::Free => {}
             Room::Made => troubles.met(&Trouble::Crowded(limits.connections)),
             Room::None => {

@@ -8,6 +8,7 @@
 mod bad_input;
 mod browser;
 mod canary;
+mod chromium;
 mod clients;
 mod dead_letters;
 mod delivery;
@@ -16,8 +17,11 @@ mod documented_curl;
 mod durable;
 mod fate;
 mod feedback;
+mod floods;
 mod http_attacks;
 mod intake;
+mod log_injection;
+mod many_projects;
 mod memory;
 mod observability;
 mod other_uid;
@@ -25,6 +29,7 @@ mod outage;
 mod prewire;
 mod redact;
 mod service;
+mod site;
 mod spool_tools;
 mod surroundings;
 
