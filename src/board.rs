@@ -1,5 +1,5 @@
-//! What each lane is doing, and what became of the latest events, for people: written by the couriers, read by `/status`,
-//! `/readyz` and `/events`.
+//! What each lane is doing, what became of the latest events, and what is wrong with the listeners, for people: written where it
+//! happens, read by `/status`, `/readyz` and `/events`.
 use crate::fates::Fates;
 use crate::ids::Lane;
 use serde::Serialize;
@@ -43,11 +43,33 @@ impl LaneState {
     }
 }
 
+/// What each part has to say, by the part's name.
+type Notices = Arc<Mutex<BTreeMap<&'static str, String>>>;
+
 /// All lanes' states. Cheap to clone; all clones show the same.
 #[derive(Debug, Clone, Default)]
 pub struct Board {
     lanes: Arc<Mutex<BTreeMap<Lane, LaneState>>>,
     fates: Fates,
+    notices: Notices,
+}
+
+/// Where one part of the daemon, such as a listener, says what is wrong with it.
+#[derive(Debug, Clone)]
+pub struct Notice {
+    part: &'static str,
+    notices: Notices,
+}
+
+impl Notice {
+    /// Puts a sentence in place of the one before; `None` when all is well again.
+    pub fn set(&self, sentence: Option<&str>) {
+        let mut notices = self.notices.lock().unwrap_or_else(PoisonError::into_inner);
+        match sentence {
+            Some(sentence) => notices.insert(self.part, format!("{}: {sentence}", self.part)),
+            None => notices.remove(self.part),
+        };
+    }
 }
 
 impl Board {
@@ -59,6 +81,18 @@ impl Board {
             .is_none_or(|old| std::mem::discriminant(old) != std::mem::discriminant(&state));
         lanes.insert(lane.clone(), state);
         changed
+    }
+
+    /// Where the part of that name says what is wrong with it.
+    pub fn notice(&self, part: &'static str) -> Notice {
+        let notices = self.notices.clone();
+        Notice { part, notices }
+    }
+
+    /// All that parts have to say, one sentence each.
+    pub fn notices(&self) -> Vec<String> {
+        let notices = self.notices.lock().unwrap_or_else(PoisonError::into_inner);
+        notices.values().cloned().collect()
     }
 
     /// What became of the latest events.
@@ -94,6 +128,18 @@ mod tests {
         assert!(!board.set(&lane, failing(2)));
         assert_eq!(board.get(&lane), failing(2));
         assert!(board.set(&lane, LaneState::Flowing));
+    }
+
+    #[test]
+    fn a_part_has_one_thing_to_say_at_a_time() {
+        let board = Board::default();
+        let notice = board.clone().notice("the TCP listener");
+        notice.set(Some("crowded"));
+        notice.set(Some("full"));
+        board.notice("another").set(None);
+        assert_eq!(board.notices(), ["the TCP listener: full"]);
+        notice.set(None);
+        assert_eq!(board.notices(), [""; 0]);
     }
 
     #[test]

@@ -93,7 +93,8 @@ impl Door {
         for listener in [Listener::Tcp(tcp), Listener::Unix(unix)] {
             let (stopper, stopped) = oneshot::channel::<()>();
             stop.push(stopper);
-            serving.spawn(http::serve(listener, router.clone(), limits, async {
+            let notice = board.notice("a test");
+            serving.spawn(http::serve(listener, router.clone(), limits, notice, async {
                 let _ = stopped.await;
             }));
         }

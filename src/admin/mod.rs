@@ -173,6 +173,7 @@ impl Admin {
             self.spool.ledger(),
             lanes.collect(),
             spool,
+            &self.board.notices(),
         )
     }
 

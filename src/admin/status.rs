@@ -5,7 +5,14 @@ use crate::ids;
 use crate::ledger::Ledger;
 use crate::spool;
 use serde::Serialize;
+use std::cmp::Reverse;
+use std::collections::HashSet;
 use std::time::Duration;
+
+/// Most lanes on the page: each project that a client names has two.
+const MOST_LANES: usize = 256;
+/// Most hints on the page: a reason can name its project.
+const MOST_HINTS: usize = 16;
 
 #[derive(Debug, Serialize)]
 pub(super) struct Status<'a> {
@@ -13,6 +20,8 @@ pub(super) struct Status<'a> {
     uptime_s: u64,
     ledger: Ledger,
     lanes: Vec<Lane>,
+    /// How many further lanes there are.
+    more_lanes: usize,
     spool: Spool,
     upstream: Upstream<'a>,
     /// Why something is not accepted or not sent, one sentence each; empty when all is well.
@@ -121,13 +130,16 @@ impl<'a> Status<'a> {
         ledger: Ledger,
         lanes: Vec<Lane>,
         spool: Spool,
+        notices: &[String],
     ) -> Self {
-        let hints = hints(&lanes, &spool);
+        let hints = hints(&lanes, &spool, notices);
+        let (lanes, more_lanes) = shown(lanes);
         Self {
             version: env!("CARGO_PKG_VERSION"),
             uptime_s: uptime.as_secs(),
             ledger,
             lanes,
+            more_lanes,
             spool,
             upstream: Upstream { base_url },
             hints,
@@ -152,17 +164,31 @@ impl Status<'_> {
     }
 }
 
+/// The lanes for the page, and how many are left out: where there are too many, those in trouble come first, then those with most
+/// queued.
+fn shown(mut lanes: Vec<Lane>) -> (Vec<Lane>, usize) {
+    let more = lanes.len().saturating_sub(MOST_LANES);
+    if more > 0 {
+        lanes.sort_by_key(|lane| (lane.reason.is_none(), Reverse(lane.queued)));
+        lanes.truncate(MOST_LANES);
+    }
+    (lanes, more)
+}
+
 /// Each reason once, however many lanes it holds up.
-fn hints(lanes: &[Lane], spool: &Spool) -> Vec<String> {
-    let mut hints: Vec<String> = Vec::new();
+fn hints(lanes: &[Lane], spool: &Spool, notices: &[String]) -> Vec<String> {
     let waiting = lanes
         .iter()
         .filter(|lane| lane.queued > 0)
         .filter_map(|lane| lane.reason.as_ref());
-    for reason in spool.refusing.iter().chain(waiting) {
-        if !hints.contains(reason) {
+    let (mut told, mut hints) = (HashSet::new(), Vec::new());
+    for reason in spool.refusing.iter().chain(notices).chain(waiting) {
+        if told.insert(reason) && hints.len() < MOST_HINTS {
             hints.push(reason.clone());
         }
+    }
+    if told.len() > hints.len() {
+        hints.push(format!("and {} further reasons", told.len() - hints.len()));
     }
     hints
 }
@@ -211,17 +237,57 @@ mod tests {
             Ledger::default(),
             lanes,
             spool,
+            &["TCP: crowded".to_owned()],
         );
         let sentence = page.sentence();
         let page = serde_json::to_value(&page).expect("JSON");
-        assert_eq!(page["hints"], json!(["no key: set PHOSPHO_API_KEY"]));
+        assert_eq!(
+            page["hints"],
+            json!(["TCP: crowded", "no key: set PHOSPHO_API_KEY"])
+        );
+        assert_eq!(page["more_lanes"], 0);
         assert_eq!(page["uptime_s"], 9);
-        assert_eq!(sentence, "0 queued, 0 dead letters; no key: set PHOSPHO_API_KEY");
+        assert_eq!(
+            sentence,
+            "0 queued, 0 dead letters; TCP: crowded (and 1 more: see /status)"
+        );
         assert_eq!(page["upstream"]["base_url"], "http://up");
         assert_eq!(page["lanes"][0]["state"], "queueing_only");
         assert_eq!(page["lanes"][2]["failures"], 3);
         assert_eq!(page["spool"]["refusing"], Value::Null);
         assert_eq!(page["ledger"]["accepted"], 0);
+    }
+
+    #[test]
+    fn the_page_stays_small_however_many_lanes_there_are() {
+        let lanes: Vec<Lane> = (0..1_000)
+            .map(|n| {
+                let parked = LaneState::Parked {
+                    reason: format!("wrong key for p{n}"),
+                };
+                let state = if n < 100 { LaneState::Flowing } else { parked };
+                lane(&format!("p{n}"), n % 500, state)
+            })
+            .collect();
+        let hints = hints(
+            &lanes,
+            &Spool {
+                live_bytes: 0,
+                refusing: None,
+                damage: Damage::default(),
+            },
+            &[],
+        );
+        // Of the 900 that are parked one has nothing queued: p500.
+        assert_eq!(hints.len(), MOST_HINTS + 1);
+        assert_eq!(
+            hints[MOST_HINTS],
+            format!("and {} further reasons", 899 - MOST_HINTS)
+        );
+        let (shown, more) = shown(lanes);
+        assert_eq!((shown.len(), more), (MOST_LANES, 1_000 - MOST_LANES));
+        assert!(shown.iter().all(|lane| lane.state == "parked"));
+        assert!(shown.is_sorted_by_key(|lane| Reverse(lane.queued)));
     }
 
     #[test]

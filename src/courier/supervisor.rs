@@ -56,14 +56,18 @@ pub async fn run(
     };
     let mut reloads = true;
     tokio::pin!(shutdown);
+    let views = lanes.borrow_and_update().clone();
+    couriers.start(&views, &mut heart);
     loop {
-        let views = lanes.borrow_and_update().clone();
-        couriers.start(&views, &mut heart);
         tokio::select! {
             biased;
             () = &mut shutdown => break,
             Some(ended) = couriers.tasks.join_next() => return ended?,
-            changed = lanes.changed() => changed.map_err(|_| CourierError::SpoolGone)?,
+            changed = lanes.changed() => {
+                changed.map_err(|_| CourierError::SpoolGone)?;
+                let views = lanes.borrow_and_update().clone();
+                couriers.start(&views, &mut heart);
+            }
             () = heart.beat() => {}
             changed = settings.changed(), if reloads => {
                 reloads = changed.is_ok();
@@ -95,9 +99,11 @@ impl Couriers {
     /// Starts a courier for each lane that has none.
     fn start(&mut self, views: &[LaneView], heart: &mut Heart) {
         for view in views {
-            if !self.known.insert(view.lane().clone()) {
+            // Looked for first: there can be thousands, and a new one makes all of them be looked at.
+            if self.known.contains(view.lane()) {
                 continue;
             }
+            self.known.insert(view.lane().clone());
             let line = Arc::new(Line::new(self.common.clone(), view.clone()));
             let (knobs, ear) = (self.knobs.clone(), heart.lane());
             match view.lane().kind {

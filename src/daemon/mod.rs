@@ -5,6 +5,7 @@
 //! gives its lock back. A backlog is never drained on the way out: it is safe on disk.
 
 pub mod bind;
+mod open_files;
 mod reload;
 mod sockets;
 mod upkeep;
@@ -186,7 +187,14 @@ impl Parts {
 
         let (stop_listening, listening) = watch::channel(false);
         let (stop_delivering, delivering) = watch::channel(false);
+        let listeners = [
+            sockets.tcp.is_some(),
+            sockets.unix.is_some(),
+            sockets.browser.is_some(),
+        ];
+        let listeners = listeners.into_iter().filter(|there| *there).count();
         let limits = Limits {
+            connections: open_files::connections(listeners, settings.delivery.max_in_flight),
             drain: settings.grace,
             ..Limits::default()
         };
@@ -197,7 +205,13 @@ impl Parts {
         ];
         for (name, listener) in named {
             let Some(listener) = listener else { continue };
-            let until_stopped = http::serve(listener, router.clone(), limits, stopped(listening.clone()));
+            let until_stopped = http::serve(
+                listener,
+                router.clone(),
+                limits,
+                board.notice(name),
+                stopped(listening.clone()),
+            );
             serving.spawn(async move {
                 until_stopped.await;
                 name
@@ -206,10 +220,12 @@ impl Parts {
         if let (Some(listener), Some(browser)) = (sockets.browser, &settings.intake.browser) {
             let pages = Arc::new(Browser::new(browser.rules.clone(), intake, metrics.clone()));
             let listener = Listener::Tcp(listener);
-            let until_stopped = http::serve(listener, pages, limits, stopped(listening.clone()));
+            let name = "the browser listener";
+            let notice = board.notice(name);
+            let until_stopped = http::serve(listener, pages, limits, notice, stopped(listening.clone()));
             serving.spawn(async move {
                 until_stopped.await;
-                "the browser listener"
+                name
             });
         }
         let (pulse, heart) = courier::pulse();

@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 /// How long a connection is read on after a reply that left part of a request unread: closing at once would
@@ -39,25 +40,41 @@ struct State {
     /// Since when the client takes nothing of a reply.
     stalled: Option<Instant>,
     linger: bool,
+    /// Others need its place.
+    leaving: bool,
+}
+
+impl State {
+    /// Whether nothing would be lost if the connection ended now.
+    fn rests(&self) -> bool {
+        matches!(self.phase, Phase::Idle | Phase::Head) && self.stalled.is_none()
+    }
 }
 
 /// Shared by the connection's socket, its service and its watcher, which all live in one task.
 #[derive(Debug)]
-pub(super) struct Activity(Mutex<State>);
+pub(super) struct Activity {
+    state: Mutex<State>,
+    leave: Notify,
+}
 
 impl Activity {
     pub(super) fn new() -> Arc<Self> {
-        Arc::new(Self(Mutex::new(State {
-            fresh: true,
-            phase: Phase::Idle,
-            since: Instant::now(),
-            stalled: None,
-            linger: false,
-        })))
+        Arc::new(Self {
+            state: Mutex::new(State {
+                fresh: true,
+                phase: Phase::Idle,
+                since: Instant::now(),
+                stalled: None,
+                linger: false,
+                leaving: false,
+            }),
+            leave: Notify::new(),
+        })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether nothing has come yet.
@@ -85,9 +102,35 @@ impl Activity {
         self.state().linger = true;
     }
 
+    /// Since when the connection rests: no request of it is read or answered, although a head may have begun. `None` if it
+    /// does not, or was asked to leave already.
+    pub(super) fn resting_since(&self) -> Option<Instant> {
+        let state = self.state();
+        (state.rests() && !state.leaving).then_some(state.since)
+    }
+
+    /// Asks the connection to end, because others need its place. Whether it rested; a request that begins in the same moment is
+    /// answered first.
+    pub(super) fn ask_to_leave(&self) -> bool {
+        let mut state = self.state();
+        state.leaving |= state.rests();
+        if state.leaving {
+            self.leave.notify_one();
+        }
+        state.leaving
+    }
+
+    /// Resolves once it is asked to.
+    pub(super) async fn asked_to_leave(&self) {
+        self.leave.notified().await;
+    }
+
     /// When the connection has had its time, if what it does now has a limit.
     pub(super) fn deadline(&self, limits: &Limits) -> Option<Instant> {
         let state = self.state();
+        if state.leaving && state.rests() {
+            return Some(state.since);
+        }
         let phase = match state.phase {
             Phase::Idle => Some(state.since + limits.idle),
             Phase::Head => Some(state.since + limits.header),

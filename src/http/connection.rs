@@ -26,7 +26,13 @@ const MAX_BUFFER_BYTES: usize = 128 * 1024;
 const FIRST_BYTE: Duration = Duration::from_secs(2);
 
 /// A connection to the Unix socket: its first byte tells NDJSON from HTTP.
-pub(super) async fn unix<H: Handler>(stream: UnixStream, handler: Arc<H>, limits: Limits, mut stop: Stop) {
+pub(super) async fn unix<H: Handler>(
+    stream: UnixStream,
+    handler: Arc<H>,
+    limits: Limits,
+    activity: Arc<Activity>,
+    mut stop: Stop,
+) {
     let peer = Peer::of(&stream);
     let mut stream = BufReader::new(stream);
     let first_byte_by = Instant::now() + FIRST_BYTE;
@@ -38,23 +44,33 @@ pub(super) async fn unix<H: Handler>(stream: UnixStream, handler: Arc<H>, limits
         biased;
         first = timeout(limits.idle, stream.fill_buf()) => first,
         () = given_up => return,
+        () = activity.asked_to_leave() => return,
     };
     match first {
-        Ok(Ok([b'{', ..])) => handler.lines(stream, peer, limits, stop).await,
-        Ok(Ok([_, ..])) => http(stream, Transport::Unix(peer), handler, limits, stop).await,
+        Ok(Ok([b'{', ..])) => {
+            // It has limits of its own, and leaves for nobody.
+            activity.request_began();
+            handler.lines(stream, peer, limits, stop).await;
+        }
+        Ok(Ok([_, ..])) => http(stream, Transport::Unix(peer), handler, limits, activity, stop).await,
         // Closed, broken or silent.
         _ => {}
     }
 }
 
-/// A connection that speaks HTTP/1.1. Returns when it is closed, had its time, or was told to stop and has
+/// A connection that speaks HTTP/1.1. Returns when it is closed, had its time, or was told to stop or leave and has
 /// answered what was in progress.
-pub(super) async fn http<S, H>(stream: S, transport: Transport, handler: Arc<H>, limits: Limits, stop: Stop)
-where
+pub(super) async fn http<S, H>(
+    stream: S,
+    transport: Transport,
+    handler: Arc<H>,
+    limits: Limits,
+    activity: Arc<Activity>,
+    stop: Stop,
+) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     H: Handler,
 {
-    let activity = Activity::new();
     let service = {
         let activity = activity.clone();
         service_fn(move |request| {
@@ -86,7 +102,10 @@ where
     let mut watcher = pin!(watch(&activity, &limits));
     let mut stop_requested = pin!(async {
         let mut stop = stop;
-        stop.requested().await;
+        tokio::select! {
+            () = stop.requested() => {}
+            () = activity.asked_to_leave() => {}
+        }
     });
     let mut first_byte = pin!(sleep_until(Instant::now() + FIRST_BYTE));
     let (mut stopping, mut told) = (false, false);

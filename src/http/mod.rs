@@ -8,6 +8,7 @@ mod activity;
 mod budget;
 mod call;
 mod connection;
+mod crowd;
 mod framing;
 mod gate;
 mod reply;
@@ -16,6 +17,7 @@ mod router;
 mod serve;
 #[cfg(test)]
 mod tests;
+mod trouble;
 
 pub use budget::{Budget, EVENT_BYTES, NoRoom, Reservation, SMALL_BYTES};
 pub use call::Call;
@@ -70,7 +72,8 @@ impl Peer {
 /// Bounds of what one client can hold on to. The defaults are those of security.md.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Connections of one listener at a time; what comes beyond is answered 503 and closed. Default 4096.
+    /// Connections of one listener at a time. For what comes beyond, the one that rests longest is closed; if none does, it is answered
+    /// 503 and closed. Default 4096.
     pub connections: usize,
     /// From the first byte of a request's head to its end. Default 5 s.
     pub header: Duration,

@@ -1,6 +1,10 @@
 //! Accepting connections and seeing them off.
 
+use super::activity::Activity;
+use super::crowd::{Crowd, Room};
+use super::trouble::{Trouble, Troubles};
 use super::{Handler, Limits, Listener, Stop, Transport, connection};
+use crate::board::Notice;
 use std::future::Future;
 use std::io;
 use std::net::IpAddr;
@@ -8,8 +12,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpStream, UnixStream};
-use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
 /// Pause after an accept that failed for want of file descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -40,13 +43,14 @@ impl Listener {
     }
 }
 
-/// Serves a listener until `shutdown` resolves. Then it accepts no more, closes idle connections, lets requests
-/// in progress, and of clients that have just connected, finish for up to [`Limits::drain`], and returns; no task outlives it.
+/// Serves a listener until `shutdown` resolves, and says on `notice` what it has trouble with. Then it accepts no more, closes idle
+/// connections, lets requests in progress, and of clients that have just connected, finish for up to [`Limits::drain`], and returns; no
+/// task outlives it.
 ///
 /// ```no_run
-/// # use phosphod::{admin::Admin, http::{self, Gate, Limits, Listener, Router}, intake::Intake, metrics::Metrics};
+/// # use phosphod::{admin::Admin, board::Board, http::{self, Gate, Limits, Listener, Router}, intake::Intake, metrics::Metrics};
 /// # use std::sync::Arc;
-/// # async fn daemon(intake: Arc<Intake>, admin: Arc<Admin>, metrics: Arc<Metrics>,
+/// # async fn daemon(intake: Arc<Intake>, admin: Arc<Admin>, metrics: Arc<Metrics>, board: Board,
 /// #     tcp: tokio::net::TcpListener, unix: tokio::net::UnixListener, stop: tokio::sync::watch::Receiver<bool>) {
 /// let gate = intake.gate();
 /// let router = Arc::new(Router::new(intake, admin, gate, metrics));
@@ -54,8 +58,8 @@ impl Listener {
 ///     let _ = stop.wait_for(|stop| *stop).await;
 /// };
 /// tokio::join!(
-///     http::serve(Listener::Tcp(tcp), router.clone(), Limits::default(), stopped(stop.clone())),
-///     http::serve(Listener::Unix(unix), router, Limits::default(), stopped(stop)),
+///     http::serve(Listener::Tcp(tcp), router.clone(), Limits::default(), board.notice("TCP"), stopped(stop.clone())),
+///     http::serve(Listener::Unix(unix), router, Limits::default(), board.notice("Unix"), stopped(stop)),
 /// );
 /// # }
 /// ```
@@ -63,85 +67,62 @@ pub async fn serve<H: Handler>(
     listener: Listener,
     handler: Arc<H>,
     limits: Limits,
+    notice: Notice,
     shutdown: impl Future<Output = ()> + Send,
 ) {
     let mut shutdown = pin!(shutdown);
     let (stopper, stop) = Stop::new();
-    let mut connections = JoinSet::new();
-    let mut troubled = false;
-    let mut crowded = false;
+    let mut crowd = Crowd::new(limits.connections);
+    let mut troubles = Troubles::new(notice);
     loop {
         let accepted = tokio::select! {
             () = &mut shutdown => break,
-            Some(ended) = connections.join_next() => {
-                report(ended);
-                continue;
-            }
+            Some(()) = crowd.ended() => continue,
+            () = troubles.passed() => continue,
             accepted = listener.accept() => accepted,
         };
         let stream = match accepted {
             Ok(stream) => stream,
             Err(error) if is_of_one_connection(&error) => continue,
             Err(error) => {
-                if !troubled {
-                    tracing::warn!(%error, "cannot accept connections: raise the limit on open files (LimitNOFILE)");
-                }
-                troubled = true;
+                troubles.met(&Trouble::Unaccepted(error));
                 tokio::select! {
                     () = &mut shutdown => break,
                     () = sleep(ACCEPT_PAUSE) => continue,
                 }
             }
         };
-        if std::mem::take(&mut troubled) {
-            tracing::info!("connections are accepted again");
-        }
-        if connections.len() >= limits.connections {
-            if !crowded {
-                tracing::warn!(
-                    limit = limits.connections,
-                    "too many connections: new ones are answered 503"
-                );
+        match crowd.make_room().await {
+            Room::Free => {}
+            Room::Made => troubles.met(&Trouble::Crowded(limits.connections)),
+            Room::None => {
+                troubles.met(&Trouble::Full(limits.connections));
+                turn_away(stream);
+                continue;
             }
-            crowded = true;
-            turn_away(stream);
-            continue;
         }
-        // With some distance, so that it is not told again and again at the limit.
-        if crowded && connections.len() < limits.connections - limits.connections / 8 {
-            crowded = false;
-            tracing::info!("there is room for connections again");
-        }
-        let (handler, stop) = (handler.clone(), stop.clone());
+        let (handler, stop, activity) = (handler.clone(), stop.clone(), Activity::new());
         match stream {
             Stream::Tcp(stream, from) => {
-                connections.spawn(connection::http(
-                    stream,
-                    Transport::Tcp(from),
-                    handler,
-                    limits,
-                    stop,
-                ));
+                let from = Transport::Tcp(from);
+                let serving = connection::http(stream, from, handler, limits, activity.clone(), stop);
+                crowd.admit(activity, serving);
             }
             Stream::Unix(stream) => {
-                connections.spawn(connection::unix(stream, handler, limits, stop));
+                let serving = connection::unix(stream, handler, limits, activity.clone(), stop);
+                crowd.admit(activity, serving);
             }
         }
     }
     drop(listener);
     // Every connection holds a receiver, or has ended and needs no word.
     let _ = stopper.send(true);
-    let drained = timeout(limits.drain, async {
-        while let Some(ended) = connections.join_next().await {
-            report(ended);
-        }
-    });
-    if drained.await.is_err() {
+    let left = crowd.drain(limits.drain).await;
+    if left > 0 {
         tracing::warn!(
-            connections = connections.len(),
+            connections = left,
             "requests did not finish in time and were cut off"
         );
-        connections.shutdown().await;
     }
 }
 
@@ -162,12 +143,4 @@ fn turn_away(stream: Stream) {
         Stream::Tcp(stream, _) => stream.into_std().and_then(|mut stream| stream.write(FULL)),
         Stream::Unix(stream) => stream.into_std().and_then(|mut stream| stream.write(FULL)),
     };
-}
-
-fn report(ended: Result<(), tokio::task::JoinError>) {
-    if let Err(error) = ended
-        && error.is_panic()
-    {
-        tracing::error!(%error, "a connection's task panicked; please report this");
-    }
 }

@@ -1,6 +1,7 @@
 //! The server against raw sockets. Time limits are tested on a paused clock.
 
 use super::*;
+use crate::board::Board;
 use crate::metrics::{Metrics, RequestLabels};
 use hyper::StatusCode;
 use prometheus_client::metrics::{counter::Counter, gauge::Gauge};
@@ -126,7 +127,7 @@ fn connect_to(router: Arc<TestRouter>, limits: Limits) -> (DuplexStream, JoinHan
     let (client, server) = tokio::io::duplex(256 * 1024);
     let (stopper, stop) = Stop::new();
     let serving = tokio::spawn(async move {
-        connection::http(server, LOCAL, router, limits, stop).await;
+        connection::http(server, LOCAL, router, limits, activity::Activity::new(), stop).await;
         drop(stopper);
     });
     (client, serving)
@@ -297,7 +298,14 @@ async fn a_request_may_take_longer_than_any_of_these_limits() {
         Arc::new(Metrics::new()),
     ));
     let (_stopper, stop) = Stop::new();
-    let serving = tokio::spawn(connection::http(server, LOCAL, router, limits, stop));
+    let serving = tokio::spawn(connection::http(
+        server,
+        LOCAL,
+        router,
+        limits,
+        activity::Activity::new(),
+        stop,
+    ));
     send(&mut client, "GET /wait HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
     tokio::time::sleep(limits.idle * 3).await;
     echo.go_on.notify_one();
@@ -318,7 +326,14 @@ async fn a_client_that_reads_nothing_is_closed() {
     let limits = Limits::default();
     let (mut client, server) = tokio::io::duplex(64);
     let (_stopper, stop) = Stop::new();
-    let serving = tokio::spawn(connection::http(server, LOCAL, router(), limits, stop));
+    let serving = tokio::spawn(connection::http(
+        server,
+        LOCAL,
+        router(),
+        limits,
+        activity::Activity::new(),
+        stop,
+    ));
     send(&mut client, PING).await;
     serving.await.expect("it ended by itself");
 }
@@ -424,7 +439,14 @@ async fn requests_are_counted_by_pattern_and_never_by_path() {
     ));
     let (mut client, server) = tokio::io::duplex(4096);
     let (_stopper, stop) = Stop::new();
-    let serving = tokio::spawn(connection::http(server, LOCAL, router, Limits::default(), stop));
+    let serving = tokio::spawn(connection::http(
+        server,
+        LOCAL,
+        router,
+        Limits::default(),
+        activity::Activity::new(),
+        stop,
+    ));
     send(&mut client, &post("Content-Length: 2\r\n", "{}")).await;
     send(
         &mut client,
@@ -454,7 +476,8 @@ async fn listen(limits: Limits) -> (TcpStream, Arc<Echo>, oneshot::Sender<()>, J
         Arc::new(Metrics::new()),
     ));
     let (shutdown, stopped) = oneshot::channel::<()>();
-    let serving = tokio::spawn(serve(Listener::Tcp(listener), router, limits, async {
+    let notice = Board::default().notice("a test");
+    let serving = tokio::spawn(serve(Listener::Tcp(listener), router, limits, notice, async {
         let _ = stopped.await;
     }));
     (
@@ -500,14 +523,14 @@ async fn shutdown_does_not_wait_for_ever() {
 }
 
 #[tokio::test]
-async fn a_connection_beyond_the_limit_is_told_so_and_others_go_on() {
+async fn a_connection_beyond_the_limit_is_told_so_while_all_are_busy() {
     let limits = Limits {
         connections: 1,
         ..Limits::default()
     };
-    let (mut first, _echo, _shutdown, _serving) = listen(limits).await;
-    send(&mut first, PING).await;
-    reply(&mut first).await;
+    let (mut first, echo, _shutdown, _serving) = listen(limits).await;
+    send(&mut first, "GET /wait HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+    echo.arrived.notified().await;
     let mut second = TcpStream::connect(first.peer_addr().expect("connected"))
         .await
         .expect("it listens");
@@ -515,8 +538,33 @@ async fn a_connection_beyond_the_limit_is_told_so_and_others_go_on() {
     assert_eq!(status(&refused), "503");
     assert!(refused.ends_with("second or two\"}"), "{refused}");
     assert_eq!(rest(&mut second).await, "");
+    echo.go_on.notify_one();
+    assert_eq!(status(&reply(&mut first).await), "200");
     send(&mut first, PING).await;
     assert_eq!(status(&reply(&mut first).await), "200");
+}
+
+#[tokio::test]
+async fn for_a_connection_beyond_the_limit_the_one_that_rests_longest_is_closed() {
+    let limits = Limits {
+        connections: 2,
+        ..Limits::default()
+    };
+    // One that never says anything, one that begins a head, and one that is answered in between.
+    let (mut silent, _echo, _shutdown, _serving) = listen(limits).await;
+    let address = silent.peer_addr().expect("connected");
+    let mut half = TcpStream::connect(address).await.expect("it listens");
+    send(&mut half, "GET /ping HTT").await;
+    let mut third = TcpStream::connect(address).await.expect("it listens");
+    assert_eq!(rest(&mut silent).await, "");
+    send(&mut third, PING).await;
+    assert_eq!(status(&reply(&mut third).await), "200");
+    let mut fourth = TcpStream::connect(address).await.expect("it listens");
+    assert_eq!(rest(&mut half).await, "");
+    send(&mut fourth, PING).await;
+    assert_eq!(status(&reply(&mut fourth).await), "200");
+    send(&mut third, PING).await;
+    assert_eq!(status(&reply(&mut third).await), "200");
 }
 
 #[tokio::test]
@@ -542,7 +590,8 @@ async fn the_first_byte_on_a_unix_socket_tells_lines_from_http() {
     let path = folder.path().join("s");
     let listener = Listener::Unix(UnixListener::bind(&path).expect("a new path"));
     let (shutdown, stopped) = oneshot::channel::<()>();
-    let serving = tokio::spawn(serve(listener, router(), Limits::default(), async {
+    let notice = Board::default().notice("a test");
+    let serving = tokio::spawn(serve(listener, router(), Limits::default(), notice, async {
         let _ = stopped.await;
     }));
     let mut lines = UnixStream::connect(&path).await.expect("it listens");

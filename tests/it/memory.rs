@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-const MIB: usize = 1024 * 1024;
+pub(crate) const MIB: usize = 1024 * 1024;
 const LIMIT: usize = 32 * MIB;
 /// Bytes of memory that a byte of the limit may take, as `src/http/budget.rs` says.
 const COST: usize = 3;
@@ -21,7 +21,7 @@ const BESIDE: usize = 40 * MIB;
 const EVENTS: usize = 8;
 
 /// A value of `/proc/PID/status`, in bytes.
-fn memory(daemon: &Daemon, name: &str) -> usize {
+pub(crate) fn memory(daemon: &Daemon, name: &str) -> usize {
     let path = format!("/proc/{}/status", daemon.pid());
     let text = std::fs::read_to_string(path).expect("our child has a status");
     let line = text
@@ -35,9 +35,14 @@ fn memory(daemon: &Daemon, name: &str) -> usize {
     kib.expect("a number") * 1024
 }
 
-async fn metric(daemon: &Daemon, name: &str) -> usize {
+/// The page of `/metrics`.
+pub(crate) async fn metrics(daemon: &Daemon) -> String {
     let page = client::send(reqwest::Client::new().get(format!("{}/metrics", daemon.url))).await;
-    let page = String::from_utf8(page.body).expect("text");
+    String::from_utf8(page.body).expect("text")
+}
+
+async fn metric(daemon: &Daemon, name: &str) -> usize {
+    let page = metrics(daemon).await;
     let line = page.lines().find(|line| line.starts_with(&format!("{name} ")));
     let value = line.and_then(|line| line.split(' ').nth(1)?.parse().ok());
     value.unwrap_or_else(|| panic!("no {name} in\n{page}"))
