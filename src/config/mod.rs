@@ -5,6 +5,8 @@
 //! nothing but the files that the configuration names.
 mod file;
 mod files;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzed;
 pub mod keys;
 mod layers;
 mod lookup;

@@ -17,6 +17,9 @@ mod serve;
 #[cfg(test)]
 mod tests;
 
+#[cfg(any(test, fuzzing))]
+pub(crate) use framing::fuzzed;
+
 pub use budget::{Budget, EVENT_BYTES, NoRoom, Reservation, SMALL_BYTES};
 pub use call::Call;
 pub use gate::{Gate, Peers, listed_origin};
