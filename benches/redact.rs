@@ -1,5 +1,5 @@
 //! What redaction adds to an event's way through the door, in nanoseconds an event: the best of some rounds over events of
-//! about 1 KB, one thread.
+//! about 1 KB, one thread. Then what texts cost that are made to be slow, and whether twice as much takes twice as long.
 //!
 //! `cargo bench --bench redact [-- EVENTS]`
 mod common;
@@ -16,6 +16,29 @@ use std::time::Instant;
 use uuid::Uuid;
 
 const ROUNDS: usize = 7;
+
+/// Bytes of a text that is made to be slow, and the half of another.
+const HOSTILE_BYTES: usize = 128 * 1024;
+
+/// What such texts repeat: the beginnings of many finds, and finds.
+const HOSTILE: [&str; 16] = [
+    "a@",
+    "a@b.",
+    "a@b.co.1.",
+    "4",
+    "1.2.3.4.",
+    "4111 ",
+    "a:",
+    "1.2.3.4 = ",
+    "DE89 3704 ",
+    "((((1",
+    "sk-",
+    "api_key   ",
+    "://a:b",
+    "eyJaaaaaaaaa.",
+    "-----BEGIN PRIVATE KEY-----",
+    "[email]",
+];
 
 /// What is planted into the events with finds, one of each.
 const SECRETS: [&str; 6] = [
@@ -67,6 +90,26 @@ fn measure(door: &Door, events: &[Vec<u8>], total: usize) -> (f64, f64) {
     (screen, whole)
 }
 
+fn hostile(redactor: &Redactor) {
+    println!(
+        "\n{:<52} {:>12} {:>14}",
+        "a text of 128 KiB of", "ns a byte", "of 256 KiB"
+    );
+    let best = |event: &str| {
+        let round = || {
+            let began = Instant::now();
+            black_box(redactor.apply(black_box(event.as_bytes())));
+            began.elapsed().as_secs_f64() * 1e9 / event.len() as f64
+        };
+        (0..ROUNDS).map(|_| round()).fold(f64::INFINITY, f64::min)
+    };
+    for part in HOSTILE {
+        let event = |bytes: usize| format!("{{\"input\":\"{}\"}}", part.repeat(bytes / part.len()));
+        let (one, two) = (best(&event(HOSTILE_BYTES)), best(&event(2 * HOSTILE_BYTES)));
+        println!("{part:<52} {one:>12.1} {two:>14.1}");
+    }
+}
+
 fn main() -> Result<(), Box<dyn Error>> {
     let total = number_wanted(100_000);
     let plain = events(&mut fastrand::Rng::with_seed(7));
@@ -93,7 +136,11 @@ fn main() -> Result<(), Box<dyn Error>> {
         detect: vec![Detector::Email],
         ..Rules::default()
     };
-    println!("{:<52} {:>12} {:>14}", "", "screen, ns", "whole door, ns");
+    println!(
+        "{:<52} {:>12} {:>14} {:>8}",
+        "", "screen, ns", "whole door, ns", "of off"
+    );
+    let mut off = None;
     for (name, rules, events) in [
         ("off", None, &plain),
         ("email alone, no finds", Some(email), &plain),
@@ -108,7 +155,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         ("all detectors, six finds, hashed", Some(hashing), &all),
     ] {
         let (screen, whole) = measure(&door(rules)?, events, total);
-        println!("{name:<52} {screen:>12.0} {whole:>14.0}");
+        let off = *off.get_or_insert(whole);
+        println!("{name:<52} {screen:>12.0} {whole:>14.0} {:>8.2}", whole / off);
     }
+    hostile(&Redactor::new(builtin())?);
     Ok(())
 }

@@ -12,7 +12,7 @@
 //! | 4 | [`config`] | settings |
 //! | 5 | [`daemon`] | wires it all, supervises, shuts down |
 //! | 6 | [`cli`] | the commands |
-//! | 7 | `sim` | the couriers on virtual time, in tests only |
+//! | 7 | `sim`, `fuzzing` | the couriers on virtual time, what holds for any bytes; in tests only |
 
 #![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used))]
 
@@ -46,5 +46,9 @@ pub mod config;
 pub mod daemon;
 #[cfg(test)]
 mod sim;
+
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 
 pub mod cli;

@@ -75,18 +75,23 @@ fn place(table: &mut Map<String, Value>, path: &[String], value: Value) {
 
 /// Stacks the layers. What cannot be read or is not known goes to `mistakes`.
 pub(super) fn gather(sources: &Sources, mistakes: &mut Vec<Mistake>) -> Raw {
-    let (path, from_file) = match file::read(sources.file.as_deref()) {
-        Ok(None) => (None, Layer::default()),
-        Ok(Some((path, text))) => match file::parse(&path, &text) {
-            Ok(values) => (Some(path), Layer(values)),
-            Err(found) => {
+    let file = file::read(sources.file.as_deref()).unwrap_or_else(|mistake| {
+        mistakes.push(mistake);
+        None
+    });
+    stack(file, sources, mistakes)
+}
+
+/// The same with a file that was read.
+pub(super) fn stack(file: Option<(PathBuf, String)>, sources: &Sources, mistakes: &mut Vec<Mistake>) -> Raw {
+    let (path, from_file) = match file {
+        None => (None, Layer::default()),
+        Some((path, text)) => {
+            let values = file::parse(&path, &text).unwrap_or_else(|found| {
                 mistakes.extend(found);
-                (Some(path), Layer::default())
-            }
-        },
-        Err(mistake) => {
-            mistakes.push(mistake);
-            (None, Layer::default())
+                Map::new()
+            });
+            (Some(path), Layer(values))
         }
     };
     let layers = [

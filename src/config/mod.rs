@@ -6,6 +6,8 @@
 mod credentials;
 mod file;
 mod files;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzed;
 pub mod keys;
 mod layers;
 mod lookup;

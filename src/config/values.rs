@@ -104,11 +104,13 @@ fn found(kind: &ValueKind) -> String {
         ValueKind::Boolean(flag) => format!("{flag}"),
         ValueKind::Float(number) => format!("the number {number}"),
         ValueKind::String(text) => {
+            // First the password: what is cut off may be what tells it.
+            let text = without_password(text);
             let mut short: String = text.chars().take(80).collect();
             if short.len() < text.len() {
                 short.push('…');
             }
-            quote(&without_password(&short))
+            quote(&short)
         }
         ValueKind::Table(_) => "a section".to_owned(),
         ValueKind::Array(_) => "a list".to_owned(),

@@ -204,6 +204,9 @@ fn number(digits: &[u8], radix: u32) -> Result<u64, Broken> {
     u64::from_str_radix(text, radix).map_err(|_| Broken)
 }
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzed;
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -19,6 +19,9 @@ mod serve;
 mod tests;
 mod trouble;
 
+#[cfg(any(test, fuzzing))]
+pub(crate) use framing::fuzzed;
+
 pub use budget::{Budget, EVENT_BYTES, NoRoom, Reservation, SMALL_BYTES};
 pub use call::Call;
 pub use gate::{Gate, Peers, listed_origin};

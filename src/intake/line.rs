@@ -194,8 +194,11 @@ fn plan_feedback(raw: &[u8], door: &Door) -> Outcome {
 }
 
 /// The first top-level `"kind": "log"` or `"kind": "feedback"`: which, and where the member stands, from the quote of its key to
-/// that of its value. Malformed JSON may be misread here; it is refused right after.
+/// that of its value. Malformed JSON may be misread here; it stays malformed without the member, and is refused right after.
 fn find_kind(object: &[u8]) -> Option<(Kind, Range<usize>)> {
+    if object.first() != Some(&b'{') {
+        return None;
+    }
     let mut depth = 0_usize;
     let mut at = 0;
     // Where the last string at the top level stands, which is the key once a colon follows.
@@ -235,7 +238,20 @@ fn kind_of(object: &[u8], key: Range<usize>, value: &Range<usize>) -> Option<(Ki
         b"\"feedback\"" => Kind::Feedback,
         _ => return None,
     };
-    Some((kind, key.start..value.end))
+    let is_member = object.get(key.end..value.start)?.trim_ascii() == b":" && is_parted(object, &key, value);
+    is_member.then_some((kind, key.start..value.end))
+}
+
+/// Whether commas stand around a member as they should: none of them may go with it that had no place there.
+fn is_parted(object: &[u8], key: &Range<usize>, value: &Range<usize>) -> bool {
+    let before = object.get(..key.start).unwrap_or_default().trim_ascii_end();
+    let after = object.get(value.end..).unwrap_or_default().trim_ascii_start();
+    match (before, after) {
+        ([b'{'], [b'}', ..]) => true,
+        ([before @ .., b','], [b'}', ..]) => !before.trim_ascii_end().ends_with(b"{"),
+        ([b'{'] | [.., b','], [b',', rest @ ..]) => rest.trim_ascii_start().starts_with(b"\""),
+        _ => false,
+    }
 }
 
 /// The place after a string's closing quote; `start` is that of its opening one.
@@ -373,6 +389,24 @@ mod tests {
             assert!(entry.is_none());
             let column = format!("column {}", line.len());
             assert!(answer.contains(&column), "{answer}");
+        }
+    }
+
+    #[test]
+    fn a_malformed_line_does_not_become_an_event_by_losing_its_kind() {
+        for line in [
+            r#"{"input":"x" "kind":"log"}"#,
+            r#"{"input":"x","kind" 5 : "log"}"#,
+            r#"{"input":"x","kind"::"log"}"#,
+            r#"{"kind":"log",}"#,
+            r#"{,"kind":"log"}"#,
+            r#"{"input":"x",,"kind":"log"}"#,
+            r#"["kind":"log"]"#,
+            r#"{"input":"x","kind":"log" "output":"y"}"#,
+        ] {
+            let (entry, text) = answer(line);
+            assert!(entry.is_none(), "{line}");
+            assert!(text.contains("not valid JSON"), "{line}: {text}");
         }
     }
 

@@ -1,5 +1,6 @@
 //! International bank account numbers: a country, its length, and a remainder of 1 modulo 97.
 use super::around::is_word;
+use super::digits::for_each_group;
 use std::ops::Range;
 
 /// Fewest digits that can be in one.
@@ -14,20 +15,21 @@ const LENGTHS: &str = "AD24AE23AL28AT20AZ28BA20BE16BG22BH22BI27BR29BY28CH21CR22C
 /// Hands the place of each to `hit`.
 pub(super) fn find(text: &str, hit: &mut dyn FnMut(Range<usize>)) {
     let bytes = text.as_bytes();
-    let mut at = 0;
-    while let Some(head) = bytes.get(at..at + 4) {
-        let begins =
-            head[..2].iter().all(u8::is_ascii_alphabetic) && head[2..].iter().all(u8::is_ascii_digit);
-        let end = match begins && !text.get(..at).is_some_and(|before| before.ends_with(is_word)) {
-            true => end_of_iban(bytes, at)
-                .filter(|end| !text.get(*end..).is_some_and(|rest| rest.starts_with(is_word))),
-            false => None,
-        };
-        if let Some(end) = end {
-            hit(at..end);
+    // The country's letters stand right before the first digits.
+    for_each_group(text, |digits| {
+        let start = digits.checked_sub(2)?;
+        let head = bytes.get(start..digits + 2)?;
+        let begins = head[..2].iter().all(u8::is_ascii_alphabetic) && head[3].is_ascii_digit();
+        if !begins || text.get(..start)?.ends_with(is_word) {
+            return None;
         }
-        at = end.unwrap_or(at + 1);
-    }
+        let end = end_of_iban(bytes, start)?;
+        if text.get(end..)?.starts_with(is_word) {
+            return None;
+        }
+        hit(start..end);
+        Some(end)
+    });
 }
 
 fn length_of(country: &[u8]) -> Option<usize> {

@@ -1,5 +1,6 @@
 //! Addresses of IP version 4 and 6. Versions of software look like the former, so what is called one is left alone.
 use super::around::is_word;
+use memchr::memchr;
 use std::net::Ipv6Addr;
 use std::ops::Range;
 
@@ -10,6 +11,7 @@ const MOST_BYTES: usize = 45;
 pub(super) fn find(text: &str, hit: &mut dyn FnMut(Range<usize>)) {
     for_each_run(
         text,
+        b':',
         |byte| byte.is_ascii_hexdigit() || matches!(byte, b':' | b'.'),
         |run| {
             let address = v6_in(text, run);
@@ -20,6 +22,7 @@ pub(super) fn find(text: &str, hit: &mut dyn FnMut(Range<usize>)) {
     );
     for_each_run(
         text,
+        b'.',
         |byte| byte.is_ascii_digit() || byte == b'.',
         |run| {
             let address = trimmed(text, run, '.');
@@ -30,17 +33,15 @@ pub(super) fn find(text: &str, hit: &mut dyn FnMut(Range<usize>)) {
     );
 }
 
-/// Every longest row of such bytes.
-fn for_each_run(text: &str, is_part: impl Fn(u8) -> bool, mut see: impl FnMut(Range<usize>)) {
+/// Every longest row of such bytes that holds the mark, which is one of them and rare.
+fn for_each_run(text: &str, mark: u8, is_part: impl Fn(u8) -> bool, mut see: impl FnMut(Range<usize>)) {
     let bytes = text.as_bytes();
     let mut at = 0;
-    while let Some(next) = bytes
-        .get(at..)
-        .and_then(|rest| rest.iter().position(|byte| is_part(*byte)))
-    {
-        let start = at + next;
-        let rest = &bytes[start..];
-        at = start + rest.iter().position(|byte| !is_part(*byte)).unwrap_or(rest.len());
+    while let Some(next) = bytes.get(at..).and_then(|rest| memchr(mark, rest)) {
+        let (before, behind) = (&bytes[at..at + next], &bytes[at + next..]);
+        let begun = before.iter().rev().take_while(|byte| is_part(**byte)).count();
+        let start = at + next - begun;
+        at += next + behind.iter().take_while(|byte| is_part(**byte)).count();
         see(start..at);
     }
 }

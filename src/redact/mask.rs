@@ -83,7 +83,11 @@ impl Redactor {
         if finds.is_empty() {
             return finds;
         }
-        outside(joined(finds), self.marks.find_iter(text).map(|mark| mark.range()))
+        let drops = |rule: usize| self.matchers[rule].action == Action::Drop;
+        outside(
+            joined(finds, drops),
+            self.marks.find_iter(text).map(|mark| mark.range()),
+        )
     }
 
     /// The string as it was written, with marks for finds.
@@ -123,13 +127,16 @@ impl Redactor {
     }
 }
 
-/// Finds in order; those that overlap are one, of the rule that begins first and reaches furthest.
-fn joined(mut finds: Vec<Find>) -> Vec<Find> {
+/// Finds in order; those that overlap are one, of the rule that begins first and reaches furthest, or of one that drops the string.
+fn joined(mut finds: Vec<Find>, drops: impl Fn(usize) -> bool) -> Vec<Find> {
     finds.sort_by_key(|find| (find.place.start, Reverse(find.place.end), find.rule));
     finds.dedup_by(|next, kept| {
         let overlaps = next.place.start < kept.place.end;
         if overlaps {
             kept.place.end = kept.place.end.max(next.place.end);
+            if drops(next.rule) && !drops(kept.rule) {
+                kept.rule = next.rule;
+            }
         }
         overlaps
     });
@@ -183,7 +190,12 @@ mod tests {
             find(20..21, 3),
             find(0..2, 1),
         ];
-        assert_eq!(joined(finds), [find(0..9, 0), find(9..12, 2), find(20..21, 3)]);
+        assert_eq!(
+            joined(finds, |_| false),
+            [find(0..9, 0), find(9..12, 2), find(20..21, 3)]
+        );
+        let finds = vec![find(0..6, 0), find(3..9, 1), find(9..12, 0)];
+        assert_eq!(joined(finds, |rule| rule == 1), [find(0..9, 1), find(9..12, 0)]);
     }
 
     #[test]

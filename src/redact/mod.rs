@@ -7,6 +7,7 @@
 //!
 //! Not looked at: keys, numbers, what is encoded (base64, an image). Not altered: identities such as `task_id` and
 //! `session_id`.
+mod api_key;
 mod around;
 mod card;
 mod detector;

@@ -196,6 +196,47 @@ fn own_rules_look_and_act_for_themselves() {
 }
 
 #[test]
+fn a_rule_that_drops_does_so_also_where_the_find_of_another_begins_before_its_own() {
+    let with = redactor(Rules {
+        own: vec![own("corp", "@corp\\.example", Action::Drop)],
+        ..rules()
+    });
+    assert_eq!(
+        apply(&with, r#"{"input":"ask bob@corp.example about the merger"}"#),
+        r#"{"input":""}"#
+    );
+    assert_eq!(apply(&with, r#"["bob@b.example"]"#), r#"["[email]"]"#);
+}
+
+#[test]
+fn what_is_no_json_does_not_become_it_by_losing_its_fault() {
+    let with = redactor(Rules {
+        drop_fields: paths(&["a", "m.a"]),
+        own: vec![own("all", "(?s)all .*", Action::Replace)],
+        ..rules()
+    });
+    for broken in [
+        r#"{"input":"x","m":{"a": }}"#,
+        r#"{"input":"x","a":nonsense}"#,
+        r#"{"a":1,}"#,
+        r#"{,"a":1}"#,
+        r#"{"input":"x" "a":1}"#,
+        r#"{"input":"x","a":1 2}"#,
+        r#"{"input":"x","a":[}]}"#,
+        r#"{"input":"x","a"::1}"#,
+        r#"{"input":"all \q"}"#,
+        "{\"input\":\"all \u{1}\"}",
+        r#"{} "a@b.co \q""#,
+    ] {
+        let is_json = |text: &[u8]| serde_json::from_slice::<Value>(text).is_ok();
+        assert!(!is_json(broken.as_bytes()), "{broken}");
+        let left = apply(&with, broken);
+        assert!(!is_json(left.as_bytes()), "{broken} became {left}");
+        assert!(!left.contains("nonsense") && !left.contains("a@b.co"), "{left}");
+    }
+}
+
+#[test]
 fn finds_that_overlap_leave_one_mark_and_marks_are_no_finds() {
     assert_eq!(
         applied(r#"["https://bob:hunter22@example.com/"]"#),

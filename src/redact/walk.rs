@@ -3,6 +3,7 @@ use super::fields::{MOST_STEPS, is_protected};
 use super::text::decode;
 use super::{Redactor, Seen, Step};
 use memchr::memchr2;
+use serde_json::value::RawValue;
 use std::borrow::Cow;
 
 /// An event on the way. Depth costs nothing beyond [`MOST_STEPS`].
@@ -91,6 +92,9 @@ impl<'r, 't> Walk<'r, 't> {
         } else if !is_protected(&self.path, content)
             && let Some(masked) = self.redactor.mask(content, &self.path)
         {
+            if !is_json(&text[start..end]) {
+                return self.give_up(start);
+            }
             (self.seen)(Seen::Masked {
                 path: &self.path,
                 before: content,
@@ -114,15 +118,46 @@ impl<'r, 't> Walk<'r, 't> {
         }
         let mut dropped = self.redactor.rules.drop_fields.iter();
         if dropped.any(|field| field.drops(&self.path)) {
+            let end = end_of_value(self.text.as_bytes(), value);
+            if !self.is_member(start, value, end) {
+                return self.give_up(start);
+            }
             (self.seen)(Seen::Dropped { path: &self.path });
-            self.drop_member(start, value);
+            self.drop_member(start, end);
         }
     }
 
-    /// Leaves a member out, with the comma that parts it from its neighbour.
-    fn drop_member(&mut self, start: usize, value: usize) {
+    /// Whether what stands from the key at `start` to the end of its value is a member of an object: what is no JSON must not
+    /// become it by losing its fault.
+    fn is_member(&mut self, start: usize, value: usize, end: usize) -> bool {
         let bytes = self.text.as_bytes();
-        let end = end_of_value(bytes, value);
+        let key = self.text[start..value].trim_ascii_end().trim_end_matches(':');
+        self.copy_to(start);
+        let before = self.out.trim_ascii_end();
+        let rest = bytes.get(next_place(bytes, end)..).unwrap_or_default();
+        // Commas where they should be: none may go with the member that had no place there.
+        let is_parted = match (before, rest) {
+            ([.., b'{'], [b'}', ..]) => true,
+            ([before @ .., b','], [b'}', ..]) => !before.trim_ascii_end().ends_with(b"{"),
+            ([.., b'{' | b','], [b',', rest @ ..]) => rest.trim_ascii_start().starts_with(b"\""),
+            _ => false,
+        };
+        is_parted && is_json(key) && is_json(&self.text[value..end])
+    }
+
+    /// Ends here, because it is no JSON: what is left is none either, and holds nothing of the rest.
+    fn give_up(&mut self, start: usize) {
+        self.copy_to(start);
+        // A string that never ends.
+        self.out.push(b'"');
+        self.at = self.text.len();
+        self.copied = self.at;
+        self.is_altered = true;
+    }
+
+    /// Leaves a member out, with the comma that parts it from its neighbour.
+    fn drop_member(&mut self, start: usize, end: usize) {
+        let bytes = self.text.as_bytes();
         self.copy_to(start);
         let follows = next_place(bytes, end);
         if bytes.get(follows) == Some(&b',') {
@@ -147,6 +182,11 @@ impl<'r, 't> Walk<'r, 't> {
             .extend_from_slice(&self.text.as_bytes()[self.copied..end]);
         self.copied = end;
     }
+}
+
+/// Whether a text is one JSON value.
+fn is_json(text: &str) -> bool {
+    serde_json::from_str::<&RawValue>(text).is_ok()
 }
 
 /// The place after a string's closing quote; `start` is that of its opening one.

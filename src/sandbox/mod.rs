@@ -13,7 +13,7 @@ mod api;
 mod book;
 mod check;
 mod control;
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 mod direct;
 mod feedback;
 mod line;

@@ -17,6 +17,8 @@ const FLAG_LZ4: u8 = 1;
 /// Everything before the head.
 pub(super) const FIXED_BYTES: usize = 16;
 const CRC_BYTES: usize = 4;
+/// A byte of an lz4 block stands for up to 255 of what it holds.
+const MOST_LZ4_RATIO: usize = 256;
 /// Bodies below this are not worth compressing.
 const MIN_COMPRESSED_BYTES: usize = 128;
 
@@ -150,6 +152,10 @@ pub(super) fn open(sealed: &[u8]) -> Result<(Kind, &[u8], Vec<u8>), CodecError> 
     let found = check(sealed)?;
     let raw = match found.flags {
         0 => found.stored.to_vec(),
+        // Room is taken for what the length says, before anything is known of what it holds.
+        FLAG_LZ4 if found.raw_len as usize / MOST_LZ4_RATIO > found.stored.len() => {
+            return Err(CodecError::Malformed("body length"));
+        }
         FLAG_LZ4 => lz4_flex::block::decompress(found.stored, found.raw_len as usize)
             .map_err(|_| CodecError::Malformed("compressed body"))?,
         _ => return Err(CodecError::Malformed("flags field")),
@@ -428,6 +434,19 @@ mod tests {
             put_varint(&mut out, value);
             prop_assert_eq!(Fields(&out).varint(), Some(value));
         }
+    }
+
+    #[test]
+    fn a_length_that_no_block_can_have_takes_no_memory() {
+        let packed = |raw_len| Packed {
+            flags: FLAG_LZ4,
+            raw_len,
+            stored: vec![0; 100],
+        };
+        let sealed = seal_packed(Kind::Chunk, b"", &packed(u32::MAX));
+        assert_eq!(open(&sealed), Err(CodecError::Malformed("body length")));
+        let zeros = seal(Kind::Chunk, b"", &vec![0; 1 << 20]);
+        assert_eq!(open(&zeros), Ok((Kind::Chunk, b"".as_slice(), vec![0; 1 << 20])));
     }
 
     #[test]

@@ -21,7 +21,7 @@ pub(super) struct Mark {
 
 impl Mark {
     /// Always as long as any other, so that each covers the one before.
-    fn encode(&self) -> Vec<u8> {
+    pub(super) fn encode(&self) -> Vec<u8> {
         let head = &self.head;
         let numbers = [
             self.generation,
@@ -37,7 +37,7 @@ impl Mark {
         seal(Kind::Mark, &numbers.map(u64::to_be_bytes).concat(), &[])
     }
 
-    fn decode(bytes: &[u8]) -> Result<Mark, CodecError> {
+    pub(super) fn decode(bytes: &[u8]) -> Result<Mark, CodecError> {
         let len = codec::sealed_len(bytes)?;
         let sealed = bytes.get(..len).ok_or(CodecError::Truncated)?;
         let (head, _) = unseal(Kind::Mark, sealed)?;

@@ -4,6 +4,7 @@
 //! batch, so that the newest generation alone is enough to start from.
 use super::chunk::{kind_code, kind_of};
 use super::codec::{CodecError, Fields, Kind, put_bytes, put_varint, seal, unseal};
+use super::queue::MAX_OPEN;
 use crate::ids::{Lane, ProjectId};
 use std::collections::BTreeSet;
 
@@ -115,7 +116,9 @@ impl Head {
 
     /// Events that have ended.
     pub(super) fn ended(&self) -> u64 {
-        self.delivered + self.dead + self.dropped
+        self.delivered
+            .saturating_add(self.dead)
+            .saturating_add(self.dropped)
     }
 
     /// An event that was on lease while its place was found lost has ended after all: it no longer counts as dropped. Whether
@@ -157,7 +160,7 @@ impl Extent {
     pub(super) fn decode(sealed: &[u8]) -> Result<(u32, Extent), CodecError> {
         let [lane, generation, first, last, live, live_bytes] = unseal_numbers(Kind::Extent, sealed)?;
         let malformed = CodecError::Malformed("extent");
-        if first > last || live > last - first + 1 {
+        if first > last || live > (last - first).saturating_add(1) {
             return Err(malformed);
         }
         let lane = u32::try_from(lane).map_err(|_| malformed)?;
@@ -173,6 +176,9 @@ impl Extent {
         ))
     }
 }
+
+/// Most open events that a cursor is read with: many times what a lane holds open, and no more than there is room for in memory.
+const MOST_OPEN: u64 = 16 * MAX_OPEN as u64;
 
 impl Cursor {
     /// Whether an event that an extent covers has not ended.
@@ -227,7 +233,7 @@ impl Cursor {
                 .checked_add(more)
                 .and_then(|e| e.checked_add(1))
                 .ok_or(malformed)?;
-            if end > next {
+            if end > next || (open.len() as u64).saturating_add(end - start) > MOST_OPEN {
                 return Err(malformed);
             }
             open.extend(start..end);
@@ -300,6 +306,25 @@ mod tests {
                 prop_assert!(cursor.open.iter().all(|&seq| seq < cursor.next));
             }
         }
+    }
+
+    #[test]
+    fn numbers_that_cannot_be_take_neither_memory_nor_the_daemon_down() {
+        let (mut head, mut body) = (Vec::new(), Vec::new());
+        put_varint(&mut head, 1);
+        put_varint(&mut head, u64::MAX);
+        put_varint(&mut body, 5);
+        put_varint(&mut body, 1 << 40);
+        let cursor = seal(Kind::Cursor, &head, &body);
+        assert_eq!(Cursor::decode(&cursor), Err(CodecError::Malformed("cursor")));
+        let all = seal_numbers(Kind::Extent, &[1, 2, 0, u64::MAX, 1, 1]);
+        assert_eq!(Extent::decode(&all).map(|(_, extent)| extent.last), Ok(u64::MAX));
+        let head = Head {
+            delivered: u64::MAX,
+            dead: 1,
+            ..Head::default()
+        };
+        assert_eq!((head.ended(), head.queued()), (u64::MAX, 0));
     }
 
     #[test]

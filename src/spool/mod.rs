@@ -38,6 +38,8 @@ mod dropping;
 mod durable;
 mod find;
 mod funeral;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzed;
 mod generation;
 mod group;
 mod key;

@@ -163,25 +163,35 @@ pub(super) fn each_value(
     file: &File,
     find: fn(&[u8]) -> Option<usize>,
     cut: fn(&[u8]) -> Option<&[u8]>,
-    mut take: impl FnMut(u64, &[u8]) -> bool,
+    take: impl FnMut(u64, &[u8]) -> bool,
 ) -> io::Result<()> {
     let end = file.metadata()?.len();
-    let mut window = vec![0; WINDOW_BYTES];
+    each_value_of(end, |window, at| file.read_at(window, at), find, cut, take);
+    Ok(())
+}
+
+/// The same for `end` bytes that `read` gives, as [`FileExt::read_at`] does.
+pub(super) fn each_value_of(
+    end: u64,
+    read: impl Fn(&mut [u8], u64) -> io::Result<usize>,
+    find: fn(&[u8]) -> Option<usize>,
+    cut: fn(&[u8]) -> Option<&[u8]>,
+    mut take: impl FnMut(u64, &[u8]) -> bool,
+) {
+    let mut window = vec![0; usize::try_from(end).map_or(WINDOW_BYTES, |end| end.min(WINDOW_BYTES))];
     let mut base = 0;
     while base < end {
-        let len = match fill(file, &mut window, base) {
-            Ok(len) => len,
-            Err(_) => {
-                // A bad place on the disk. What lies around it is still wanted.
-                base += UNREADABLE_STEP;
-                window.resize(UNREADABLE_STEP as usize, 0);
-                continue;
-            }
-        };
+        let (len, is_cut) = fill(&read, &mut window, base);
+        if len == 0 {
+            // A bad place on the disk. What lies around it is still wanted.
+            base += UNREADABLE_STEP;
+            continue;
+        }
         let bytes = &window[..len];
         let last = base + len as u64 >= end;
-        // What begins near the end of the window is looked at again at the beginning of the next.
-        let stop = match last {
+        // What begins near the end of the window is looked at again at the beginning of the next. What reaches into a bad place
+        // is lost.
+        let stop = match last || is_cut {
             true => len,
             false => len.saturating_sub(MAX_VALUE_BYTES).max(1),
         };
@@ -197,13 +207,11 @@ pub(super) fn each_value(
             };
         }
         base += at.max(stop) as u64;
-        window.resize(WINDOW_BYTES, 0);
     }
-    Ok(())
 }
 
 /// The bytes of the envelope that seems to begin here.
-fn envelope(bytes: &[u8]) -> Option<&[u8]> {
+pub(super) fn envelope(bytes: &[u8]) -> Option<&[u8]> {
     let len = codec::sealed_len(bytes.get(..FIXED_BYTES)?).ok()?;
     (len <= MAX_VALUE_BYTES).then(|| bytes.get(..len)).flatten()
 }
@@ -211,7 +219,7 @@ fn envelope(bytes: &[u8]) -> Option<&[u8]> {
 /// Bytes that are looked at together: a whole block without the first byte of the magic is passed over quickly.
 const BLOCK_BYTES: usize = 64;
 
-fn find_magic(bytes: &[u8]) -> Option<usize> {
+pub(super) fn find_magic(bytes: &[u8]) -> Option<usize> {
     for (start, block) in (0..).step_by(BLOCK_BYTES).zip(bytes.chunks(BLOCK_BYTES)) {
         let any = block.iter().fold(false, |any, &byte| any | (byte == MAGIC[0]));
         if !any {
@@ -225,19 +233,18 @@ fn find_magic(bytes: &[u8]) -> Option<usize> {
     None
 }
 
-/// Reads until the window is full or the file ends.
-fn fill(file: &File, window: &mut [u8], from: u64) -> io::Result<usize> {
+/// Reads until the window is full, the file ends, or a place comes that cannot be read; how much, and whether that was why.
+fn fill(read: &impl Fn(&mut [u8], u64) -> io::Result<usize>, window: &mut [u8], from: u64) -> (usize, bool) {
     let mut len = 0;
     while len < window.len() {
-        match file.read_at(&mut window[len..], from + len as u64) {
+        match read(&mut window[len..], from + len as u64) {
             Ok(0) => break,
             Ok(read) => len += read,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(_) if len > MAX_VALUE_BYTES => break,
-            Err(error) => return Err(error),
+            Err(_) => return (len, true),
         }
     }
-    Ok(len)
+    (len, false)
 }
 
 #[cfg(test)]
@@ -303,6 +310,49 @@ mod tests {
                 match found.chunks.get(&(3, *first)) {
                     Some(spots) => prop_assert_eq!(&found.chunk(spots).unwrap().0, sealed),
                     None => prop_assert!(!intact, "chunk {} was missed", first),
+                }
+            }
+        }
+    }
+
+    /// Chunks whose files' places cannot be read: all that lie beside them are found.
+    #[test]
+    fn what_lies_beside_a_bad_place_on_the_disk_is_found() {
+        const PAGE: usize = 4096;
+        for seed in 0..10 {
+            let (bytes, chunks) = file_of(seed);
+            let mut random = fastrand::Rng::with_seed(seed);
+            let pages = bytes.len() / PAGE;
+            let bad: Vec<usize> = (0..6).map(|_| random.usize(..pages)).collect();
+            // As much as there is before the next bad page, as the kernel does.
+            let read = |window: &mut [u8], at: u64| {
+                let at = at as usize;
+                let readable = bad.iter().filter(|page| (*page + 1) * PAGE > at);
+                let end = readable.map(|page| page * PAGE).min().unwrap_or(bytes.len());
+                if end <= at && at < bytes.len() {
+                    return Err(io::Error::other("a bad place"));
+                }
+                let len = window.len().min(end.saturating_sub(at));
+                window[..len].copy_from_slice(&bytes[at..at + len]);
+                Ok(len)
+            };
+            let mut found = Vec::new();
+            each_value_of(bytes.len() as u64, read, find_magic, envelope, |at, sealed| {
+                let is_one = codec::open(sealed).is_ok();
+                found.extend(is_one.then_some(at as usize));
+                is_one
+            });
+            for (first, range, sealed) in &chunks {
+                let is_whole = sealed.len() <= MAX_VALUE_BYTES;
+                let end = range.start + sealed.len();
+                let is_hit = bad
+                    .iter()
+                    .any(|page| page * PAGE < end && range.start < (page + 1) * PAGE);
+                if is_whole && !is_hit {
+                    assert!(
+                        found.contains(&range.start),
+                        "chunk {first} beside {bad:?}, seed {seed}"
+                    );
                 }
             }
         }

@@ -85,3 +85,13 @@ fn secrets_and_passwords_do_not_show() {
 fn texts_are_quoted_as_toml_wants_it() {
     assert_eq!(quote("a\"b\\c\nd"), r#""a\"b\\c\u000Ad""#);
 }
+
+#[test]
+fn a_long_value_is_told_without_its_password() {
+    let url = format!("https://user:{}@host", "hidden".repeat(20));
+    let told = read_as("intake.http", url.as_str()).expect_err("no address");
+    assert!(
+        told.contains("https://***@host") && !told.contains("hidden"),
+        "{told}"
+    );
+}

@@ -1,0 +1,134 @@
+//! Bodies of requests, log events and feedback.
+use super::{assert_is_sentence, at_once, is_json, project};
+use crate::batch;
+use crate::event::{self, Event, Refusal, Stamps};
+use crate::feedback::Feedback;
+use crate::sandbox;
+use crate::verdict::{Answer, Fate, LogVerdict, Outcome, of_log};
+use crate::wire::{BodyError, json, split_any, split_batch};
+use serde_json::value::RawValue;
+use uuid::Uuid;
+
+/// As many events are cut out of a body.
+const MOST: usize = 64;
+const NOW_S: i64 = 1_700_000_000;
+
+/// A body is cut into pieces of itself, and what is accepted of them stays what it was.
+pub fn body(data: &[u8]) {
+    let batch = split_batch(data, MOST);
+    let any = split_any(data, MOST);
+    for split in [&batch, &any] {
+        match split {
+            Ok(events) => pieces(data, events),
+            Err(error) => {
+                assert_is_sentence(&error.to_string());
+                let is_malformed = matches!(
+                    error,
+                    BodyError::Malformed { .. } | BodyError::Utf8 { .. } | BodyError::Empty { .. }
+                );
+                assert!(!is_malformed || !is_json(data), "{error}");
+            }
+        }
+    }
+    if let Ok(events) = &batch {
+        let texts = |events: &[&RawValue]| {
+            events
+                .iter()
+                .map(|event| event.get().to_owned())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(
+            any.as_deref().map(texts),
+            Ok(texts(events)),
+            "the batched form is taken by both"
+        );
+    }
+    event(data);
+    feedback(data);
+}
+
+/// They stand in the body, in order and apart.
+fn pieces(body: &[u8], events: &[&RawValue]) {
+    assert!(is_json(body) && events.len() <= MOST);
+    let mut from = body.as_ptr() as usize;
+    let end = from + body.len();
+    for piece in events {
+        let start = piece.get().as_ptr() as usize;
+        assert!(start >= from && start + piece.get().len() <= end);
+        from = start + piece.get().len();
+        event(piece.get().as_bytes());
+    }
+}
+
+fn stamps<'a>(project: &'a crate::ids::ProjectId, task: u128, now_s: i64) -> Stamps<'a> {
+    Stamps {
+        project: Some(project),
+        now_s,
+        task: Uuid::from_u128(task),
+    }
+}
+
+fn event(raw: &[u8]) {
+    let project = project();
+    let event = match Event::parse(raw, &stamps(&project, 1, NOW_S)) {
+        Ok(event) => event,
+        Err(refusal) => {
+            assert_is_sentence(&refusal.to_string());
+            let is_malformed = matches!(refusal, Refusal::Json(_) | Refusal::Utf8(_));
+            assert_eq!(is_malformed, !is_json(raw), "{refusal}");
+            return;
+        }
+    };
+    // Every byte that came is there, behind the brace and the stamps.
+    let text = json::trim(std::str::from_utf8(raw).unwrap_or_default());
+    let sent = event.json();
+    assert!(is_json(sent) && sent.starts_with(b"{") && sent.ends_with(&text.as_bytes()[1..]));
+    let stamped = &sent[1..=sent.len() - text.len()];
+    assert!(stamped.len() < 1200 && stamped.is_empty() == (sent.len() == text.len()));
+    // What is stamped is stamped once.
+    let again = match Event::parse(sent, &stamps(&project, 2, NOW_S + 1)) {
+        Ok(again) => again,
+        Err(refusal) => panic!("refused the second time: {refusal}"),
+    };
+    assert_eq!(again.json(), sent);
+    assert_eq!((again.task(), again.project()), (event.task(), event.project()));
+    assert_eq!(again.session(), event.session());
+    assert_eq!(event::task_of(sent).as_ref(), Some(event.task()));
+    of_the_api(&event);
+}
+
+/// The stand-in for the API, which checks events with code of its own, takes what was accepted.
+fn of_the_api(event: &Event) {
+    let api = sandbox::Handle::default();
+    let path = format!("/v2/log/{}", project());
+    let said = at_once(api.ask(&path, "good-p", Some(batch::body([event.json()]))));
+    let answer = Outcome::Answered(Answer {
+        status: said.status,
+        retry_after: None,
+        body: said.body,
+    });
+    match of_log(&answer, 1, 1) {
+        LogVerdict::Answered(fates) if fates == [Fate::Accepted] => {}
+        // Of another project.
+        LogVerdict::Answered(fates) if event.project() != &project() => assert_eq!(fates.len(), 1),
+        other => panic!("{other:?} for {}", String::from_utf8_lossy(event.json())),
+    }
+}
+
+fn feedback(raw: &[u8]) {
+    let project = project();
+    let feedback = match Feedback::parse(raw, None, Some(&project)) {
+        Ok(feedback) => feedback,
+        Err(refusal) => return assert_is_sentence(&refusal.to_string()),
+    };
+    assert!(is_json(raw));
+    assert_eq!(
+        Feedback::from_record(&feedback.to_record()).as_ref(),
+        Some(&feedback)
+    );
+    let body = feedback.upstream_body();
+    assert_eq!(
+        Feedback::parse(&body, Some(feedback.task().as_str()), None),
+        Ok(feedback)
+    );
+}
