@@ -188,7 +188,7 @@ impl Parts {
         let (stop_listening, listening) = watch::channel(false);
         let (stop_delivering, delivering) = watch::channel(false);
         let listeners = [
-            sockets.tcp.is_some(),
+            sockets.http.is_some(),
             sockets.unix.is_some(),
             sockets.browser.is_some(),
         ];
