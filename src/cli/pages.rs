@@ -136,6 +136,10 @@ fn around() -> Roff {
                 "The configuration, unless --config names another or ./config.toml is there.",
             ),
             (
+                "/etc/phosphod/api-key",
+                "The API key of the service, readable by root alone.",
+            ),
+            (
                 "/etc/phosphod/phosphod.env",
                 "Environment of the service, such as PHOSPHO_PROJECT_ID=...; readable by root alone.",
             ),
