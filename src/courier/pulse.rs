@@ -109,7 +109,7 @@ impl Ear {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::pin::Pin;
+    use std::pin::{Pin, pin};
     use std::task::{Context, Waker};
 
     /// Whether a future is ready now.
@@ -123,13 +123,13 @@ mod tests {
         let (mut first, mut second, ended) = (heart.lane(), heart.lane(), heart.lane());
         drop(ended);
         for _ in 0..3 {
-            let mut felt = std::pin::pin!(pulse.felt());
+            let mut felt = pin!(pulse.felt());
             assert!(!now(felt.as_mut()), "the supervisor has not heard it");
             heart.beat().await;
-            first.answer().await;
+            assert!(now(pin!(first.answer())), "it is asked");
             assert!(!now(felt.as_mut()), "the second lane hangs");
-            second.answer().await;
-            felt.await;
+            assert!(now(pin!(second.answer())), "it is asked");
+            assert!(now(felt), "nobody else owes an answer");
         }
     }
 
