@@ -1,8 +1,9 @@
 //! Bodies of requests, log events and feedback.
-use super::{assert_is_sentence, at_once, is_json, project};
+use super::{assert_is_sentence, is_json, project};
 use crate::batch;
 use crate::event::{self, Event, Refusal, Stamps};
 use crate::feedback::Feedback;
+use crate::http::fuzzed::at_once;
 use crate::sandbox;
 use crate::verdict::{Answer, Fate, LogVerdict, Outcome, of_log};
 use crate::wire::{BodyError, json, split_any, split_batch};

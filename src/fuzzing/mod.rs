@@ -16,8 +16,6 @@ pub use reply::reply;
 
 use crate::ids::ProjectId;
 use serde_json::value::RawValue;
-use std::pin::pin;
-use std::task::{Context, Poll, Waker};
 
 /// One entrance: panics where something does not hold.
 pub type Property = fn(&[u8]);
@@ -62,15 +60,4 @@ fn project() -> ProjectId {
         panic!("it is an id");
     };
     project
-}
-
-/// The value of a future that waits for nothing.
-pub(crate) fn at_once<T>(future: impl Future<Output = T>) -> T {
-    let mut future = pin!(future);
-    for _ in 0..100_000 {
-        if let Poll::Ready(value) = future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-            return value;
-        }
-    }
-    panic!("it waits for something");
 }

@@ -6,7 +6,7 @@ use crate::event::Refusal;
 use crate::feedback::Feedback;
 use crate::ids::{Kind, ProjectId};
 use crate::spool::Entry;
-use crate::wire::json::{Malformed, push_string};
+use crate::wire::json::{Malformed, push_string, trim_end, trim_start};
 use bytes::BytesMut;
 use serde_json::value::RawValue;
 use std::borrow::Cow;
@@ -111,7 +111,7 @@ fn answer_line(key: &[u8], text: &str) -> Vec<u8> {
 /// value it is taken for a field of the event's own, and stays.
 pub fn plan(line: &Line, door: &Door, now_s: i64, task: Uuid) -> Option<Outcome> {
     let raw = match line {
-        Line::Whole(raw) => raw.trim_ascii(),
+        Line::Whole(raw) => trim_start(trim_end(raw)),
         Line::TooLong => {
             let sentence = format!(
                 "the line is over the limit of {} bytes (intake.max_event_bytes) and was not kept: shorten it, or \
@@ -238,18 +238,19 @@ fn kind_of(object: &[u8], key: Range<usize>, value: &Range<usize>) -> Option<(Ki
         b"\"feedback\"" => Kind::Feedback,
         _ => return None,
     };
-    let is_member = object.get(key.end..value.start)?.trim_ascii() == b":" && is_parted(object, &key, value);
+    let is_member =
+        trim_start(trim_end(object.get(key.end..value.start)?)) == b":" && is_parted(object, &key, value);
     is_member.then_some((kind, key.start..value.end))
 }
 
 /// Whether commas stand around a member as they should: none of them may go with it that had no place there.
 fn is_parted(object: &[u8], key: &Range<usize>, value: &Range<usize>) -> bool {
-    let before = object.get(..key.start).unwrap_or_default().trim_ascii_end();
-    let after = object.get(value.end..).unwrap_or_default().trim_ascii_start();
+    let before = trim_end(object.get(..key.start).unwrap_or_default());
+    let after = trim_start(object.get(value.end..).unwrap_or_default());
     match (before, after) {
         ([b'{'], [b'}', ..]) => true,
-        ([before @ .., b','], [b'}', ..]) => !before.trim_ascii_end().ends_with(b"{"),
-        ([b'{'] | [.., b','], [b',', rest @ ..]) => rest.trim_ascii_start().starts_with(b"\""),
+        ([before @ .., b','], [b'}', ..]) => !trim_end(before).ends_with(b"{"),
+        ([b'{'] | [.., b','], [b',', rest @ ..]) => trim_start(rest).starts_with(b"\""),
         _ => false,
     }
 }
@@ -269,12 +270,9 @@ fn end_of_string(text: &[u8], start: usize) -> Option<usize> {
 /// An object without one member and without the comma that parted it from its neighbour.
 fn without(object: &[u8], member: Range<usize>) -> Vec<u8> {
     let (before, after) = (&object[..member.start], &object[member.end..]);
-    let (before, after) = match after.trim_ascii_start() {
-        [b',', rest @ ..] => (before, rest.trim_ascii_start()),
-        _ => (
-            before.trim_ascii_end().strip_suffix(b",").unwrap_or(before),
-            after,
-        ),
+    let (before, after) = match trim_start(after) {
+        [b',', rest @ ..] => (before, trim_start(rest)),
+        _ => (trim_end(before).strip_suffix(b",").unwrap_or(before), after),
     };
     [before, after].concat()
 }
@@ -402,6 +400,9 @@ mod tests {
             r#"{,"kind":"log"}"#,
             r#"{"input":"x",,"kind":"log"}"#,
             r#"["kind":"log"]"#,
+            "{\"input\":\"x\",\u{c}\"kind\":\"log\"}",
+            "{\"input\":\"x\",\"kind\"\u{c}:\"log\"}",
+            "{\"input\":\"x\"}\u{c}",
             r#"{"input":"x","kind":"log" "output":"y"}"#,
         ] {
             let (entry, text) = answer(line);

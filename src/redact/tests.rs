@@ -226,6 +226,8 @@ fn what_is_no_json_does_not_become_it_by_losing_its_fault() {
         r#"{"input":"x","a"::1}"#,
         r#"{"input":"all \q"}"#,
         "{\"input\":\"all \u{1}\"}",
+        "{\"a\":1\u{c},\"input\":\"x\"}",
+        "{\"input\":\"x\",\u{c}\"a\":1}",
         r#"{} "a@b.co \q""#,
     ] {
         let is_json = |text: &[u8]| serde_json::from_slice::<Value>(text).is_ok();

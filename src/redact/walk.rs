@@ -2,6 +2,7 @@
 use super::fields::{MOST_STEPS, is_protected};
 use super::text::decode;
 use super::{Redactor, Seen, Step};
+use crate::wire::json::{is_blank, trim_end, trim_start};
 use memchr::memchr2;
 use serde_json::value::RawValue;
 use std::borrow::Cow;
@@ -131,15 +132,15 @@ impl<'r, 't> Walk<'r, 't> {
     /// become it by losing its fault.
     fn is_member(&mut self, start: usize, value: usize, end: usize) -> bool {
         let bytes = self.text.as_bytes();
-        let key = self.text[start..value].trim_ascii_end().trim_end_matches(':');
+        let key = self.text[start..value].trim_end_matches(':');
         self.copy_to(start);
-        let before = self.out.trim_ascii_end();
+        let before = trim_end(&self.out);
         let rest = bytes.get(next_place(bytes, end)..).unwrap_or_default();
         // Commas where they should be: none may go with the member that had no place there.
         let is_parted = match (before, rest) {
             ([.., b'{'], [b'}', ..]) => true,
-            ([before @ .., b','], [b'}', ..]) => !before.trim_ascii_end().ends_with(b"{"),
-            ([.., b'{' | b','], [b',', rest @ ..]) => rest.trim_ascii_start().starts_with(b"\""),
+            ([before @ .., b','], [b'}', ..]) => !trim_end(before).ends_with(b"{"),
+            ([.., b'{' | b','], [b',', rest @ ..]) => trim_start(rest).starts_with(b"\""),
             _ => false,
         };
         is_parted && is_json(key) && is_json(&self.text[value..end])
@@ -163,7 +164,7 @@ impl<'r, 't> Walk<'r, 't> {
         if bytes.get(follows) == Some(&b',') {
             self.at = next_place(bytes, follows + 1);
         } else {
-            self.out.truncate(self.out.trim_ascii_end().len());
+            self.out.truncate(trim_end(&self.out).len());
             if self.out.last() == Some(&b',') {
                 self.out.pop();
             }
@@ -204,7 +205,7 @@ fn end_of_string(bytes: &[u8], start: usize) -> Option<usize> {
 /// The first place from `at` on that is no white space.
 fn next_place(bytes: &[u8], at: usize) -> usize {
     let rest = bytes.get(at..).unwrap_or_default();
-    bytes.len() - rest.trim_ascii_start().len()
+    bytes.len() - trim_start(rest).len()
 }
 
 /// The place after the value that begins at `start` or behind white space there.
@@ -223,7 +224,7 @@ fn end_of_value(bytes: &[u8], start: usize) -> usize {
                 depth -= 1;
                 at += 1;
             }
-            byte if depth == 0 && byte.is_ascii_whitespace() => return at,
+            byte if depth == 0 && is_blank(*byte) => return at,
             _ => {
                 at += 1;
                 continue;

@@ -110,7 +110,7 @@ fn a_letter(content: &[u8], pick: u8) {
         burial: Burial {
             reason: text.chars().take(usize::from(pick)).collect(),
             status: (pick > 100).then_some(u16::from(pick) * 257),
-            excerpt: (pick % 3 > 0).then_some(text),
+            excerpt: (!pick.is_multiple_of(3)).then_some(text),
             attempts: u32::from(pick) << 24,
         },
         record: content.to_vec(),

@@ -118,6 +118,23 @@ pub fn trim(text: &str) -> &str {
     text.trim_matches([' ', '\t', '\n', '\r'])
 }
 
+/// Cuts the same at the beginning of bytes.
+pub fn trim_start(bytes: &[u8]) -> &[u8] {
+    let blanks = bytes.iter().take_while(|byte| is_blank(**byte)).count();
+    &bytes[blanks..]
+}
+
+/// Cuts the same at the end of bytes.
+pub fn trim_end(bytes: &[u8]) -> &[u8] {
+    let blanks = bytes.iter().rev().take_while(|byte| is_blank(**byte)).count();
+    &bytes[..bytes.len() - blanks]
+}
+
+/// Whether a byte is JSON's white space. What ASCII calls so besides, a form feed, is malformed between two tokens.
+pub fn is_blank(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t' | b'\n' | b'\r')
+}
+
 /// A string that borrows from the input wherever it holds no escapes.
 #[derive(Debug)]
 pub struct Text<'a>(pub Cow<'a, str>);
