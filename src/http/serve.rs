@@ -43,8 +43,8 @@ impl Listener {
     }
 }
 
-/// Serves a listener until `shutdown` resolves, and says on `notice` what it has trouble with. Then it accepts no more, closes idle connections, lets requests
-/// in progress finish for up to [`Limits::drain`], and returns; no task outlives it.
+/// Serves a listener until `shutdown` resolves, and says on `notice` what it has trouble with. Then it accepts no more, closes
+/// idle connections, lets requests in progress finish for up to [`Limits::drain`], and returns; no task outlives it.
 ///
 /// ```no_run
 /// # use phosphod::{admin::Admin, board::Board, http::{self, Gate, Limits, Listener, Router}, intake::Intake, metrics::Metrics};
