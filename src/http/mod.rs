@@ -75,8 +75,8 @@ impl Peer {
 /// Bounds of what one client can hold on to. The defaults are those of security.md.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Connections of one listener at a time. For what comes beyond, the one that rests longest is closed; if none does, it is answered
-    /// 503 and closed. Default 4096.
+    /// Connections of one listener at a time. For one that comes beyond, the one that rests longest is closed; if none does,
+    /// it is answered 503 and closed. Default 4096.
     pub connections: usize,
     /// From the first byte of a request's head to its end. Default 5 s.
     pub header: Duration,

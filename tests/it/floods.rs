@@ -320,7 +320,7 @@ async fn hostile_bodies_are_refused_and_cost_no_more_memory_than_one_body_may() 
         );
         assert_eq!(closed, hostile.closes, "{}: {reply:?}", hostile.name);
         eprintln!(
-            "{}: {}, {} MiB were taken, VmHWM {} MiB more than at rest",
+            "{}: {}, {} MiB were sent, VmHWM {} MiB more than at rest",
             hostile.name,
             hostile.status,
             sent / MIB,
