@@ -53,8 +53,12 @@ fn the_containerfile_copies_all_that_cargo_needs() {
     cargo(&["tree", "--depth", "0"]);
     let told = cargo(&["metadata", "--no-deps", "--format-version", "1"]);
     let told: serde_json::Value = serde_json::from_str(&told).expect("JSON");
-    let targets = told["packages"][0]["targets"].as_array().expect("targets");
-    assert!(targets.iter().any(|target| target["kind"][0] == "bin"), "{told}");
+    let packages = told["packages"].as_array().expect("packages");
+    let targets = packages
+        .iter()
+        .flat_map(|package| package["targets"].as_array().expect("targets"));
+    let named = |target: &&serde_json::Value| target["kind"][0] == "bin" && target["name"] == "phosphod";
+    assert_eq!(targets.clone().filter(named).count(), 1, "{told}");
     for target in targets {
         let source = target["src_path"].as_str().expect("a path");
         assert!(Path::new(source).exists(), "{target}");
