@@ -27,6 +27,8 @@ use tokio::task::JoinSet;
 
 /// Most feedback that a lane holds on lease, those that wait for their task included.
 const MAX_HELD: usize = 1024;
+/// Most of them that wait for logs of this queue although `feedback.wait_max` is over: the lane has to be free for others.
+const MAX_OVERDUE: usize = MAX_HELD / 2;
 /// Bytes of records from which on no more is leased.
 const MAX_HELD_BYTES: usize = 8 << 20;
 /// Most feedback in one lease.
@@ -270,8 +272,10 @@ impl FeedbackLane {
     /// then the spool's order does not keep the feedback back.
     fn may_still_come(&self, held: &mut Held) -> bool {
         let pending = self.line.logs_pending();
+        let overdue = || self.roster.count(|other| other.overdue.is_some());
         let last = match (held.overdue, pending) {
             (Some(Overdue::LastLook), _) | (None, None) => return false,
+            (None, _) if overdue() >= MAX_OVERDUE => return false,
             (Some(Overdue::Behind(last)), _) | (None, Some((_, last))) => last,
         };
         held.overdue = Some(match pending {

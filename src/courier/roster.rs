@@ -50,6 +50,12 @@ impl<T: Entry> Roster<T> {
             .sum()
     }
 
+    /// How many of those that wait are such.
+    pub(super) fn count(&self, is_such: impl Fn(&T) -> bool) -> usize {
+        let waiting = self.tasks.values().flat_map(|row| &row.waiting);
+        waiting.filter(|entry| is_such(entry)).count()
+    }
+
     /// Takes one up, behind what is held for its task.
     pub(super) fn admit(&mut self, entry: T) {
         self.bytes += entry.bytes();

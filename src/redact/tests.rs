@@ -239,6 +239,27 @@ fn what_is_no_json_does_not_become_it_by_losing_its_fault() {
 }
 
 #[test]
+fn the_blanks_before_what_is_left_out_go_with_it() {
+    let with = redactor(Rules {
+        drop_fields: paths(&["a"]),
+        ..rules()
+    });
+    assert_eq!(
+        apply(&with, "{ \"a\":1, \"input\":\"x\" }"),
+        "{ \"input\":\"x\" }"
+    );
+    assert_eq!(
+        apply(&with, "{\"input\":\"x\" , \"a\":1 }"),
+        "{\"input\":\"x\"  }"
+    );
+    // Were they looked through again with each member, this would take hours.
+    let blanks = " ".repeat(8 << 20);
+    let members = r#""a":1,"#.repeat(1_000_000);
+    let many = format!(r#"{{{blanks}{members}"input":"x"}}"#);
+    assert_eq!(apply(&with, &many), r#"{"input":"x"}"#);
+}
+
+#[test]
 fn finds_that_overlap_leave_one_mark_and_marks_are_no_finds() {
     assert_eq!(
         applied(r#"["https://bob:hunter22@example.com/"]"#),

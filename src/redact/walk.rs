@@ -156,15 +156,16 @@ impl<'r, 't> Walk<'r, 't> {
         self.is_altered = true;
     }
 
-    /// Leaves a member out, with the comma that parts it from its neighbour.
+    /// Leaves a member out, with the comma that parts it from its neighbour and the blanks before it: were these kept, each further
+    /// one that is left out would look through them again.
     fn drop_member(&mut self, start: usize, end: usize) {
         let bytes = self.text.as_bytes();
         self.copy_to(start);
+        self.out.truncate(trim_end(&self.out).len());
         let follows = next_place(bytes, end);
         if bytes.get(follows) == Some(&b',') {
-            self.at = next_place(bytes, follows + 1);
+            self.at = follows + 1;
         } else {
-            self.out.truncate(trim_end(&self.out).len());
             if self.out.last() == Some(&b',') {
                 self.out.pop();
             }
