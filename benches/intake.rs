@@ -22,6 +22,8 @@ use tokio::task::JoinSet;
 const DIFFERENT: usize = 32;
 /// Connections and events a request of each run.
 const RUNS: [(usize, usize); 6] = [(16, 1), (64, 1), (256, 1), (1, 100), (16, 100), (64, 100)];
+/// Connections and requests a second, over all of them, of the run that is not driven by the answers.
+const OPEN_LOOP: (usize, u32) = (16, 2_000);
 
 fn main() -> Result<(), Failure> {
     let seconds = common::number_wanted(5) as u64;
@@ -38,14 +40,49 @@ fn main() -> Result<(), Failure> {
         ] {
             if let Some(binary) = binary {
                 print!("{name:<8}");
-                runtime.block_on(run(binary, connections, events, Duration::from_secs(seconds)))?;
+                let load = Load {
+                    connections,
+                    events,
+                    every: None,
+                };
+                runtime.block_on(run(binary, load, Duration::from_secs(seconds)))?;
             }
         }
     }
-    Ok(())
+    let (connections, a_second) = OPEN_LOOP;
+    println!(
+        "{a_second} requests a second, each timed from when it was due, if its connection was busy then:"
+    );
+    print!("{:<8}", "");
+    let every = Duration::from_secs(1) * connections as u32 / a_second;
+    let load = Load {
+        connections,
+        events: 1,
+        every: Some(every),
+    };
+    runtime.block_on(run(
+        env!("CARGO_BIN_EXE_phosphod"),
+        load,
+        Duration::from_secs(seconds),
+    ))
 }
 
-async fn run(binary: &str, connections: usize, events: usize, length: Duration) -> Result<(), Failure> {
+/// What is put on the daemon.
+#[derive(Clone, Copy)]
+struct Load {
+    connections: usize,
+    /// Events a request.
+    events: usize,
+    /// When each connection sends: at these intervals, or with each answer.
+    every: Option<Duration>,
+}
+
+async fn run(binary: &str, load: Load, length: Duration) -> Result<(), Failure> {
+    let Load {
+        connections,
+        events,
+        every,
+    } = load;
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
     let upstream = sandbox::start(sandbox::Settings::default()).await?;
     upstream.switch(json!({"keep_raw": false})).await?;
@@ -56,8 +93,10 @@ async fn run(binary: &str, connections: usize, events: usize, length: Duration) 
         .collect();
     let begun = Instant::now();
     let mut clients = JoinSet::new();
-    for _ in 0..connections {
-        clients.spawn(client(address.clone(), requests.clone(), begun + length));
+    for n in 0..connections {
+        // Not all at once.
+        let due = every.map(|every| (begun + every * n as u32 / connections as u32, every));
+        clients.spawn(client(address.clone(), requests.clone(), begun + length, due));
     }
     let mut latencies = Vec::new();
     while let Some(ended) = clients.join_next().await {
@@ -78,14 +117,32 @@ async fn run(binary: &str, connections: usize, events: usize, length: Duration) 
     Ok(())
 }
 
-/// Sends until the end and gives how long each answer took.
-async fn client(address: String, requests: Vec<Arc<str>>, end: Instant) -> Result<Vec<Duration>, Failure> {
+/// Sends until the end, with each answer or when the next is `due`, and gives how long each answer took.
+async fn client(
+    address: String,
+    requests: Vec<Arc<str>>,
+    end: Instant,
+    mut due: Option<(Instant, Duration)>,
+) -> Result<Vec<Duration>, Failure> {
     let mut stream = TcpStream::connect(address).await?;
     stream.set_nodelay(true)?;
     let mut latencies = Vec::new();
     let mut buffer = vec![0; 64 * 1024];
     for request in requests.iter().cycle() {
-        let asked = Instant::now();
+        let asked = match &mut due {
+            None => Instant::now(),
+            Some((moment, every)) => {
+                let was_due = *moment;
+                *moment += *every;
+                if Instant::now() < was_due {
+                    tokio::time::sleep_until(was_due.into()).await;
+                    // A timer is up to a millisecond late, which is not the daemon's.
+                    Instant::now()
+                } else {
+                    was_due
+                }
+            }
+        };
         if asked >= end {
             break;
         }

@@ -93,6 +93,8 @@ pub struct Metrics {
     pub dead_letters_requeued: Counter,
     /// `phosphod_dead_letters_purged_total`: dead letters that operators had removed.
     pub dead_letters_purged: Counter,
+    /// `phosphod_dead_letters_dropped_total`: dead letters that went for `dead_letters.max_bytes` or `max_age`.
+    pub dead_letters_dropped: Counter,
     /// `phosphod_delivery_window_requests`: log requests that may be in flight at once, summed over the projects.
     pub delivery_window_requests: Gauge,
     /// `phosphod_delivery_in_flight_requests{kind}`: requests that the upstream has not answered yet.
@@ -126,6 +128,7 @@ impl Metrics {
             delivery_unconfirmed_batches: Counter::default(),
             dead_letters_requeued: Counter::default(),
             dead_letters_purged: Counter::default(),
+            dead_letters_dropped: Counter::default(),
             delivery_window_requests: Gauge::default(),
             delivery_in_flight_requests: Family::default(),
             lanes: Family::default(),
@@ -221,6 +224,11 @@ impl Metrics {
             "dead_letters_purged",
             "Dead letters removed by operators",
             this.dead_letters_purged.clone(),
+        );
+        r.register(
+            "dead_letters_dropped",
+            "Dead letters dropped to stay within their bounds",
+            this.dead_letters_dropped.clone(),
         );
         r.register(
             "delivery_window_requests",

@@ -141,6 +141,10 @@ impl Admin {
             .inner()
             .store(damage.saved, Relaxed);
         self.metrics.spool_lost_events.inner().store(damage.lost, Relaxed);
+        self.metrics
+            .dead_letters_dropped
+            .inner()
+            .store(self.spool.dropped_letters(), Relaxed);
         match self.metrics.encode(&self.spool.ledger()) {
             Ok(page) => text(StatusCode::OK, METRICS_TYPE, page),
             Err(_) => fault("the metrics could not be written"),

@@ -154,7 +154,7 @@ impl Line {
         match verdict {
             LogVerdict::Answered(_) => {
                 self.passed();
-                self.size().passed(settings.batch.max_bytes);
+                self.size().passed(bytes, settings.batch.max_bytes);
                 self.answered(began, bytes, settings);
             }
             LogVerdict::Split { .. } if events > 1 => self.size().refused(bytes),

@@ -14,12 +14,12 @@ impl SizeCap {
         self.0 = Some(self.0.map_or(half, |cap| cap.min(half)));
     }
 
-    /// Notes that a batch passed: an eighth more from now on, until `most` is reached again.
-    pub(super) fn passed(&mut self, most: usize) {
-        self.0 = self
-            .0
-            .map(|cap| cap.saturating_add(cap / 8))
-            .filter(|cap| *cap < most);
+    /// Notes that a body of so many bytes passed: an eighth more from now on, until `most` is reached again. One of less than half of the
+    /// bound says nothing about it.
+    pub(super) fn passed(&mut self, body_bytes: usize, most: usize) {
+        if let Some(cap) = self.0.filter(|cap| body_bytes >= cap / 2) {
+            self.0 = Some(cap.saturating_add(cap / 8)).filter(|cap| *cap < most);
+        }
     }
 
     /// The bound to use where `most` bytes are configured.
@@ -43,7 +43,10 @@ mod tests {
         assert_eq!(cap.apply(most), 3 << 19, "the smaller bound stands");
         let mut batches = 0;
         while cap.apply(most) < most {
-            cap.passed(most);
+            let bound = cap.apply(most);
+            cap.passed(bound / 2 - 1, most);
+            assert_eq!(cap.apply(most), bound, "a small one says nothing");
+            cap.passed(bound, most);
             batches += 1;
         }
         assert!((6..20).contains(&batches), "{batches}");

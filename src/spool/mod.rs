@@ -360,6 +360,11 @@ impl Spool {
         locked(&self.inner.shared.damage).clone()
     }
 
+    /// Dead letters that went for `dead_letters.max_bytes` or `max_age` since the spool was opened.
+    pub fn dropped_letters(&self) -> u64 {
+        self.inner.shared.dropped_letters.load(Ordering::Relaxed)
+    }
+
     /// Payload bytes of all events that have not ended, as of the last commit.
     pub fn live_bytes(&self) -> u64 {
         self.inner.shared.live_bytes.load(Ordering::Relaxed)

@@ -306,6 +306,7 @@ impl Owner {
         if now >= self.dead_check_at {
             self.dead_check_at = now + DEAD_CHECK_EVERY;
             self.look_after_letters(now);
+            self.publish_dropped_letters();
             // The operator may have deleted what lies in quarantine.
             self.publish_damage();
         }
@@ -332,11 +333,18 @@ impl Owner {
         self.shared
             .live_bytes
             .store(self.lanes.live_bytes(), Ordering::Relaxed);
+        self.publish_dropped_letters();
         if self.shown < self.lanes.len() {
             self.shown = self.lanes.len();
             let views = self.lanes.iter().map(|state| state.view.clone()).collect();
             self.views.send_replace(Arc::new(views));
         }
+    }
+
+    fn publish_dropped_letters(&self) {
+        self.shared
+            .dropped_letters
+            .store(self.dead.dropped(), Ordering::Relaxed);
     }
 
     /// Shows what became of damaged files.

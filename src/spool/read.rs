@@ -14,6 +14,10 @@ use std::time::{Duration, Instant};
 /// Most chunks, and most of their bytes, that are kept for the next lease.
 const CACHE_CHUNKS: usize = 32;
 const CACHE_BYTES: usize = 4 * 1024 * 1024;
+/// Payload bytes on lease, over all lanes, that new leases come ever closer to: each may take a share of what is left.
+const MOST_LEASED_BYTES: u64 = 256 * 1024 * 1024;
+/// Which share. So no lane takes all that is left from the others, and the last of many are not left with single events.
+const LEASE_SHARES: u64 = 16;
 /// Pause before a lane that could not be read is read again.
 const REREAD_PAUSE: Duration = Duration::from_secs(1);
 
@@ -65,8 +69,12 @@ impl Found {
 }
 
 impl Owner {
-    /// Takes the next events of a lane; empty if there are none, or if they cannot be read at the moment.
+    /// Takes the next events of a lane; empty if there are none, or if they cannot be read at the moment. Always one if there is one,
+    /// however much is on lease: a lane that got none would never try.
     pub(super) fn lease(&mut self, lane: &Lane, limits: &Limits, now: Instant) -> Vec<Leased> {
+        let narrowed = self.within_memory(limits);
+        let is_narrowed = narrowed.max_bytes < limits.max_bytes;
+        let limits = &narrowed;
         let Some(number) = self.lanes.number(lane) else {
             return Vec::new();
         };
@@ -93,11 +101,25 @@ impl Owner {
         }
         self.lanes.publish(number);
         let home = &self.abandoned;
-        found
-            .events
-            .into_iter()
-            .map(|(seq, event)| Leased::new(number, seq, event, home))
-            .collect()
+        let leased = found.events.into_iter().map(|(seq, event)| {
+            // A part of a chunk would keep the whole of it in memory.
+            let event = match is_narrowed {
+                true => Bytes::copy_from_slice(&event),
+                false => event,
+            };
+            Leased::new(number, seq, event, home)
+        });
+        leased.collect()
+    }
+
+    /// The limits of a lease, narrowed where much is on lease already.
+    fn within_memory(&self, limits: &Limits) -> Limits {
+        let left = MOST_LEASED_BYTES.saturating_sub(self.lanes.leased_bytes());
+        let share = usize::try_from(left / LEASE_SHARES).unwrap_or(usize::MAX);
+        Limits {
+            max_bytes: limits.max_bytes.min(share),
+            ..*limits
+        }
     }
 
     /// Reads as many events as a batch may hold: released ones first, which are the older ones, then unread ones.

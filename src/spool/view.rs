@@ -17,6 +17,7 @@ pub(super) struct Shared {
     pub(super) live_bytes: AtomicU64,
     pub(super) refusing: Mutex<Option<String>>,
     pub(super) damage: Mutex<Damage>,
+    pub(super) dropped_letters: AtomicU64,
 }
 
 /// What became of damaged files of the queue, since the data folder was made.
@@ -37,6 +38,7 @@ impl Shared {
             live_bytes: AtomicU64::new(0),
             refusing: Mutex::default(),
             damage: Mutex::default(),
+            dropped_letters: AtomicU64::new(0),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! How it ends and comes back: killed by the watchdog and by the kernel, restarted under load, stopped with a backlog.
 
 use crate::skip::skip;
+use crate::starts::KEY;
 use crate::world::{TCP, UNIX, World, figure, seconds};
 use serde_json::json;
 use std::time::Instant;
@@ -117,6 +118,35 @@ pub(crate) fn restarts(world: &mut World) {
         ));
     }
     world.all_is_kept();
+}
+
+/// Neither the key nor what redaction took out is in the journal of all that happened so far, or in any file that the service could write.
+pub(crate) fn canary(world: &mut World) {
+    const PRIVATE: &str = "canary.person@example.com";
+    let machine = &world.machine;
+    machine.run(&format!(
+        "curl -sf http://{TCP}/log --json '{{\"project_id\":\"p\",\"task_id\":\"canary\",\"input\":\"ask {PRIVATE}\"}}'"
+    ));
+    machine.until(&format!(
+        "curl -sf http://127.0.0.1:4711/v2/tasks/canary -H 'Authorization: Bearer {KEY}' | grep -F 'ask [email]'"
+    ));
+    for secret in [KEY, PRIVATE] {
+        let journal = machine.try_run(&format!("journalctl -o cat | grep -cF {secret}"));
+        assert_eq!(
+            String::from_utf8_lossy(&journal.stdout).trim(),
+            "0",
+            "{secret} in the journal"
+        );
+        let files = machine.try_run(&format!(
+            "grep -rlF {secret} /var/lib/private/phosphod /run/phosphod /var/tmp /tmp"
+        ));
+        assert_eq!(
+            String::from_utf8_lossy(&files.stdout).trim(),
+            "",
+            "{secret} in a file"
+        );
+    }
+    figure("canary: the key and a redacted address in the journal and in what the service wrote: 0");
 }
 
 pub(crate) fn stop_with_backlog(world: &mut World) {

@@ -33,7 +33,7 @@ fn the_service_holds_its_promises_under_a_real_systemd() {
     };
     figure(&format!("the container is up after {}", seconds(since.elapsed())));
     let mut world = World::begin(machine);
-    let story: [(&str, Scenario); 8] = [
+    let story: [(&str, Scenario); 9] = [
         ("start", starts::notify_and_user),
         ("sockets", starts::sockets),
         ("credential", starts::credential),
@@ -41,6 +41,7 @@ fn the_service_holds_its_promises_under_a_real_systemd() {
         ("watchdog", ends::watchdog),
         ("memory", ends::memory_limit),
         ("restarts", ends::restarts),
+        ("canary", ends::canary),
         ("stop", ends::stop_with_backlog),
     ];
     for (name, scenario) in story {

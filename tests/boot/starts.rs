@@ -3,7 +3,7 @@
 use crate::skip::skip;
 use crate::world::{TCP, UNIX, World, figure, seconds};
 
-const KEY: &str = "sk-boot-canary-77";
+pub(crate) const KEY: &str = "sk-boot-canary-77";
 
 pub(crate) fn notify_and_user(world: &mut World) {
     let machine = &world.machine;

@@ -22,6 +22,8 @@ min = "20 ms"
 max = "500 ms"
 [shutdown]
 grace = "2 s"
+[redact]
+detect = "email"
 "#;
 
 /// One line on the terminal. `print!` in a passing test is never shown.

@@ -93,6 +93,13 @@ async fn run_until_killed(setup: &Setup, call: &str, count: u32, prefix: &str) -
         .await
     };
     if !up {
+        let ended = daemon.exited().await;
+        assert_eq!(
+            ended.signal(),
+            Some(9),
+            "it was not killed, it ended by itself: {:?}",
+            daemon.said()
+        );
         return Vec::new();
     }
     let mut daemon = daemon.accepting().await;

@@ -2,7 +2,7 @@
 
 use crate::scale::{Dice, figure, rounds};
 use crate::support::client::{self, batch};
-use crate::support::{Pair, eventually};
+use crate::support::{Pair, eventually, memory};
 use serde_json::json;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -130,6 +130,7 @@ async fn an_outage_at_2000_events_a_second_loses_and_doubles_nothing() {
     let seconds = rounds(5, 60) as u64;
     let pair = Pair::start_with(|setup| setup.with("retry.min", "500 ms").with("retry.max", "5 s")).await;
     pair.upstream.switch(json!({"down": true})).await;
+    let memory_before = memory(&pair.daemon, "VmRSS");
     let mut tick = tokio::time::interval(Duration::from_secs(1) / A_SECOND as u32);
     let http = reqwest::Client::new();
     let start = Instant::now();
@@ -144,6 +145,7 @@ async fn an_outage_at_2000_events_a_second_loses_and_doubles_nothing() {
     let took = start.elapsed();
     let events = seconds * A_SECOND * A_REQUEST;
     let down = pair.upstream.state();
+    let memory_down = memory(&pair.daemon, "VmHWM");
     assert_eq!(down.stored, 0, "it was down");
     assert!(down.while_down >= 2, "{down:?}");
     // Two at once for the first of them and each later one, whose waits double from 500 ms on and are drawn at random.
@@ -151,6 +153,11 @@ async fn an_outage_at_2000_events_a_second_loses_and_doubles_nothing() {
         down.while_down <= 20 + 10 * seconds,
         "a storm: {} requests",
         down.while_down
+    );
+    // What waits is on disk. A lane holds a few batches, the intake its requests, sled a generation at most.
+    assert!(
+        memory_down < memory_before + (128 << 20),
+        "{memory_before} bytes at rest, {memory_down} while down"
     );
     pair.upstream.switch(json!({"down": false})).await;
     let back = Instant::now();
@@ -169,10 +176,13 @@ async fn an_outage_at_2000_events_a_second_loses_and_doubles_nothing() {
     let state = pair.upstream.state();
     assert_eq!((state.stored, state.duplicates, state.lost), (events, 0, 0));
     figure(&format!(
-        "outage of {:.0} s at {:.0} events/s: {events} taken, 0 lost, 0 doubled; {} requests while down; caught up in {:.1} s",
+        "outage of {:.0} s at {:.0} events/s: {events} taken, 0 lost, 0 doubled; {} requests while down ({:.0} a minute), at most {} MiB of memory ({} at rest); caught up in {:.1} s",
         took.as_secs_f64(),
         events as f64 / took.as_secs_f64(),
         down.while_down,
+        down.while_down as f64 * 60.0 / took.as_secs_f64(),
+        memory_down >> 20,
+        memory_before >> 20,
         caught_up.as_secs_f64()
     ));
     pair.finish().await;

@@ -302,6 +302,29 @@ async fn a_bad_line_gets_its_own_error_and_the_connection_goes_on() {
 }
 
 #[tokio::test]
+async fn a_full_spool_that_is_to_drop_takes_all_and_counts_what_it_dropped() {
+    let pair = Pair::start_with(|setup| {
+        setup
+            .with("spool.max_bytes", "1 MiB")
+            .with("spool.on_full", "drop_oldest")
+            .with("intake.max_body_bytes", "256 KiB")
+            .with("intake.max_event_bytes", "128 KiB")
+    })
+    .await;
+    pair.upstream.switch(json!({"down": true})).await;
+    for n in 0..60 {
+        let event = json!({"input": "x".repeat(40_000), "task_id": format!("t{n}")}).to_string();
+        assert_eq!(pair.post("/log", event).await.status, 200, "event {n}");
+    }
+    let counts = pair.daemon.ledger().await;
+    assert_eq!((counts.accepted, counts.dead), (60, 0), "{counts:?}");
+    assert!(counts.dropped >= 30, "1 MiB does not hold them: {counts:?}");
+    pair.upstream.switch(json!({"down": false})).await;
+    let counts = pair.finish().await;
+    assert_eq!(counts.delivered + counts.dropped, 60, "{counts:?}");
+}
+
+#[tokio::test]
 async fn a_full_spool_is_503_with_retry_after_and_what_was_taken_is_delivered() {
     let pair = Pair::start_with(|setup| {
         setup

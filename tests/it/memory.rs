@@ -20,20 +20,7 @@ const BESIDE: usize = 40 * MIB;
 /// What each client sends, in events of 1 MiB.
 const EVENTS: usize = 8;
 
-/// A value of `/proc/PID/status`, in bytes.
-pub(crate) fn memory(daemon: &Daemon, name: &str) -> usize {
-    let path = format!("/proc/{}/status", daemon.pid());
-    let text = std::fs::read_to_string(path).expect("our child has a status");
-    let line = text
-        .lines()
-        .find(|line| line.starts_with(name))
-        .expect("it is there");
-    let kib = line
-        .split_whitespace()
-        .nth(1)
-        .and_then(|kib| kib.parse::<usize>().ok());
-    kib.expect("a number") * 1024
-}
+pub(crate) use crate::support::memory;
 
 /// The page of `/metrics`.
 pub(crate) async fn metrics(daemon: &Daemon) -> String {

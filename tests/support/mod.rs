@@ -101,3 +101,18 @@ pub(crate) async fn dead_letters_text(daemon: &daemon::Daemon) -> String {
     assert_eq!(reply.status, 200, "{reply:?}");
     String::from_utf8(reply.body).expect("text")
 }
+
+/// A value of `/proc/PID/status`, in bytes.
+pub(crate) fn memory(daemon: &daemon::Daemon, name: &str) -> usize {
+    let path = format!("/proc/{}/status", daemon.pid());
+    let text = std::fs::read_to_string(path).expect("our child has a status");
+    let line = text
+        .lines()
+        .find(|line| line.starts_with(name))
+        .expect("it is there");
+    let kib = line
+        .split_whitespace()
+        .nth(1)
+        .and_then(|kib| kib.parse::<usize>().ok());
+    kib.expect("a number") * 1024
+}

@@ -59,6 +59,8 @@ pub(super) struct DeadLetters {
     next: u64,
     /// Folders up to this one may hold what a failed write left, and take no more letters.
     sealed_up_to: u64,
+    /// How many the bounds have cost since the start.
+    dropped: u64,
     /// Whether anything was asked since the last [`DeadLetters::tick`].
     in_use: bool,
 }
@@ -76,8 +78,14 @@ impl DeadLetters {
             row: None,
             next: next.max(1),
             sealed_up_to: 0,
+            dropped: 0,
             in_use: true,
         }
+    }
+
+    /// How many letters went for the bounds in bytes and age since this was made.
+    pub(super) fn dropped(&self) -> u64 {
+        self.dropped
     }
 
     fn row(&mut self) -> Result<&mut Row, StorageError> {
@@ -142,7 +150,7 @@ impl DeadLetters {
         let (max_bytes, max_age_ms) = (self.max_bytes, self.max_age_ms);
         let folder_bytes = (max_bytes / BYTES_SHARES).clamp(MIN_FOLDER_BYTES, MAX_FOLDER_BYTES);
         let folder_age_ms = (max_age_ms / AGE_SHARES).max(MIN_FOLDER_AGE_MS);
-        self.with_row(|row| {
+        let dropped = self.with_row(|row| {
             let is_due = row.growing().is_some_and(|(_, folder)| {
                 folder.bytes >= folder_bytes || folder.summary.oldest_ms.abs_diff(wall_ms) >= folder_age_ms
             });
@@ -171,8 +179,10 @@ impl DeadLetters {
                     "dropped the oldest dead letters to stay within dead_letters.max_bytes and max_age"
                 );
             }
-            Ok(())
-        })
+            Ok(dropped)
+        })?;
+        self.dropped += dropped;
+        Ok(())
     }
 
     /// Looks after what time alone changes. Closes what nobody asked for since the last time.

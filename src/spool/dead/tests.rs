@@ -167,6 +167,7 @@ fn space_comes_back_and_the_oldest_go_first() {
         .map(|n| (n, Some(n)))
         .collect();
     assert_eq!(shown, newest);
+    assert_eq!(dead.dropped(), last - shown.len() as u64, "each is counted");
     // And over a restart nothing of it is forgotten.
     drop(dead);
     let mut dead = open(&folder, max_bytes);

@@ -223,3 +223,48 @@ async fn the_newest_generation_is_salvaged_while_it_takes_writes() {
     println!("{lost} of {there} events lost, {set_aside} of 12 folders set aside");
     assert!(set_aside >= 6, "most harm is met while running: {set_aside}");
 }
+
+#[tokio::test]
+async fn many_lanes_on_lease_stay_within_a_bound_and_each_gets_something() {
+    let folder = tempfile::tempdir().unwrap();
+    let spool = open(folder.path());
+    let lanes: Vec<Lane> = (0..100).map(|n| logs(&format!("p{n}"))).collect();
+    let record = "x".repeat(64 << 10);
+    for lane in &lanes {
+        spool
+            .append((0..64).map(|_| queued(lane, record.clone())).collect())
+            .await
+            .unwrap();
+    }
+    let mut held = Vec::new();
+    for lane in &lanes {
+        let leased = spool.lease(lane, &limits(1_000)).await;
+        assert!(!leased.is_empty(), "{lane} gets nothing");
+        held.push((lane, leased));
+    }
+    let bytes = |held: &[(&Lane, Vec<Leased>)]| -> usize {
+        held.iter()
+            .flat_map(|(_, leased)| leased)
+            .map(|event| event.record().len())
+            .sum()
+    };
+    let on_lease = bytes(&held);
+    println!("{} MiB of 400 on lease", on_lease >> 20);
+    assert!(
+        (128 << 20..(256 << 20) + 100 * record.len()).contains(&on_lease),
+        "{on_lease}"
+    );
+    // What ends makes room.
+    let mut ended = 0;
+    while let Some((lane, leased)) = held.pop() {
+        ended += leased.len();
+        spool.settle(lane, leased).await;
+        let more = spool.lease(lane, &limits(1_000)).await;
+        if !more.is_empty() {
+            held.push((lane, more));
+        }
+    }
+    assert_eq!(ended, 100 * 64);
+    commit(&spool).await;
+    spool.close().await;
+}
