@@ -53,7 +53,9 @@ pub(crate) fn id(n: usize) -> String {
 
 /// One in three requests, drawn at random, meets the fault; all is stored once and in order, and feedback counts once.
 async fn one_in_three(name: &str, fault: Fault, with_feedback: bool) {
-    let events = rounds(120, 600);
+    // Where a time-out is in play, each hit takes it and `delivery.confirm_patience`: seconds a batch.
+    let large = if with_feedback { 3_000 } else { 240 };
+    let events = rounds(120, large);
     let folder = tempfile::tempdir().expect("a folder");
     let upstream = Upstream::start().await;
     let seed = Dice::of(name).random.u64(..);
