@@ -4,7 +4,9 @@ use crate::event::{self, Event, Refusal, Stamps};
 use crate::ids::{Kind, Lane, ProjectId};
 use crate::redact::Screen;
 use crate::spool::Entry;
+use crate::wire::json::Malformed;
 use crate::wire::reply::LoggedEvent;
+use serde_json::value::RawValue;
 use std::borrow::Cow;
 use uuid::Uuid;
 
@@ -56,6 +58,9 @@ pub fn decide(raw: &[u8], door: &Door, now_s: i64, task: Uuid) -> Result<Fate, R
         })
     };
     if raw.len() > door.max_event_bytes {
+        // A line is not known to be JSON yet.
+        let text = std::str::from_utf8(raw).map_err(|e| Refusal::Utf8(e.valid_up_to()))?;
+        serde_json::from_str::<&RawValue>(text).map_err(|error| Malformed::new(text, &error))?;
         return refused(format!(
             "the event has {} bytes, over the limit of {} (intake.max_event_bytes): shorten it, or raise the limit",
             raw.len(),
@@ -233,6 +238,18 @@ mod tests {
             .unwrap_or_default();
         assert!(reason.contains("intake.max_event_bytes"), "{reason}");
         assert!(matches!(&entries[..], [Entry::Refused { record, .. }] if record == large.as_bytes()));
+    }
+
+    #[test]
+    fn what_is_too_large_and_no_json_is_not_kept() {
+        let broken = format!("{{\"input\":\"{}\"", "x".repeat(300));
+        let fate = decide(
+            broken.as_bytes(),
+            &door(Some("p")),
+            1_700_000_000,
+            Uuid::from_u128(1),
+        );
+        assert!(matches!(fate, Err(Refusal::Json(_))), "{fate:?}");
     }
 
     #[test]
