@@ -133,7 +133,7 @@ impl Event {
         let mut uuid_text = Uuid::encode_buffer();
         let own_task = fields.text(Field::TaskId)?;
         let task = match &own_task {
-            Some(own) => TaskId::new(own),
+            Some(own) => TaskId::from_client(own),
             None => TaskId::new(stamps.task.hyphenated().encode_lower(&mut uuid_text)),
         }
         .map_err(Refusal::EventTask)?;

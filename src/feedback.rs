@@ -1,8 +1,9 @@
 //! User feedback about a logged task.
 use crate::event::{Refusal, choose_project, object_text};
-use crate::ids::{ProjectId, TaskId};
+use crate::ids::{IdError, ProjectId, TaskId};
 use crate::wire::json::{self, JsonKind, Malformed};
 use serde_json::value::RawValue;
+use std::borrow::Cow;
 
 /// A user's judgement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,6 +51,9 @@ const FIELDS: [&str; 7] = [
     "task_id",
 ];
 
+/// The source that the API gives to feedback that names none.
+const DEFAULT_SOURCE: &str = "owner";
+
 const WANTED_FLAG: &str = "\"success\" or \"failure\"";
 
 impl Feedback {
@@ -61,8 +65,24 @@ impl Feedback {
     ///
     /// # Errors
     /// Not an object; a field of the wrong type; no judgement, or two that differ; a task id that names no
-    /// task (`undefined` or empty); no project.
+    /// task (empty, or a variable never filled in) or that no URL of the API can name; no project.
     pub fn parse(raw: &[u8], task: Option<&str>, project: Option<&ProjectId>) -> Result<Self, Refusal> {
+        let id_of = |text: &str| {
+            let task = TaskId::from_client(text)?;
+            match task.is_addressable() {
+                true => Ok(task),
+                false => Err(IdError::Unaddressable("task_id")),
+            }
+        };
+        Self::read(raw, task, project, id_of)
+    }
+
+    fn read(
+        raw: &[u8],
+        task: Option<&str>,
+        project: Option<&ProjectId>,
+        id_of: impl Fn(&str) -> Result<TaskId, IdError>,
+    ) -> Result<Self, Refusal> {
         let text = object_text(raw)?;
         let mut values = [None; FIELDS.len()];
         json::for_each_field(
@@ -103,7 +123,7 @@ impl Feedback {
             });
         };
         Ok(Self {
-            task: TaskId::new(task).map_err(Refusal::FeedbackTask)?,
+            task: id_of(task).map_err(Refusal::FeedbackTask)?,
             project: choose_project(own_project.as_deref(), project)?,
             flag,
             source: source.or(flag_source),
@@ -122,9 +142,9 @@ impl Feedback {
         ])
     }
 
-    /// The inverse of [`Feedback::to_record`].
+    /// The inverse of [`Feedback::to_record`]. Takes any task id that is one: an earlier version may have let it in.
     pub fn from_record(record: &[u8]) -> Option<Self> {
-        Self::parse(record, None, None).ok()
+        Self::read(record, None, None, TaskId::new).ok()
     }
 
     /// Body for `POST /v2/tasks/{task_id}/human-eval` (contract.md section 2).
@@ -139,28 +159,30 @@ impl Feedback {
 
     /// Whether a task, as `GET /v2/tasks/{id}` shows it, already bears this feedback.
     ///
+    /// The API shows the judgement and its source in `last_eval`, and the notes of that evaluation in the task's own
+    /// `notes` alone; the `notes` within `last_eval` are always null. What was not given counts as what the API puts in
+    /// its place: source `owner`, and no notes, for a feedback without notes erases those of an earlier one.
+    ///
     /// Doubtful cases are `false`: sending again adds a row to `evals`, not sending would lose the feedback. A
-    /// task with a `last_eval` is judged by that alone, for a log event's own `flag` sets the task's `flag` without
-    /// any evaluation. Without such a key, `human_eval` or `flag` count, and `source` and `notes` beside them.
+    /// task with a `last_eval` is judged by that, for a log event's own `flag` sets the task's `flag` without
+    /// any evaluation. Without such a key, `human_eval` or `flag` count, and the source where it is shown.
     pub fn is_borne_by(&self, task_json: &[u8]) -> bool {
-        let shown = |object: Option<&RawValue>, key: &str| -> Option<String> {
-            let value = json::field(object?.get().as_bytes(), key)?;
-            json::text_of(value).map(|text| text.into_owned())
-        };
         let of_task = |key: &str| json::field(task_json, key);
-        let texts_of_task = |key: &str| of_task(key).and_then(json::text_of).map(|text| text.into_owned());
+        let text = |value: Option<&RawValue>| json::text_of(value?).map(Cow::into_owned);
+        let within = |object: Option<&RawValue>, key: &str| text(json::field(object?.get().as_bytes(), key));
 
-        let (flag, source, notes) = match (of_task("last_eval"), of_task("human_eval")) {
-            (last @ Some(_), _) => (shown(last, "value"), shown(last, "source"), shown(last, "notes")),
+        let (flag, source) = match (of_task("last_eval"), of_task("human_eval")) {
+            (last @ Some(_), _) => (within(last, "value"), within(last, "source")),
             (None, human) => (
-                shown(human, "flag").or_else(|| texts_of_task("flag")),
-                shown(human, "source").or_else(|| texts_of_task("source")),
-                shown(human, "notes").or_else(|| texts_of_task("notes")),
+                within(human, "flag").or_else(|| text(of_task("flag"))),
+                within(human, "source").or_else(|| text(of_task("source"))),
             ),
         };
-        flag.as_deref() == Some(self.flag.as_str())
-            && (self.source.is_none() || self.source == source)
-            && (self.notes.is_none() || self.notes == notes)
+        let same_source = match (&self.source, &source) {
+            (None, None) => true,
+            (given, shown) => Some(given.as_deref().unwrap_or(DEFAULT_SOURCE)) == shown.as_deref(),
+        };
+        flag.as_deref() == Some(self.flag.as_str()) && same_source && self.notes == text(of_task("notes"))
     }
 
     /// The task that it is about.

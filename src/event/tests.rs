@@ -148,13 +148,25 @@ fn a_refusal_names_the_field_what_came_and_what_is_wanted() {
 
 #[test]
 fn a_task_id_that_events_would_share_is_refused_with_the_reason() {
-    for id in [r#""""#, r#""undefined""#] {
+    for id in [
+        r#""""#,
+        r#""undefined""#,
+        r#""$TASK_ID""#,
+        r#""${TASK_ID}""#,
+        r#""null""#,
+        r#""[object Object]""#,
+    ] {
         let sentence = with("task_id", id).expect_err(id).to_string();
         assert!(
             sentence.ends_with(
                 "keeps only the first of all events with one task_id, so the others would be lost"
             )
         );
+        assert!(id == r#""""# || sentence.contains("variable"), "{sentence}");
+    }
+    // No URL can name these, but the API stores them.
+    for id in [r#""order/17""#, r#"".""#, r#""..""#] {
+        assert!(with("task_id", id).is_ok(), "{id}");
     }
 }
 

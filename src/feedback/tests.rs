@@ -1,5 +1,5 @@
 use super::*;
-use crate::ids::IdError;
+use crate::ids::{IdError, Unfilled};
 use proptest::prelude::*;
 
 fn parse(raw: &str) -> Result<Feedback, Refusal> {
@@ -78,7 +78,10 @@ fn the_task_comes_from_the_url_or_else_the_body_and_undefined_is_refused() {
     assert_eq!(parse(body, Some("url")).expect("url").task().as_str(), "url");
     assert_eq!(
         parse(body, Some("undefined")),
-        Err(Refusal::FeedbackTask(IdError::Undefined("task_id")))
+        Err(Refusal::FeedbackTask(IdError::Unfilled(
+            "task_id",
+            Unfilled::Word("undefined")
+        )))
     );
     assert_eq!(
         parse(r#"{"flag":"success","task_id":""}"#, None),
@@ -99,23 +102,81 @@ fn feedback_without_any_project_is_told_apart() {
 }
 
 #[test]
+fn feedback_on_a_task_that_no_url_can_name_is_refused_but_read_back_from_disk() {
+    for task in ["order/17", "folder/", ".", ".."] {
+        let refusal = parse_on(task).expect_err(task);
+        assert_eq!(
+            refusal,
+            Refusal::FeedbackTask(IdError::Unaddressable("task_id"))
+        );
+        assert!(refusal.to_string().contains("no URL of the API"), "{refusal}");
+        let record = format!(r#"{{"task_id":"{task}","project_id":"p","flag":"success"}}"#);
+        let feedback = Feedback::from_record(record.as_bytes()).expect("it was let in once");
+        assert!(!feedback.task().is_addressable());
+    }
+    for task in ["$TASK_ID", "null", "[object Object]"] {
+        let refusal = parse_on(task).expect_err(task);
+        assert!(
+            refusal.to_string().contains("variable"),
+            "{task}: {refusal}"
+        );
+    }
+    for task in ["a%2Fb", "a b?c#d", "...", "ü"] {
+        assert!(parse_on(task).is_ok(), "{task}");
+    }
+}
+
+fn parse_on(task: &str) -> Result<Feedback, Refusal> {
+    let project = ProjectId::new("proj").expect("valid");
+    Feedback::parse(br#"{"flag":"success"}"#, Some(task), Some(&project))
+}
+
+#[test]
 fn a_task_bears_a_feedback_only_if_all_that_was_given_agrees() {
     let full = parse(r#"{"flag":"success","source":"user","notes":"good"}"#).expect("valid");
-    let bare = parse(r#"{"flag":"success"}"#).expect("valid");
-    let last = r#"{"flag":"success","last_eval":{"value":"success","source":"user","notes":"good"}}"#;
-    let human = r#"{"flag":"success","human_eval":{"flag":"success","source":"user","notes":"good"}}"#;
-    for task in [last, human] {
-        assert!(full.is_borne_by(task.as_bytes()), "{task}");
-        assert!(bare.is_borne_by(task.as_bytes()), "{task}");
-        for (from, to) in [("success", "failure"), ("user", "owner"), ("good", "bad")] {
-            let other = task.replace(from, to);
-            assert!(!full.is_borne_by(other.as_bytes()), "{other}");
-        }
+    let task = r#"{"flag":"success","notes":"good","human_eval":{"flag":"success"},"last_eval":{"value":"success","source":"user","notes":null}}"#;
+    assert!(full.is_borne_by(task.as_bytes()));
+    for (from, to) in [
+        (r#""value":"success""#, r#""value":"failure""#),
+        (r#""source":"user""#, r#""source":"owner""#),
+        (r#""notes":"good""#, r#""notes":"bad""#),
+        (r#""notes":"good","#, ""),
+        (r#""notes":"good""#, r#""notes":null"#),
+    ] {
+        let other = task.replace(from, to);
+        assert_ne!(other, task);
+        assert!(!full.is_borne_by(other.as_bytes()), "{other}");
     }
+    // Where the API keeps no notes they do not count.
+    let within = r#"{"last_eval":{"value":"success","source":"user","notes":"good"}}"#;
+    assert!(!full.is_borne_by(within.as_bytes()));
+}
+
+#[test]
+fn what_a_feedback_leaves_out_is_what_the_api_puts_in_its_place() {
+    let bare = parse(r#"{"flag":"success"}"#).expect("valid");
+    let owner = r#"{"notes":null,"last_eval":{"value":"success","source":"owner","notes":null}}"#;
+    assert!(bare.is_borne_by(owner.as_bytes()));
+    // An earlier feedback of somebody else's, and one whose notes this one erases.
+    assert!(!bare.is_borne_by(owner.replace("owner", "user").as_bytes()));
+    assert!(!bare.is_borne_by(owner.replace(r#"{"notes":null,"#, r#"{"notes":"n","#).as_bytes()));
+}
+
+#[test]
+fn a_task_without_evaluations_is_judged_by_its_flag() {
+    let (full, bare) = (
+        parse(r#"{"flag":"success","source":"user","notes":"good"}"#).expect("valid"),
+        parse(r#"{"flag":"success"}"#).expect("valid"),
+    );
     // The log event's own flag makes no evaluation.
     assert!(!bare.is_borne_by(br#"{"flag":"success","human_eval":{"flag":"success"},"last_eval":null}"#));
     assert!(bare.is_borne_by(br#"{"flag":"success"}"#));
-    assert!(!full.is_borne_by(br#"{"flag":"success"}"#));
+    assert!(bare.is_borne_by(br#"{"flag":null,"human_eval":{"flag":"success"}}"#));
+    assert!(!bare.is_borne_by(br#"{"flag":"failure"}"#));
+    assert!(!full.is_borne_by(br#"{"flag":"success","notes":"good"}"#));
+    assert!(
+        full.is_borne_by(br#"{"notes":"good","human_eval":{"flag":"success","source":"user"}}"#)
+    );
     for nonsense in [
         "",
         "null",
