@@ -105,10 +105,7 @@ fn feedback_without_any_project_is_told_apart() {
 fn feedback_on_a_task_that_no_url_can_name_is_refused_but_read_back_from_disk() {
     for task in ["order/17", "folder/", ".", ".."] {
         let refusal = parse_on(task).expect_err(task);
-        assert_eq!(
-            refusal,
-            Refusal::FeedbackTask(IdError::Unaddressable("task_id"))
-        );
+        assert_eq!(refusal, Refusal::FeedbackTask(IdError::Unaddressable("task_id")));
         assert!(refusal.to_string().contains("no URL of the API"), "{refusal}");
         let record = format!(r#"{{"task_id":"{task}","project_id":"p","flag":"success"}}"#);
         let feedback = Feedback::from_record(record.as_bytes()).expect("it was let in once");
@@ -116,10 +113,7 @@ fn feedback_on_a_task_that_no_url_can_name_is_refused_but_read_back_from_disk() 
     }
     for task in ["$TASK_ID", "null", "[object Object]"] {
         let refusal = parse_on(task).expect_err(task);
-        assert!(
-            refusal.to_string().contains("variable"),
-            "{task}: {refusal}"
-        );
+        assert!(refusal.to_string().contains("variable"), "{task}: {refusal}");
     }
     for task in ["a%2Fb", "a b?c#d", "...", "ü"] {
         assert!(parse_on(task).is_ok(), "{task}");
@@ -174,9 +168,7 @@ fn a_task_without_evaluations_is_judged_by_its_flag() {
     assert!(bare.is_borne_by(br#"{"flag":null,"human_eval":{"flag":"success"}}"#));
     assert!(!bare.is_borne_by(br#"{"flag":"failure"}"#));
     assert!(!full.is_borne_by(br#"{"flag":"success","notes":"good"}"#));
-    assert!(
-        full.is_borne_by(br#"{"notes":"good","human_eval":{"flag":"success","source":"user"}}"#)
-    );
+    assert!(full.is_borne_by(br#"{"notes":"good","human_eval":{"flag":"success","source":"user"}}"#));
     for nonsense in [
         "",
         "null",

@@ -221,6 +221,9 @@ mod tests {
         assert!(sentence("undefined").starts_with("\"undefined\": the client sent a variable"));
         assert!(sentence("$MY_SECRET").starts_with("a text like \"$TASK_ID\": the client sent a variable"));
         assert!(sentence("${TASK_ID}").contains("single quotes"));
-        assert!(!sentence("$MY_SECRET").contains("SECRET"), "no text of the client's");
+        assert!(
+            !sentence("$MY_SECRET").contains("SECRET"),
+            "no text of the client's"
+        );
     }
 }

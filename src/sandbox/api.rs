@@ -8,8 +8,19 @@ use bytes::Bytes;
 use hyper::Method;
 use hyper::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HOST, HeaderMap, LOCATION};
 use hyper::http::request::Parts;
-use percent_encoding::percent_decode_str;
+use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
+use std::borrow::Cow;
 use std::sync::Arc;
+
+/// What is coded in the `Location` of a redirect.
+const PATH: &AsciiSet = &CONTROLS
+    .add(b' ')
+    .add(b'"')
+    .add(b'#')
+    .add(b'%')
+    .add(b'<')
+    .add(b'>')
+    .add(b'?');
 
 /// Nesting up to which a body is known to be fine, counted from the whole body's brackets.
 const FINE_DEPTH: usize = 260;
@@ -21,37 +32,71 @@ const UNPARSED_DEPTH: usize = 3_000;
 enum Route<'a> {
     Health,
     Log(&'a str),
-    LogSlash,
     Feedback(&'a str, &'static str),
     Read(&'a str),
     Update(&'a str),
+    /// It would fit without the slashes at its end.
+    Redirect,
+    /// The path is known, but not for this method.
+    OtherMethod,
+    /// One of the tasks' or logs', that no route fits.
+    NotFound,
     Unknown,
 }
 
+/// Finds the route of a path that is decoded already: so does the API, and a coded slash in an id parts it.
 fn route<'a>(method: &Method, path: &'a str) -> Route<'a> {
-    let parts: Vec<&str> = path.split('/').skip(1).collect();
-    let (post, get) = (method == Method::POST, method == Method::GET);
-    match parts.as_slice() {
-        ["v2", "health"] if get => Route::Health,
-        ["v2" | "v0", "log", project] if post && !project.is_empty() => Route::Log(project),
-        ["v2" | "v0", "log", project, ""] if post && !project.is_empty() => Route::LogSlash,
-        ["v2", "tasks", id, "flag"] if post && !id.is_empty() => Route::Feedback(id, "flag"),
-        ["v2", "tasks", id, "human-eval"] if post && !id.is_empty() => Route::Feedback(id, "human_eval"),
-        ["v2", "tasks", id] if get && !id.is_empty() => Route::Read(id),
-        ["v2", "tasks", id] if post && !id.is_empty() => Route::Update(id),
-        _ => Route::Unknown,
+    if let Some(found) = fitting(method, path) {
+        return found;
     }
+    let without = path.trim_end_matches('/');
+    if without != path && fitting(method, without).is_some() {
+        return Route::Redirect;
+    }
+    let of_the_api = ["/v2/tasks/", "/v2/log/", "/v0/log/"];
+    match *method != Method::OPTIONS && of_the_api.iter().any(|start| path.starts_with(start)) {
+        true => Route::NotFound,
+        false => Route::Unknown,
+    }
+}
+
+fn fitting<'a>(method: &Method, path: &'a str) -> Option<Route<'a>> {
+    let parts: Vec<&str> = path.split('/').skip(1).collect();
+    if parts.iter().any(|part| part.is_empty()) {
+        return None;
+    }
+    let (post, get) = (method == Method::POST, method == Method::GET);
+    Some(match parts.as_slice() {
+        ["v2" | "v3", "health"] if get => Route::Health,
+        ["v2" | "v0", "log", project] if post => Route::Log(project),
+        ["v2", "tasks", id, "flag"] if post => Route::Feedback(id, "flag"),
+        ["v2", "tasks", id, "human-eval"] if post => Route::Feedback(id, "human_eval"),
+        ["v2", "tasks", id] if get => Route::Read(id),
+        ["v2", "tasks", id] if post => Route::Update(id),
+        // What it answers to a preflight request is not known.
+        _ if method == Method::OPTIONS => return None,
+        ["v2" | "v3", "health"]
+        | ["v2" | "v0", "log", _]
+        | ["v2", "tasks", _]
+        | ["v2", "tasks", _, "flag" | "human-eval"] => Route::OtherMethod,
+        _ => return None,
+    })
 }
 
 /// The kind of a request, as the `only` switch names it.
 pub(super) fn kind(head: &Parts) -> &'static str {
-    match route(&head.method, head.uri.path()) {
+    match route(&head.method, &decoded(head)) {
         Route::Health => "health",
-        Route::Log(_) | Route::LogSlash => "log",
+        Route::Log(_) => "log",
         Route::Feedback(..) => "feedback",
         Route::Read(_) | Route::Update(_) => "task",
-        Route::Unknown => "unknown",
+        Route::Redirect | Route::OtherMethod | Route::NotFound | Route::Unknown => "unknown",
     }
+}
+
+/// The path as the API routes it.
+fn decoded(head: &Parts) -> Cow<'_, str> {
+    percent_decode_str(head.uri.path()).decode_utf8_lossy()
 }
 
 /// Answers an API request.
@@ -62,26 +107,19 @@ pub(super) async fn answer(book: &Arc<Book>, head: &Parts, body: &Bytes) -> Repl
     if body.len() > book.with(|page| page.switches.max_body_bytes) {
         return Reply::detail(413, "Request Entity Too Large");
     }
-    let asked = route(&head.method, head.uri.path());
-    let (id, coded) = match &asked {
-        Route::Log(id) | Route::Feedback(id, _) | Route::Read(id) | Route::Update(id) => {
-            (percent_decode_str(id).decode_utf8(), *id)
-        }
-        _ => (Ok(String::new().into()), ""),
-    };
-    let Some(id) = id.ok().filter(|id| !id.contains('/')) else {
-        return surprise(
-            book,
-            format!("an id in a path with a coded slash or that is not UTF-8: {coded}"),
-        );
-    };
-    match asked {
+    if percent_decode_str(head.uri.path()).decode_utf8().is_err() {
+        return surprise(book, format!("a path that is not UTF-8: {}", head.uri.path()));
+    }
+    let path = decoded(head);
+    match route(&head.method, &path) {
         Route::Health => Reply::raw(200, "{\"status\":\"OK\"}"),
-        Route::Log(_) => log::log(book, &id, &head.headers, body),
-        Route::LogSlash => slash(head),
-        Route::Feedback(_, field) => feedback::evaluate(book, &id, field, &head.headers, body).await,
-        Route::Read(_) => feedback::read(book, &id, &head.headers),
-        Route::Update(_) => feedback::update(book, &id, &head.headers, body),
+        Route::Log(project) => log::log(book, project, &head.headers, body),
+        Route::Feedback(id, field) => feedback::evaluate(book, id, field, &head.headers, body).await,
+        Route::Read(id) => feedback::read(book, id, &head.headers),
+        Route::Update(id) => feedback::update(book, id, &head.headers, body),
+        Route::Redirect => unrouted(book, redirect(head, &path)),
+        Route::OtherMethod => unrouted(book, Reply::detail(405, "Method Not Allowed")),
+        Route::NotFound => unrouted(book, Reply::detail(404, "Not Found")),
         Route::Unknown => surprise(
             book,
             format!("no such route: {} {}", head.method, head.uri.path()),
@@ -89,13 +127,18 @@ pub(super) async fn answer(book: &Arc<Book>, head: &Parts, body: &Bytes) -> Repl
     }
 }
 
-fn slash(head: &Parts) -> Reply {
+fn unrouted(book: &Book, reply: Reply) -> Reply {
+    book.with(|page| page.store.state.unrouted += 1);
+    reply
+}
+
+fn redirect(head: &Parts, path: &str) -> Reply {
     let host = head
         .headers
         .get(HOST)
         .and_then(|host| host.to_str().ok())
         .unwrap_or("localhost");
-    let path = head.uri.path().trim_end_matches('/');
+    let path = utf8_percent_encode(path.trim_end_matches('/'), PATH);
     Reply::raw(307, "").with(LOCATION, &format!("http://{host}{path}"))
 }
 

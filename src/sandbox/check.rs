@@ -1,11 +1,18 @@
 //! The API's field table for log events (contract.md section 1), on its own two feet: the daemon has another
 //! implementation of the same table, and the two are held against each other by the tests.
 
+use super::bson;
 use super::scan::{self, Kind};
 use std::borrow::Cow;
 
 /// Largest document that the API's database takes, in bytes.
 const MAX_DOCUMENT_BYTES: usize = 16 * 1024 * 1024;
+
+/// Bytes of JSON from which on a document may be as large as that: as BSON it takes up to seven times as many.
+const MAYBE_LARGE: usize = MAX_DOCUMENT_BYTES / 8;
+
+/// A special token of the API's tokenizer, which fails on it.
+const SPECIAL_TOKEN: &str = "<|endoftext|>";
 
 /// Fields of a log event that the API knows.
 const KNOWN: [&str; 20] = [
@@ -31,8 +38,9 @@ const KNOWN: [&str; 20] = [
     "org_id",
 ];
 
-/// Fields of a Task: under these names an unknown field of an event is dropped instead of copied to metadata.
-const TASK_FIELDS: [&str; 17] = [
+/// Fields of a Task that no event has: under these names an unknown field of an event is dropped instead of copied to
+/// metadata.
+const TASK_FIELDS: [&str; 14] = [
     "id",
     "additional_input",
     "additional_output",
@@ -47,9 +55,6 @@ const TASK_FIELDS: [&str; 17] = [
     "is_last_task",
     "task_position",
     "org_id",
-    "evaluation_source",
-    "sentiment_score",
-    "sentiment_magnitude",
 ];
 
 /// A log event as text, cut into its fields.
@@ -148,7 +153,7 @@ impl<'a> Event<'a> {
 
     /// Why storing this event fails after the reply, which loses its whole batch (contract.md section 1).
     pub(super) fn poison(&self, hazards_in_batch: bool) -> Option<&'static str> {
-        if self.raw.len() > MAX_DOCUMENT_BYTES {
+        if self.raw.len() > MAYBE_LARGE && bson::document(self.raw) > MAX_DOCUMENT_BYTES {
             return Some("a document over 16 MiB");
         }
         if hazards_in_batch {
@@ -160,23 +165,45 @@ impl<'a> Event<'a> {
                 return Some("a NUL character in a key");
             }
         }
-        let special = self.input_has_special_token();
+        let special = self.tokenizer_meets_special_token();
         if !special && !self.has_odd_messages() {
             return None;
         }
-        let counted = |name| self.metadata().iter().any(|(key, _)| key == name);
-        match counted("prompt_tokens") && counted("completion_tokens") {
-            true => None,
-            false if special => Some("<|endoftext|> in input"),
-            false => Some("a chat message in raw_input with a value that is not a string"),
+        match self.token_counts() {
+            [Some(_), Some(_)] => None,
+            _ if special => Some("<|endoftext|> in input or raw_input"),
+            _ => Some("a chat message in raw_input with a value that is not a string"),
         }
     }
 
-    fn input_has_special_token(&self) -> bool {
-        const TOKEN: &str = "<|endoftext|>";
-        self.get("input").is_some_and(|raw| {
-            raw.contains(TOKEN) || (raw.contains("\\u") && scan::text_of(raw).contains(TOKEN))
+    /// The event's own `prompt_tokens` and `completion_tokens`, as they stand in the metadata that the task gets.
+    fn token_counts(&self) -> [Option<&'a str>; 2] {
+        let metadata = self.metadata();
+        ["prompt_tokens", "completion_tokens"].map(|name| {
+            let found = metadata.iter().find(|(key, _)| key == name);
+            found.map(|(_, value)| *value)
         })
+    }
+
+    /// Whether the counters of a session whose first event this is can never be incremented again.
+    pub(super) fn stalls_session(&self) -> bool {
+        let is_null = |value: &str| scan::kind(value) == Kind::Null;
+        self.get("output").is_none_or(is_null) || self.token_counts().into_iter().flatten().any(is_null)
+    }
+
+    /// In `output` it does no harm, and a `raw_input` that is an object is not counted.
+    fn tokenizer_meets_special_token(&self) -> bool {
+        let holds = |raw: &str| {
+            scan::kind(raw) == Kind::Text
+                && (raw.contains(SPECIAL_TOKEN)
+                    || (raw.contains("\\u") && scan::text_of(raw).contains(SPECIAL_TOKEN)))
+        };
+        let raw_input = self.get("raw_input").unwrap_or("null");
+        let in_list =
+            |element: &str| holds(element) || scan::fields(element).iter().any(|(_, value)| holds(value));
+        self.get("input").is_some_and(holds)
+            || holds(raw_input)
+            || scan::elements(raw_input).into_iter().any(in_list)
     }
 
     /// A list of objects is taken for chat messages, whatever their keys: so the API's tokenizer takes it.
@@ -249,9 +276,50 @@ mod tests {
         };
         assert!(poison(""));
         assert!(poison(r#","prompt_tokens":1"#));
+        assert!(!poison(r#","prompt_tokens":0,"completion_tokens":0"#));
         assert!(!poison(r#","prompt_tokens":1,"completion_tokens":2"#));
         assert!(!poison(
             r#","metadata":{"prompt_tokens":null},"completion_tokens":null"#
+        ));
+    }
+
+    #[test]
+    fn a_special_token_does_harm_wherever_the_tokenizer_meets_it() {
+        let poison = |fields: &str| {
+            Event::new(&format!(r#"{{"input":"i",{fields}}}"#))
+                .poison(false)
+                .is_some()
+        };
+        for fields in [
+            r#""raw_input":"a <|endoftext|>""#,
+            r#""raw_input":["a","<|endoftext|>"]"#,
+            r#""raw_input":[{"role":"user","content":"\u003c|endoftext|>"}]"#,
+        ] {
+            assert!(poison(fields), "{fields}");
+            let counted = format!(r#"{fields},"prompt_tokens":0,"completion_tokens":0"#);
+            assert!(!poison(&counted), "{counted}");
+        }
+        for fields in [
+            r#""output":"<|endoftext|>""#,
+            r#""raw_output":["<|endoftext|>"]"#,
+            r#""metadata":{"a":"<|endoftext|>"}"#,
+            r#""raw_input":{"content":"<|endoftext|>"}"#,
+            r#""raw_input":"<|end""#,
+        ] {
+            assert!(!poison(fields), "{fields}");
+        }
+    }
+
+    #[test]
+    fn null_counts_or_a_null_output_stall_a_session() {
+        let stalls = |fields: &str| Event::new(&format!(r#"{{"input":"i"{fields}}}"#)).stalls_session();
+        assert!(stalls("") && stalls(r#","output":null"#));
+        assert!(!stalls(r#","output":"o""#));
+        assert!(!stalls(
+            r#","output":"o","metadata":{"prompt_tokens":0,"completion_tokens":0}"#
+        ));
+        assert!(stalls(
+            r#","output":"o","metadata":{"prompt_tokens":null,"completion_tokens":null}"#
         ));
     }
 }

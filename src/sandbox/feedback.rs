@@ -1,13 +1,12 @@
 //! Feedback and tasks: contract.md section 2.
 
 use super::api::{self, Body, Key, surprise};
-use super::book::Book;
+use super::book::{Book, Page};
 use super::check;
 use super::reply::Reply;
 use super::scan::{self, Kind};
-use super::store::{EvalRow, HumanEval};
+use super::store::EvalRow;
 use hyper::header::HeaderMap;
-use std::borrow::Cow;
 use std::sync::Arc;
 use tokio::time::{Duration, Instant, sleep_until};
 
@@ -105,8 +104,8 @@ fn said(book: &Book, field: &str, headers: &HeaderMap, bytes: &[u8]) -> Result<S
 fn apply(book: &Book, id: &str, has_key: bool, said: &Said) -> Option<Reply> {
     book.with(|page| {
         let project = page.store.task(id)?.project.clone();
-        if has_key && page.switches.projects.contains_key(&*project) {
-            return Some(Reply::detail(403, "This task belongs to another organization"));
+        if has_key && is_foreign(page, &project) {
+            return Some(foreign());
         }
         if !has_key && said.project.as_deref() != Some(&*project) {
             return Some(Reply::detail(400, "The task is not in this project"));
@@ -125,14 +124,18 @@ fn apply(book: &Book, id: &str, has_key: bool, said: &Said) -> Option<Reply> {
 /// `GET /v2/tasks/{task_id}`.
 pub(super) fn read(book: &Book, id: &str, headers: &HeaderMap) -> Reply {
     book.with(|page| {
-        api::refusal(&api::key(&page.switches, headers)).unwrap_or_else(|| match page.store.task(id) {
+        if let Some(refusal) = api::refusal(&api::key(&page.switches, headers)) {
+            return refusal;
+        }
+        match page.store.task(id) {
+            Some(task) if is_foreign(page, &task.project) => foreign(),
             Some(task) => Reply::raw(200, task.view()),
             None => unknown(id),
-        })
+        }
     })
 }
 
-/// `POST /v2/tasks/{task_id}`: replaces the metadata, sets the flag.
+/// `POST /v2/tasks/{task_id}`: replaces the metadata and what else is given; a flag is one more evaluation.
 pub(super) fn update(book: &Book, id: &str, headers: &HeaderMap, bytes: &[u8]) -> Reply {
     let key = book.with(|page| api::key(&page.switches, headers));
     if let Some(refusal) = api::refusal(&key) {
@@ -146,8 +149,8 @@ pub(super) fn update(book: &Book, id: &str, headers: &HeaderMap, bytes: &[u8]) -
         return failure;
     }
     let fields = scan::fields(body.text);
-    let known = |key: &Cow<'_, str>| ["metadata", "flag", "flag_source", "notes"].contains(&key.as_ref());
-    if let Some((key, _)) = fields.iter().find(|(key, _)| !known(key)) {
+    let known = ["metadata", "data", "flag", "flag_source", "notes"];
+    if let Some((key, _)) = fields.iter().find(|(key, _)| !known.contains(&key.as_ref())) {
         return surprise(book, format!("POST /v2/tasks/{{id}} with the field {key}"));
     }
     let get = |name: &str| {
@@ -157,6 +160,7 @@ pub(super) fn update(book: &Book, id: &str, headers: &HeaderMap, bytes: &[u8]) -
             .find(|(key, _)| key == name)
             .map(|(_, value)| *value)
     };
+    let object = |name: &str| get(name).filter(|v| scan::kind(v) == Kind::Object);
     let text = |name: &str| {
         get(name)
             .filter(|v| scan::kind(v) == Kind::Text)
@@ -166,22 +170,41 @@ pub(super) fn update(book: &Book, id: &str, headers: &HeaderMap, bytes: &[u8]) -
         return Reply::unprocessable(&["body", "flag"], "Input should be 'success' or 'failure'");
     }
     book.with(|page| {
-        let Some(task) = page.store.task_mut(id) else {
+        let Some(project) = page.store.task(id).map(|task| task.project.clone()) else {
             return unknown(id);
         };
-        if let Some(metadata) = get("metadata").filter(|v| scan::kind(v) == Kind::Object) {
-            task.metadata = Some(metadata.into());
+        if is_foreign(page, &project) {
+            return foreign();
         }
+        if let Some(task) = page.store.task_mut(id) {
+            task.metadata = object("metadata").map(Into::into).or(task.metadata.take());
+            task.data = object("data").map(Into::into).or(task.data.take());
+            task.notes = text("notes").or(task.notes.take());
+        }
+        let notes = page.store.task(id).and_then(|task| task.notes.clone());
         if let Some(flag) = text("flag") {
-            let source = Some(text("flag_source").unwrap_or_else(|| "owner".into()));
-            task.human_eval = Some(HumanEval {
+            page.store.evaluate(EvalRow {
+                task_id: id.into(),
+                project_id: project.to_string(),
                 flag,
-                source,
-                notes: text("notes"),
+                source: text("flag_source").unwrap_or_else(|| "owner".into()),
+                notes,
             });
         }
-        Reply::raw(200, task.view())
+        match page.store.task(id) {
+            Some(task) => Reply::raw(200, task.view()),
+            None => unknown(id),
+        }
     })
+}
+
+/// Whether the project is another organisation's.
+fn is_foreign(page: &Page, project: &str) -> bool {
+    page.switches.projects.get(project) == Some(&403)
+}
+
+fn foreign() -> Reply {
+    Reply::detail(403, "This task belongs to another organization")
 }
 
 fn unknown(id: &str) -> Reply {

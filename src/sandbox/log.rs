@@ -189,6 +189,8 @@ impl Batch<'_> {
             project,
             raw,
             flag: store::flag_of(event),
+            session: event.text("session_id").map(|id| id.into()),
+            stalls_session: event.stalls_session(),
         }
     }
 

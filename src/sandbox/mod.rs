@@ -11,6 +11,7 @@
 
 mod api;
 mod book;
+mod bson;
 mod check;
 mod control;
 #[cfg(any(test, fuzzing))]
@@ -24,7 +25,7 @@ mod server;
 mod store;
 mod switches;
 
-pub use store::{EvalRow, HumanEval, LogRow, ProjectState, State, TaskRow};
+pub use store::{EvalRow, HumanEval, LogRow, ProjectState, SessionRow, State, TaskRow};
 pub use switches::Switches;
 
 #[cfg(test)]
@@ -213,6 +214,11 @@ impl Handle {
     /// Feedback in order of arrival, of one task or all.
     pub fn evals(&self, task: Option<&str>) -> Vec<EvalRow> {
         self.book.with(|page| page.store.eval_rows(task))
+    }
+
+    /// The counters of a session.
+    pub fn session(&self, id: &str) -> Option<SessionRow> {
+        self.book.with(|page| page.store.session_row(id))
     }
 
     /// The raw logs in order of storage, duplicates as well, of one project or all.

@@ -35,6 +35,8 @@ pub struct State {
     pub evals: u64,
     /// Feedback requests whose task was not there when they came.
     pub early_evals: u64,
+    /// Requests whose path fits no route once it is decoded: answered with 404 "Not Found", 405 or a redirect.
+    pub unrouted: u64,
     /// What arrived that the contract does not know, one sentence each; the first 1,000.
     pub surprises: Vec<String>,
     /// Stored, duplicate and feedback counts of each project.
@@ -67,6 +69,7 @@ impl State {
             "over_quota" => self.over_quota,
             "evals" => self.evals,
             "early_evals" => self.early_evals,
+            "unrouted" => self.unrouted,
             "surprises" => self.surprises.len() as u64,
             _ => return None,
         })
@@ -127,6 +130,17 @@ pub struct HumanEval {
     pub notes: Option<String>,
 }
 
+/// The counters of a session.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SessionRow {
+    /// How many events the API counted, duplicates as well.
+    pub session_length: u64,
+    /// The task that it takes for the last.
+    pub last_task: String,
+    /// Its first event had null token counts or no output, so that nothing is counted any more.
+    pub stalled: bool,
+}
+
 /// An event on its way into the store.
 #[derive(Debug)]
 pub(super) struct Incoming {
@@ -134,6 +148,9 @@ pub(super) struct Incoming {
     pub(super) project: Arc<str>,
     pub(super) raw: Bytes,
     pub(super) flag: Option<Box<str>>,
+    pub(super) session: Option<Box<str>>,
+    /// As the first of its session it keeps the session's counters from ever going up.
+    pub(super) stalls_session: bool,
 }
 
 /// A stored task.
@@ -146,6 +163,10 @@ pub(super) struct Task {
     pub(super) stored_s: i64,
     pub(super) human_eval: Option<HumanEval>,
     last_eval: Option<LastEval>,
+    /// The notes of its last evaluation: the API shows them here and nowhere else.
+    pub(super) notes: Option<String>,
+    /// What `POST /v2/tasks/{id}` put there: a JSON value.
+    pub(super) data: Option<String>,
     /// What `POST /v2/tasks/{id}` put in place of the event's metadata: a JSON object.
     pub(super) metadata: Option<String>,
 }
@@ -178,6 +199,8 @@ pub(super) struct Store {
     evals: Vec<EvalRow>,
     /// Batches that wait for `store_delay_ms`, by when they are due.
     pending: VecDeque<(Instant, Vec<Incoming>)>,
+    /// The sessions of the tasks whose text is kept.
+    sessions: HashMap<Box<str>, SessionRow>,
     /// Logs counted against a project's quota.
     quota_used: HashMap<String, u64>,
 }
@@ -214,8 +237,13 @@ impl Store {
                 project,
                 raw,
                 flag,
+                session,
+                stalls_session,
             } = event;
             let raw = if keep.raw { raw } else { Bytes::new() };
+            if let Some(session) = session.filter(|_| keep.raw) {
+                self.count_session(session, &task_id, stalls_session);
+            }
             let duplicate = self.by_id.contains_key(&task_id);
             let counts = project_counts(&mut self.state.projects, &project);
             if duplicate {
@@ -239,6 +267,8 @@ impl Store {
                     stored_s: now_s,
                     human_eval,
                     last_eval: None,
+                    notes: None,
+                    data: None,
                     metadata: None,
                 });
                 self.forget_beyond(keep.tasks);
@@ -252,6 +282,24 @@ impl Store {
                 });
             }
         }
+    }
+
+    fn count_session(&mut self, session: Box<str>, task_id: &str, stalls: bool) {
+        let first = SessionRow {
+            session_length: 0,
+            last_task: task_id.into(),
+            stalled: stalls,
+        };
+        let row = self.sessions.entry(session).or_insert(first);
+        if row.session_length == 0 || !row.stalled {
+            row.session_length += 1;
+            row.last_task = task_id.into();
+        }
+    }
+
+    /// The counters of a session.
+    pub(super) fn session_row(&self, id: &str) -> Option<SessionRow> {
+        self.sessions.get(id).cloned()
     }
 
     fn forget_beyond(&mut self, kept: usize) {
@@ -296,8 +344,9 @@ impl Store {
         task.last_eval = Some(LastEval {
             value: flag.clone(),
             source: row.source.clone(),
-            notes: notes.clone(),
+            notes: None,
         });
+        task.notes.clone_from(&notes);
         task.human_eval = Some(HumanEval { flag, source, notes });
         self.state.evals += 1;
         project_counts(&mut self.state.projects, &row.project_id).evals += 1;
@@ -371,21 +420,26 @@ impl Task {
             format!("{{{}}}", pairs.join(","))
         });
         let flag = self.human_eval.as_ref().map(|eval| eval.flag.as_str());
-        let notes = self.human_eval.as_ref().and_then(|eval| eval.notes.as_deref());
+        let judged = flag.map_or("null".into(), |flag| {
+            format!("{{\"flag\":{}}}", super::reply::quote(flag))
+        });
         let json = |value: Result<String, serde_json::Error>| value.unwrap_or_else(|_| "null".into());
         format!(
-            "{{\"id\":{},\"created_at\":{created},\"project_id\":{},\"session_id\":{},\"input\":{},\"output\":{},\
-             \"metadata\":{metadata},\"flag\":{},\"human_eval\":{},\"notes\":{},\
-             \"last_eval\":{}}}",
+            "{{\"id\":{},\"created_at\":{created},\"org_id\":null,\"project_id\":{},\"session_id\":{},\"input\":{},\
+             \"additional_input\":null,\"output\":{},\"additional_output\":null,\"metadata\":{metadata},\"data\":{},\
+             \"flag\":{},\"last_eval\":{},\"human_eval\":{judged},\"sentiment\":null,\"language\":null,\"events\":[],\
+             \"environment\":{},\"notes\":{},\"test_id\":{},\"topics\":[],\"task_position\":null,\"is_last_task\":null}}",
             json(serde_json::to_string(&*self.task_id)),
             json(serde_json::to_string(&*self.project)),
             own("session_id"),
             own("input"),
             own("output"),
+            self.data.as_deref().unwrap_or("null"),
             json(serde_json::to_string(&flag)),
-            json(serde_json::to_string(&self.human_eval)),
-            json(serde_json::to_string(&notes)),
             json(serde_json::to_string(&self.last_eval)),
+            event.get("environment").unwrap_or("\"default environment\""),
+            json(serde_json::to_string(&self.notes)),
+            own("test_id"),
         )
     }
 }
@@ -396,6 +450,7 @@ impl Task {
 pub(super) struct LastEval {
     value: String,
     source: String,
+    /// Always null in the API: the notes stand in the task's own `notes`.
     notes: Option<String>,
 }
 

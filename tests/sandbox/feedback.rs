@@ -24,17 +24,24 @@ async fn both_routes_set_the_flag_and_return_the_task() {
         (&task["id"], &task["flag"], &task["input"]),
         (&json!("t"), &json!("success"), &json!("hello"))
     );
-    assert_eq!(task["human_eval"], said);
+    assert_eq!(task["human_eval"], json!({"flag": "success"}));
+    assert_eq!(task["notes"], "good");
+    assert_eq!(
+        task["last_eval"],
+        json!({"value": "success", "source": "user", "notes": null}),
+        "the notes of an evaluation stand at the task alone"
+    );
 
     let task = bench
         .post("/v2/tasks/t/human-eval", r#"{"human_eval":"failure"}"#)
         .await
         .json();
     assert_eq!(
-        task["human_eval"],
-        json!({"flag": "failure", "source": "owner", "notes": null}),
+        (&task["flag"], &task["notes"]),
+        (&json!("failure"), &Value::Null),
         "notes are erased"
     );
+    assert_eq!(task["last_eval"]["source"], "owner");
     let rows = bench.sandbox.evals(Some("t"));
     let rows: Vec<_> = rows
         .iter()
@@ -156,10 +163,8 @@ async fn a_flag_within_the_log_event_leaves_no_row() {
         .await;
     let task = bench.get("/v2/tasks/f").await.json();
     assert_eq!(task["flag"], "failure");
-    assert_eq!(
-        task["human_eval"],
-        json!({"flag": "failure", "source": null, "notes": null})
-    );
+    assert_eq!(task["human_eval"], json!({"flag": "failure"}));
+    assert_eq!((&task["last_eval"], &task["notes"]), (&Value::Null, &Value::Null));
     assert!(bench.sandbox.evals(None).is_empty());
 }
 
@@ -189,24 +194,71 @@ async fn tasks_are_read_and_updated_with_the_key_only() {
     );
     assert_eq!(bench.get("/v2/tasks/none").await.status, 404);
 
-    let change = r#"{"metadata":{"b":2},"flag":"success","flag_source":"me"}"#;
+    let change = r#"{"metadata":{"b":2},"data":{"c":1},"notes":"n","flag":"success","flag_source":"me"}"#;
     let task = bench.post("/v2/tasks/m", change).await.json();
     assert_eq!(
-        (&task["metadata"], &task["human_eval"]["source"]),
-        (&json!({"b": 2}), &json!("me"))
+        (&task["metadata"], &task["data"]),
+        (&json!({"b": 2}), &json!({"c": 1}))
     );
+    assert_eq!(
+        (&task["notes"], &task["flag"], &task["last_eval"]["source"]),
+        (&json!("n"), &json!("success"), &json!("me"))
+    );
+    assert_eq!(bench.sandbox.evals(Some("m")).len(), 1, "a flag adds a row");
+    let task = bench.post("/v2/tasks/m", r#"{"metadata":{}}"#).await.json();
+    assert_eq!((&task["metadata"], &task["notes"]), (&json!({}), &json!("n")));
+    assert_eq!(bench.sandbox.evals(Some("m")).len(), 1);
     assert_eq!(bench.post("/v2/tasks/none", change).await.status, 404);
     assert_eq!(
         bench.send("POST", "/v2/tasks/m", &[JSON], change).await.status,
         403
     );
+    bench.switch(json!({"projects": {"p": 403}})).await;
+    assert_eq!(
+        bench.get("/v2/tasks/m").await.status,
+        403,
+        "another organisation's"
+    );
+    assert_eq!(bench.post("/v2/tasks/m", change).await.status, 403);
 }
 
 #[tokio::test]
 async fn a_task_id_may_hold_anything_but_a_slash() {
     let bench = bench().await;
-    bench.log(&[r#"{"task_id":"ü ?#%","input":"i"}"#]).await;
-    assert_eq!(bench.get("/v2/tasks/%C3%BC%20%3F%23%25").await.status, 200);
+    bench.log(&[r#"{"task_id":"ü ?#%2F\\","input":"i"}"#]).await;
+    assert_eq!(bench.get("/v2/tasks/%C3%BC%20%3F%23%252F%5C").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_path_is_decoded_before_it_is_routed_so_no_url_names_an_id_with_a_slash() {
+    let bench = bench().await;
+    let ids = ["order/17", "folder/", "t/flag"];
+    let events: Vec<String> = ids.iter().map(|id| event(id)).collect();
+    let events: Vec<&str> = events.iter().map(String::as_str).collect();
+    assert_eq!(bench.log(&events).await.status, 200);
+    assert_eq!(bench.sandbox.state().stored, 4, "they are stored all the same");
+    let flag = r#"{"flag":"success"}"#;
+    for (method, path, status) in [
+        ("GET", "/v2/tasks/order%2F17", 404),
+        ("GET", "/v2/tasks/order/17", 404),
+        ("POST", "/v2/tasks/order%2F17/flag", 404),
+        ("GET", "/v2/tasks/folder%2F", 307),
+        ("GET", "/v2/tasks/t%2F%2F", 307),
+        ("POST", "/v2/tasks/folder%2F/human-eval", 404),
+        ("POST", "/v2/tasks/t/flag/", 307),
+        ("GET", "/v2/tasks/t%2Fflag", 405),
+        ("PUT", "/v2/tasks/t", 405),
+        ("GET", "/v2/tasks/", 404),
+    ] {
+        let answer = bench.send(method, path, &[KEY, JSON], flag).await;
+        assert_eq!(answer.status, status, "{method} {path}");
+        if status == 404 {
+            assert_eq!(answer.json(), json!({"detail": "Not Found"}), "{method} {path}");
+        }
+    }
+    let state = bench.sandbox.state();
+    assert_eq!((state.unrouted, state.evals), (10, 0));
+    assert!(state.surprises.is_empty(), "{:?}", state.surprises);
 }
 
 #[tokio::test]
@@ -216,4 +268,5 @@ async fn health_needs_no_key() {
         bench.send("GET", "/v2/health", &[], "").await.json(),
         json!({"status": "OK"})
     );
+    assert_eq!(bench.send("GET", "/v3/health", &[], "").await.status, 200);
 }

@@ -205,6 +205,8 @@ async fn bodies_of_odd_shape_and_type_are_answered_as_the_contract_says() {
     assert_eq!(posted(batch(&[&nested(3_000)]).as_bytes()).await, 400);
     assert_eq!(bench.post("/v2/log/other", good.clone()).await.status, 403);
     assert_eq!(bench.post("/v2/log/p/", good.clone()).await.status, 307);
+    assert_eq!(bench.post("/v2/log/a%2Fb", good.clone()).await.status, 404);
+    assert_eq!(bench.get("/v2/log/p").await.status, 405);
     assert_eq!(bench.post("/v0/log/p", good).await.status, 200);
     assert!(bench.sandbox.state().surprises.is_empty());
 }
@@ -324,6 +326,8 @@ async fn chosen_events_can_be_refused_with_a_reason() {
 #[tokio::test]
 async fn one_poisoned_event_loses_its_whole_batch_after_the_200() {
     let big = format!(r#"{{"input":"{}"}}"#, "x".repeat(16 * 1024 * 1024));
+    // 3 MB of JSON, which are over 16 MiB as BSON.
+    let numbers = format!(r#"{{"input":"i","n":[{}]}}"#, vec!["1"; 1_500_000].join(","));
     let poison = [
         r#"{"input":"a <|endoftext|> b"}"#,
         r#"{"input":"\u003c|endoftext|\u003e"}"#,
@@ -334,7 +338,11 @@ async fn one_poisoned_event_loses_its_whole_batch_after_the_200() {
         r#"{"input":"i","x":[{"y":9223372036854775808}]}"#,
         r#"{"input":"i","x":-9223372036854775809,"prompt_tokens":1,"completion_tokens":1}"#,
         r#"{"input":"i","metadata":{"a\u0000":1}}"#,
+        r#"{"input":"i","raw_input":"<|endoftext|>"}"#,
+        r#"{"input":"i","raw_input":["a","<|endoftext|>"]}"#,
+        r#"{"input":"i","raw_input":[{"role":"user","content":"<|endoftext|>"}]}"#,
         &big,
+        &numbers,
     ];
     let bench = Bench::new().await;
     for (at, event) in poison.iter().enumerate() {
@@ -360,12 +368,89 @@ async fn token_counts_of_their_own_save_events_from_the_tokenizer() {
     let bench = Bench::new().await;
     let saved = [
         r#"{"input":"<|endoftext|>","metadata":{"prompt_tokens":null,"completion_tokens":null}}"#,
-        r#"{"input":"<|endoftext|>","prompt_tokens":1,"completion_tokens":2}"#,
+        r#"{"input":"<|endoftext|>","prompt_tokens":0,"completion_tokens":0}"#,
+        r#"{"input":"i","raw_input":"<|endoftext|>","prompt_tokens":1,"completion_tokens":2}"#,
         r#"{"input":"i","raw_input":[{"content":null}],"prompt_tokens":1,"metadata":{"completion_tokens":2}}"#,
         r#"{"input":"i","output":"<|endoftext|>","x":9223372036854775807,"y":"\u0000"}"#,
     ];
     assert_eq!(bench.log(&saved).await.status, 200);
-    assert_eq!((bench.sandbox.state().stored, bench.sandbox.state().lost), (4, 0));
+    assert_eq!((bench.sandbox.state().stored, bench.sandbox.state().lost), (5, 0));
+}
+
+#[tokio::test]
+async fn null_counts_or_no_output_in_its_first_event_stall_a_session() {
+    let bench = Bench::new().await;
+    for (session, first, stalled) in [
+        (
+            "null",
+            r#""output":"o","prompt_tokens":null,"completion_tokens":null"#,
+            true,
+        ),
+        (
+            "zero",
+            r#""output":"o","prompt_tokens":0,"completion_tokens":0"#,
+            false,
+        ),
+        ("none", r#""output":null"#, true),
+        ("fine", r#""output":"o""#, false),
+    ] {
+        let event = |nr: u32, fields: &str| {
+            format!(r#"{{"task_id":"{session}-{nr}","input":"i","session_id":"{session}",{fields}}}"#)
+        };
+        bench.log(&[&event(0, first)]).await;
+        for nr in 1..4 {
+            bench.log(&[&event(nr, r#""output":"o""#)]).await;
+        }
+        let row = bench.sandbox.session(session).expect("a session");
+        let (length, last) = if stalled { (1, 0) } else { (4, 3) };
+        assert_eq!(row.session_length, length, "{session}");
+        assert_eq!(row.last_task, format!("{session}-{last}"));
+    }
+    // Only as the first of its session.
+    let later = r#"{"task_id":"fine-4","input":"i","session_id":"fine","output":null}"#;
+    bench.log(&[later, later]).await;
+    assert_eq!(
+        bench.sandbox.session("fine").map(|row| row.session_length),
+        Some(6),
+        "a duplicate counts too"
+    );
+}
+
+#[tokio::test]
+async fn fields_of_a_task_are_dropped_and_all_others_are_metadata() {
+    let bench = Bench::new().await;
+    let of_a_task = [
+        "id",
+        "additional_input",
+        "additional_output",
+        "data",
+        "last_eval",
+        "human_eval",
+        "sentiment",
+        "language",
+        "events",
+        "notes",
+        "topics",
+        "task_position",
+        "is_last_task",
+    ];
+    let fields: Vec<String> = of_a_task
+        .iter()
+        .map(|name| format!(r#""{name}":"own""#))
+        .collect();
+    let event = format!(
+        r#"{{"task_id":"t","input":"i","model":"m",{}}}"#,
+        fields.join(",")
+    );
+    assert_eq!(bench.log(&[&event]).await.status, 200);
+    let task = bench.get("/v2/tasks/t").await.json();
+    assert_eq!(task["metadata"], json!({"model": "m"}));
+    for name in of_a_task {
+        assert!(
+            task.get(name).is_some_and(|value| *value != "own"),
+            "{name}: {task}"
+        );
+    }
 }
 
 #[tokio::test]
