@@ -21,6 +21,8 @@ pub enum Proof {
     Answered,
     /// The API answered that it stored it beyond the quota, without analysing it.
     OverQuota,
+    /// The API answered that it has it, and no URL of the API names its task, so that it cannot be asked for.
+    Unaddressable,
 }
 
 impl Proof {
@@ -29,12 +31,13 @@ impl Proof {
         self == Proof::ReadBack
     }
 
-    /// `read_back`, `answered` or `over_quota`.
+    /// `read_back`, `answered`, `over_quota` or `unaddressable`.
     pub fn as_str(self) -> &'static str {
         match self {
             Proof::ReadBack => "read_back",
             Proof::Answered => "answered",
             Proof::OverQuota => "over_quota",
+            Proof::Unaddressable => "unaddressable",
         }
     }
 }

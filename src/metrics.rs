@@ -87,6 +87,8 @@ pub struct Metrics {
     pub delivery_attempt_seconds: Histogram,
     /// `phosphod_delivery_over_quota_events_total`: events stored by the API but not analysed, the quota being used up.
     pub delivery_over_quota_events: Counter,
+    /// `phosphod_delivery_unaddressable_events_total`: delivered log events whose task no URL of the API names.
+    pub delivery_unaddressable_events: Counter,
     /// `phosphod_delivery_unconfirmed_batches_total`: batches that the API accepted and did not store.
     pub delivery_unconfirmed_batches: Counter,
     /// `phosphod_dead_letters_requeued_total`: dead letters that operators had queued again.
@@ -125,6 +127,7 @@ impl Metrics {
             delivery_attempts: Family::default(),
             delivery_attempt_seconds: Histogram::new(seconds()),
             delivery_over_quota_events: Counter::default(),
+            delivery_unaddressable_events: Counter::default(),
             delivery_unconfirmed_batches: Counter::default(),
             dead_letters_requeued: Counter::default(),
             dead_letters_purged: Counter::default(),
@@ -209,6 +212,11 @@ impl Metrics {
             "delivery_over_quota_events",
             "Events stored by the API but not analysed, the quota being used up",
             this.delivery_over_quota_events.clone(),
+        );
+        r.register(
+            "delivery_unaddressable_events",
+            "Log events accepted by the API whose task no URL of it names, so that they cannot be confirmed",
+            this.delivery_unaddressable_events.clone(),
         );
         r.register(
             "delivery_unconfirmed_batches",

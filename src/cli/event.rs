@@ -85,6 +85,9 @@ fn line(record: &Value) -> String {
             let proof = match record["proof"].as_str().unwrap_or_default() {
                 "read_back" => "confirmed: it was read back",
                 "over_quota" => "stored over quota, so not analysed",
+                "unaddressable" => {
+                    "not confirmed: the API answered that it has it, and no URL of the API can name this task_id"
+                }
                 _ => "not confirmed: the API answered that it has it",
             };
             format!("{who}: delivered at {} ({proof})", at("delivered_at_ms"))

@@ -7,6 +7,7 @@
 //! about the event: they are waited out like any other.
 
 use super::clock;
+use super::crosscheck::Weighed;
 use super::delivery::{Delivery, Sent};
 use super::health;
 use super::line::{Knobs, Line, changed};
@@ -22,11 +23,14 @@ use crate::verdict;
 use std::time::Instant;
 
 /// After which thousandths of `confirm_patience` a missing task is looked for again.
-const LOOKS: [u32; 4] = [30, 120, 420, 1000];
+pub(super) const LOOKS: [u32; 4] = [30, 120, 420, 1000];
 
 /// How often a missing event is looked for again, with backoff, while the upstream has not shown any task at all: about
 /// ten minutes with the default `[retry]`. Burying then could be wrong about a whole queue.
 const ROUNDS_UNSEEN: u32 = 20;
+
+/// How many tasks of a request may turn out to have no URL before its others are not asked for either.
+const MOST_ODD: usize = 2;
 
 /// What reading back brought.
 enum Found {
@@ -47,7 +51,7 @@ pub(super) async fn confirm(line: &Line, knobs: &mut Knobs, events: Vec<Sent<Lea
         return settle(line, events, Proof::Answered).await;
     }
     let wanted = line.witnesses().wanted(clock::now());
-    let (mut agreed, mut end) = (0, events.len());
+    let (mut agreed, mut odd, mut end) = (0, 0, events.len());
     while let Some(at) = events[..end].iter().rposition(|sent| tells(line, sent)) {
         end = at;
         match find(line, knobs, &events[at..=at], &LOOKS).await {
@@ -56,6 +60,10 @@ pub(super) async fn confirm(line: &Line, knobs: &mut Knobs, events: Vec<Sent<Lea
                 agreed += usize::from(tells(line, &events[at]));
                 if agreed >= wanted {
                     break;
+                }
+                odd += usize::from(!line.names(&events[at].event));
+                if odd >= MOST_ODD {
+                    return settle(line, events, Proof::Answered).await;
                 }
             }
             Found::Missing(_) => {
@@ -75,6 +83,7 @@ pub(super) async fn confirm(line: &Line, knobs: &mut Knobs, events: Vec<Sent<Lea
 /// Whether the event's task can only be there if the request that it came with was stored.
 fn tells(line: &Line, sent: &Sent<Leased>) -> bool {
     (sent.absent || !line.is_in_doubt(&sent.event))
+        && line.names(&sent.event)
         && event::task_of(sent.event.record())
             .is_some_and(|task| line.witnesses().tells(&task, sent.event.seq()))
 }
@@ -110,14 +119,19 @@ pub(super) async fn settle_stored(
     mut events: Vec<Sent<Leased>>,
     at_once: bool,
 ) -> Option<Vec<Sent<Leased>>> {
-    let Some(last) = events.len().checked_sub(1) else {
+    let named = |events: &[Sent<Leased>]| events.iter().rposition(|sent| line.names(&sent.event));
+    let Some(last) = named(&events) else {
         return Some(events);
     };
     if !knobs.borrow().confirm || !line.telling().may_ask(clock::now()) {
         return Some(events);
     }
     let looks: &[u32] = if at_once { &[] } else { &LOOKS };
-    let mut found = find(line, knobs, &events[last..], looks).await;
+    let mut found = find(line, knobs, &events[last..=last], looks).await;
+    if !line.names(&events[last].event) && !matches!(found, Found::Stopped) {
+        // It turned out to have no URL, which says nothing about the request.
+        return Some(events);
+    }
     if matches!(&found, Found::Missing(missing) if missing.is_empty()) {
         found = find(line, knobs, &events, &[]).await;
     } else if let Found::Missing(_) = found {
@@ -125,7 +139,11 @@ pub(super) async fn settle_stored(
         found = Found::Untold;
     }
     match found {
-        Found::Missing(missing) => {
+        Found::Missing(mut missing) => {
+            // What cannot be asked for is sent again: its task absorbs the second time.
+            missing.extend((0..events.len()).filter(|at| !line.names(&events[*at].event)));
+            missing.sort_unstable();
+            missing.dedup();
             let (mut lost, stored) = parted(events, missing);
             lost.iter_mut().for_each(|sent| sent.absent = true);
             settle(line, stored, Proof::ReadBack).await;
@@ -286,11 +304,10 @@ async fn pause_until(line: &Line, moment: Instant, at_once: bool) -> bool {
 
 /// Asks until the upstream says something about the task, or is believed without ([`Read::NoRoute`]). `None`: shutdown came first.
 async fn read_back(line: &Line, knobs: &mut Knobs, event: &Leased) -> Option<Read> {
-    let Some(task) = event::task_of(event.record()) else {
-        // It cannot be asked for; intake gives every event an id, so this is a record from elsewhere.
-        return Some(Read::Stored(bytes::Bytes::new()));
+    let Some(task) = event::task_of(event.record()).filter(|task| line.telling().names(task)) else {
+        return Some(unaskable());
     };
-    let mut silences = 0;
+    let (mut silences, mut odd) = (0, 0);
     loop {
         let settings = knobs.borrow_and_update().clone();
         let Some(key) = settings.key_for(&line.lane().project) else {
@@ -306,6 +323,21 @@ async fn read_back(line: &Line, knobs: &mut Knobs, event: &Leased) -> Option<Rea
             Ok(attempt) => attempt,
             Err(Turn::Stopped) => return None,
             Err(Turn::Go | Turn::Parked) => continue,
+        };
+        let outcome = match line
+            .weigh(Request::Read, (&task, key), &settings, &mut odd, outcome)
+            .await
+        {
+            Weighed::Upstream(outcome) => outcome,
+            Weighed::Unnamed => return Some(unaskable()),
+            Weighed::Stopped => return None,
+            Weighed::AskAgain(wait) => {
+                drop(pass);
+                if !pause_until(line, clock::now() + wait, wait.is_zero()).await {
+                    return None;
+                }
+                continue;
+            }
         };
         if let Some(reason) = verdict::bars_reading(&outcome) {
             line.park(began, &reason, &settings);
@@ -353,6 +385,11 @@ async fn read_back(line: &Line, knobs: &mut Knobs, event: &Leased) -> Option<Rea
             }
         }
     }
+}
+
+/// What is said of an event that the API accepted and that cannot be asked for.
+fn unaskable() -> Read {
+    Read::Stored(bytes::Bytes::new())
 }
 
 /// Waits for a change of the settings or, where the lane is parked, for the next probe. Shutdown ends the wait.

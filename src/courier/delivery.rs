@@ -236,11 +236,6 @@ impl<E> Delivery<E> {
         }
     }
 
-    /// So many events at the front, at least, were sent and may have been taken.
-    pub(super) fn doubt(&mut self, events: usize) {
-        self.doubtful = self.doubtful.max(events);
-    }
-
     /// Takes out what was sent and may have been taken, to be looked for; what is not found goes back by [`Delivery::not_found`].
     pub(super) fn take_doubtful(&mut self) -> Vec<Sent<E>> {
         let count = std::mem::take(&mut self.doubtful).min(self.queue.len());

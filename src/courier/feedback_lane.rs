@@ -11,7 +11,7 @@
 //! behind the others; it is buried if that goes on for `feedback.wait_max` while others are delivered in between.
 
 use super::clock;
-use super::feedback_try::{Held, Overdue, Tried};
+use super::feedback_try::{Held, Overdue, Tried, unaddressable};
 use super::health;
 use super::line::{Knobs, Line, changed};
 use super::pulse::Ear;
@@ -164,6 +164,9 @@ impl FeedbackLane {
         self.dry = events.is_empty();
         for event in events {
             match Feedback::from_record(event.record()) {
+                Some(feedback) if !feedback.task().is_addressable() => {
+                    self.bury(event, unaddressable(0)).await;
+                }
                 Some(feedback) => self.roster.admit(Held::new(event, feedback)),
                 None => self.bury(event, unreadable()).await,
             }
@@ -190,6 +193,12 @@ impl FeedbackLane {
                 self.line.passed();
                 self.not_yet(held, settings).await;
             }
+            // Neither says whether the upstream takes feedback.
+            Tried::Unnamed(burial) => {
+                self.roster.landed(&held);
+                self.bury(held.event, burial).await;
+            }
+            Tried::Odd => self.set_aside(held, settings),
             Tried::Failed | Tried::Parked | Tried::Stopped => {
                 held.not_before = None;
                 self.roster.back(held);

@@ -2,16 +2,18 @@
 
 use super::Settings;
 use super::clock;
+use super::confirm::LOOKS;
+use super::crosscheck::{self, Weighed};
 use super::line::{Knobs, Line};
 use super::readback::{self, Read};
 use super::roster::Entry;
 use super::send::facts;
 use super::turn::{Attempt, Request, Turn, is_closed};
 use crate::feedback::Feedback;
-use crate::ids::{Seq, TaskId};
+use crate::ids::{IdError, Seq, TaskId};
 use crate::secret::Secret;
 use crate::spool::{Burial, Leased};
-use crate::verdict::{self, FeedbackVerdict};
+use crate::verdict::{self, FeedbackVerdict, Outcome};
 use std::time::Instant;
 
 /// A leased feedback and what is known about it.
@@ -23,6 +25,10 @@ pub(super) struct Held {
     pub(super) attempts: u32,
     /// How often it was refused, or its answer lost.
     pub(super) failures: u32,
+    /// How often its task's URL alone was answered oddly.
+    pub(super) odd: u32,
+    /// When a post's answer was lost last: it may still be executed for a while.
+    pub(super) lost_at: Option<Instant>,
     /// When its answer was lost last.
     pub(super) unanswered: Option<Instant>,
     /// Since when that goes on while others are delivered in between.
@@ -72,6 +78,10 @@ pub(super) enum Tried {
     NotYet,
     /// The task is not there, and its log event was given up.
     Orphaned(Burial),
+    /// No URL of the API names the task.
+    Unnamed(Burial),
+    /// The task's URL alone was answered oddly: try again later, behind others.
+    Odd,
     /// A passing fault; the lane knows of it.
     Failed,
     /// The lane waits for a person or for a key.
@@ -92,6 +102,8 @@ impl Held {
             feedback,
             attempts: 0,
             failures: 0,
+            odd: 0,
+            lost_at: None,
             unanswered: None,
             unanswered_since: None,
             doubt,
@@ -120,6 +132,9 @@ impl Held {
             if line.stop().is_draining() {
                 return Tried::Stopped;
             }
+            if !line.telling().names(self.feedback.task()) {
+                return self.unnamed(None);
+            }
             if let Some(tried) = self.clear_doubt(line, &settings, key).await {
                 return self.unless_orphaned(tried, line).await;
             }
@@ -142,7 +157,30 @@ impl Held {
     }
 
     /// Reads the task where the last try left a doubt. `None`: post now.
-    async fn clear_doubt(&self, line: &Line, settings: &Settings, key: &Secret) -> Option<Tried> {
+    async fn clear_doubt(&mut self, line: &Line, settings: &Settings, key: &Secret) -> Option<Tried> {
+        let patience = settings.confirm_patience;
+        let mut looks = LOOKS.into_iter().map(|look| patience * look / 1000);
+        loop {
+            let found = self.look(line, settings, key).await;
+            let lost = self
+                .lost_at
+                .filter(|_| self.doubt == Doubt::Counted && found.is_none());
+            // A post that was cut off may still be executed: only what is not there for a while was not counted.
+            let next = lost.and_then(|lost| {
+                let now = clock::now();
+                looks.find(|look| lost + *look > now).map(|look| lost + look)
+            });
+            let Some(next) = next else { return found };
+            tokio::select! {
+                biased;
+                () = line.stop().draining() => return Some(Tried::Stopped),
+                () = tokio::time::sleep_until(next.into()) => {}
+            }
+        }
+    }
+
+    /// Reads the task once. `None`: post now.
+    async fn look(&mut self, line: &Line, settings: &Settings, key: &Secret) -> Option<Tried> {
         if self.doubt == Doubt::None {
             return None;
         }
@@ -151,6 +189,16 @@ impl Held {
         let Attempt { began, outcome } = match line.ask(Request::Feedback, get).await {
             Ok(attempt) => attempt,
             Err(turn) => return Some(not_made(turn)),
+        };
+        let weighed = line
+            .weigh(Request::Feedback, (task, key), settings, &mut self.odd, outcome)
+            .await;
+        let outcome = match weighed {
+            Weighed::Upstream(outcome) => outcome,
+            Weighed::AskAgain(wait) if wait.is_zero() => return Some(Tried::Failed),
+            Weighed::AskAgain(_) => return Some(Tried::Odd),
+            Weighed::Unnamed => return Some(self.unnamed(None)),
+            Weighed::Stopped => return Some(Tried::Stopped),
         };
         if let Some(reason) = verdict::bars_reading(&outcome) {
             line.park(began, &reason, settings);
@@ -197,6 +245,48 @@ impl Held {
         }
     }
 
+    /// What an answer for which the lane would be parked comes to if only this task's URL meets it; `None` if it is about
+    /// the upstream, as far as reading the task and a plain one tells.
+    async fn is_about_the_id(
+        &mut self,
+        line: &Line,
+        settings: &Settings,
+        key: &Secret,
+        outcome: &Outcome,
+    ) -> Option<Tried> {
+        let task = self.feedback.task();
+        if task.is_plain() || !crosscheck::is_odd(outcome, task) {
+            return None;
+        }
+        let get = || settings.upstream.get_task(task, key);
+        let read = match line.ask(Request::Feedback, get).await {
+            Ok(attempt) => attempt.outcome,
+            Err(turn) => return Some(not_made(turn)),
+        };
+        if !crosscheck::is_odd(&read, task) {
+            return None;
+        }
+        let weighed = line
+            .weigh(Request::Feedback, (task, key), settings, &mut self.odd, read)
+            .await;
+        match weighed {
+            Weighed::Upstream(_) => None,
+            Weighed::AskAgain(wait) if wait.is_zero() => Some(Tried::Failed),
+            Weighed::AskAgain(_) => Some(Tried::Odd),
+            Weighed::Unnamed => Some(self.unnamed(facts(outcome).0)),
+            Weighed::Stopped => Some(Tried::Stopped),
+        }
+    }
+
+    fn unnamed(&self, status: Option<u16>) -> Tried {
+        if !self.feedback.task().is_addressable() {
+            return Tried::Unnamed(unaddressable(self.attempts));
+        }
+        let reason = "no URL of the API seems to name the task: its own is answered as if there were no such route, or \
+                      refused, while those of other tasks are answered; choose ids of letters, digits, - and _";
+        Tried::Unnamed(self.burial(reason.into(), status, None))
+    }
+
     fn burial(&self, reason: String, status: Option<u16>, excerpt: Option<String>) -> Burial {
         Burial {
             reason,
@@ -218,6 +308,11 @@ impl Held {
         let verdict = verdict::of_feedback(&outcome);
         line.count(name(&verdict));
         self.doubt = Doubt::None;
+        if matches!(verdict, FeedbackVerdict::Park { .. })
+            && let Some(tried) = self.is_about_the_id(line, settings, key, &outcome).await
+        {
+            return Posted::Tried(tried);
+        }
         Posted::Tried(match verdict {
             FeedbackVerdict::Delivered => Tried::Delivered,
             FeedbackVerdict::NotYet => {
@@ -230,6 +325,7 @@ impl Held {
                     line.unpark(&reason);
                 }
                 self.doubt = Doubt::Counted;
+                self.lost_at = Some(clock::now());
                 return Posted::Lost {
                     closed: is_closed(&outcome),
                     began,
@@ -284,6 +380,16 @@ impl Entry for Held {
     }
     fn bytes(&self) -> usize {
         self.event.record().len()
+    }
+}
+
+/// Why a feedback is given up whose task no URL can name.
+pub(super) fn unaddressable(attempts: u32) -> Burial {
+    Burial {
+        reason: IdError::Unaddressable("task_id").to_string(),
+        status: None,
+        excerpt: None,
+        attempts,
     }
 }
 

@@ -185,13 +185,19 @@ impl Line {
         if events.is_empty() {
             return;
         }
-        let tasks: Vec<TaskId> = events
-            .iter()
-            .filter_map(|event| event::task_of(event.record()))
-            .collect();
+        let tasks = events.iter().filter_map(|event| event::task_of(event.record()));
+        let (named, unnamed): (Vec<TaskId>, Vec<TaskId>) = {
+            let telling = self.telling();
+            tasks.partition(|task| proof == Proof::OverQuota || telling.names(task))
+        };
         // First the memory: whoever finds the event gone from the queue finds it there.
-        let fates = self.common.board.fates();
-        fates.delivered(self.lane(), tasks, clock::wall_ms(), proof);
+        let (fates, now) = (self.common.board.fates(), clock::wall_ms());
+        self.common
+            .metrics
+            .delivery_unaddressable_events
+            .inc_by(unnamed.len() as u64);
+        fates.delivered(self.lane(), named, now, proof);
+        fates.delivered(self.lane(), unnamed, now, Proof::Unaddressable);
         self.spool().settle(self.lane(), events).await;
     }
 
@@ -332,6 +338,11 @@ impl Line {
             "the upstream has no GET /v2/tasks/{{task_id}}: from now on its 200 counts as delivered, unconfirmed, and it is \
              asked again once an hour; set delivery.confirm = false to say that this is meant"
         );
+    }
+
+    /// Whether a URL of the API names the event's task, so that it can be asked for.
+    pub(super) fn names(&self, event: &Leased) -> bool {
+        event::task_of(event.record()).is_some_and(|task| self.telling().names(&task))
     }
 
     /// Notes a word of the upstream about a task.

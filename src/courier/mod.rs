@@ -9,12 +9,14 @@
 //! | `log_lane`, `send`, `delivery` | batches: when, how, and which events of one after a refusal (pure) |
 //! | `sessions`, `window` | batches side by side: which events, how many (pure) |
 //! | `confirm`, `witness`, `readback`, `telling`, `tokens` | was it stored, and what if not |
+//! | `crosscheck` | is an odd answer about one id's URL or about the upstream |
 //! | `feedback_lane`, `feedback_try`, `roster` | feedback: one in flight per task |
 //! | `graves` | was the log of a feedback given up |
 
 mod bucket;
 mod clock;
 mod confirm;
+mod crosscheck;
 mod delivery;
 mod feedback_lane;
 mod feedback_try;

@@ -55,12 +55,11 @@ impl Line {
         loop {
             let doubtful = delivery.take_doubtful();
             let count = doubtful.len();
-            let at_once = closed > 0 || doubtful.iter().all(|sent| sent.attempts == 0);
+            // A request that a reset cut off may still be executed, so what it brought is waited for.
+            let at_once = doubtful.iter().all(|sent| sent.attempts == 0);
             let Some(missing) = confirm::settle_stored(self, knobs, doubtful, at_once).await else {
                 return Progress::Stopped;
             };
-            // A look at once may have come too early for what is stored behind the reply.
-            let hasty = if closed > 0 { missing.len() } else { 0 };
             let stored = missing.len() < count;
             delivery.not_found(missing, stored);
             if delivery.is_done() {
@@ -97,10 +96,7 @@ impl Line {
             let Attempt { began, outcome } = match self.ask_once(Request::Log(events), post).await {
                 Ok(attempt) => attempt,
                 Err(Turn::Stopped) => return Progress::Stopped,
-                Err(Turn::Go | Turn::Parked) => {
-                    delivery.doubt(hasty);
-                    continue;
-                }
+                Err(Turn::Go | Turn::Parked) => continue,
             };
 
             let (status, excerpt) = facts(&outcome);
@@ -119,7 +115,6 @@ impl Line {
                 Then::Wait { .. }
                     if (1..=STALE_CONNECTIONS).contains(&closed) && !self.health().is_troubled() => {}
                 Then::Wait { asked, reason } => {
-                    delivery.doubt(hasty);
                     self.failing(began, asked, &reason, &settings);
                 }
                 Then::Park { reason } => {

@@ -6,6 +6,8 @@
 //! that anew. Then it is tried again every [`AGAIN`] with one question. A question that is never answered while others are
 //! is given up alone after [`TIMES_SEEN`].
 
+use crate::ids::TaskId;
+use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 /// Answers without a word in a row that say enough about an upstream that has never told anything.
@@ -14,6 +16,9 @@ const TIMES_UNSEEN: u32 = 3;
 const TIMES_SEEN: u32 = 10;
 /// How long until an upstream that does not tell is asked again.
 const AGAIN: Duration = Duration::from_secs(3600);
+
+/// Tasks without a URL that are remembered; beyond that all are forgotten.
+const MOST_UNNAMED: usize = 1_024;
 
 /// What all lanes know about it; made anew when the settings change.
 #[derive(Debug, Default)]
@@ -26,6 +31,8 @@ pub(super) struct Telling {
     silent: u32,
     /// Since when it is not asked.
     off: Option<Instant>,
+    /// Tasks that no URL seems to name, though others are told about.
+    unnamed: HashSet<TaskId>,
 }
 
 /// What to do after an answer without a word about the task.
@@ -58,6 +65,30 @@ impl Telling {
         self.shown |= stored;
         self.silent = 0;
         self.off.take().is_some()
+    }
+
+    /// Notes that the URL of one task was answered `times` times in a row as if there were no such route, or in another way
+    /// that says nothing, while that of a plain id was answered properly each time. Returns whether the task is taken to have
+    /// no URL from now on: [`TIMES_UNSEEN`] such answers are needed for the first, fewer once there is one.
+    pub(super) fn unnamed(&mut self, task: &TaskId, times: u32) -> bool {
+        let enough = if self.unnamed.is_empty() {
+            TIMES_UNSEEN
+        } else {
+            TIMES_UNSEEN - 1
+        };
+        if times < enough {
+            return false;
+        }
+        if self.unnamed.len() >= MOST_UNNAMED {
+            self.unnamed.clear();
+        }
+        self.unnamed.insert(task.clone());
+        true
+    }
+
+    /// Whether a URL names the task, as far as is known.
+    pub(super) fn names(&self, task: &TaskId) -> bool {
+        task.is_addressable() && !self.unnamed.contains(task)
     }
 
     /// Whether the upstream has shown a stored task.
@@ -149,5 +180,26 @@ mod tests {
         assert!(telling.may_ask(after + AGAIN));
         assert!(telling.told(true));
         assert!(telling.may_ask(after + AGAIN));
+    }
+
+    #[test]
+    fn a_task_without_a_url_is_known_after_some_answers_and_turns_nothing_off() {
+        let task = |name: &str| TaskId::new(name).expect("an id");
+        let (mut telling, now) = (Telling::default(), Instant::now());
+        assert!(
+            !telling.names(&task("a/b")) && !telling.names(&task("..")),
+            "by its text"
+        );
+        assert!(telling.names(&task("a:b")));
+        assert!(!telling.unnamed(&task("a:b"), 1) && !telling.unnamed(&task("a:b"), 2));
+        assert!(telling.names(&task("a:b")));
+        assert!(telling.unnamed(&task("a:b"), 3));
+        assert!(!telling.names(&task("a:b")) && telling.names(&task("a:c")));
+        assert!(!telling.unnamed(&task("a:c"), 1) && telling.unnamed(&task("a:c"), 2));
+        assert!(telling.may_ask(now));
+        for nr in 0..2 * MOST_UNNAMED {
+            telling.unnamed(&task(&format!("n{nr}")), 3);
+        }
+        assert!(telling.unnamed.len() <= MOST_UNNAMED);
     }
 }
