@@ -57,6 +57,8 @@ pub struct UpstreamError(pub String);
 #[derive(Debug, Clone)]
 pub struct Upstream {
     client: Client,
+    /// The same without kept connections.
+    unpooled: Client,
     /// A function of a test, in place of the client.
     #[cfg(test)]
     script: Option<script::Script>,
@@ -72,38 +74,23 @@ impl Upstream {
     /// If `base_url` is no plain http or https URL, or `ca_file` or `proxy` cannot be used.
     pub fn new(settings: &Settings) -> Result<Self, UpstreamError> {
         let base = check_base(&settings.base_url)?;
-        let mut builder = Client::builder()
-            .redirect(reqwest::redirect::Policy::none())
-            .retry(reqwest::retry::never())
-            .no_proxy()
-            .connect_timeout(CONNECT_TIMEOUT)
-            .pool_idle_timeout(POOL_IDLE)
-            .user_agent(concat!("phosphod/", env!("CARGO_PKG_VERSION")));
-        if let Some(proxy) = &settings.proxy {
-            let proxy = Proxy::all(proxy).map_err(|_| {
-                UpstreamError("upstream.proxy is not a proxy URL: write it like http://host:3128".into())
-            })?;
-            builder = builder.proxy(proxy);
-        }
-        if let Some(path) = &settings.ca_file {
-            builder = builder.tls_certs_merge(read_certificates(path)?);
-        } else if base.starts_with("http:") && settings.proxy.is_none() {
-            // Nothing will be verified, so a machine without any certificates is fine too.
-            builder = builder.tls_certs_only(std::iter::empty());
-        }
-        let client = builder.build().map_err(|err| {
-            UpstreamError(format!(
-                "no TLS client could be made ({}): install the ca-certificates package or set upstream.ca_file",
-                fault::describe(&err)
-            ))
-        })?;
         Ok(Self {
-            client,
+            client: client(settings, &base, usize::MAX)?,
+            unpooled: client(settings, &base, 0)?,
             #[cfg(test)]
             script: None,
             base: base.into(),
             timeout: settings.timeout,
         })
+    }
+
+    /// The same upstream, with a new connection for each request. The API drops a connection after a batch that it
+    /// could not store, and a request on such a connection fails in a way that leaves open whether it was taken.
+    pub fn on_fresh_connections(&self) -> Self {
+        Self {
+            client: self.unpooled.clone(),
+            ..self.clone()
+        }
     }
 
     /// `POST /v2/log/{project}`.
@@ -189,6 +176,36 @@ impl Upstream {
     }
 }
 
+/// A client that keeps so many unused connections.
+fn client(settings: &Settings, base: &str, idle: usize) -> Result<Client, UpstreamError> {
+    let mut builder = Client::builder()
+        .redirect(reqwest::redirect::Policy::none())
+        .retry(reqwest::retry::never())
+        .no_proxy()
+        .connect_timeout(CONNECT_TIMEOUT)
+        .pool_idle_timeout(POOL_IDLE)
+        .pool_max_idle_per_host(idle)
+        .user_agent(concat!("phosphod/", env!("CARGO_PKG_VERSION")));
+    if let Some(proxy) = &settings.proxy {
+        let proxy = Proxy::all(proxy).map_err(|_| {
+            UpstreamError("upstream.proxy is not a proxy URL: write it like http://host:3128".into())
+        })?;
+        builder = builder.proxy(proxy);
+    }
+    if let Some(path) = &settings.ca_file {
+        builder = builder.tls_certs_merge(read_certificates(path)?);
+    } else if base.starts_with("http:") && settings.proxy.is_none() {
+        // Nothing will be verified, so a machine without any certificates is fine too.
+        builder = builder.tls_certs_only(std::iter::empty());
+    }
+    builder.build().map_err(|err| {
+        UpstreamError(format!(
+            "no TLS client could be made ({}): install the ca-certificates package or set upstream.ca_file",
+            fault::describe(&err)
+        ))
+    })
+}
+
 fn garbled(detail: &str) -> Failure {
     Failure {
         kind: FailureKind::Garbled,
@@ -271,6 +288,7 @@ async fn read_body(mut response: Response, whole: bool) -> Result<bytes::Bytes, 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn upstream(base_url: &str) -> Result<Upstream, UpstreamError> {
         Upstream::new(&Settings {
@@ -295,6 +313,36 @@ mod tests {
         );
         assert!(url("..").is_err());
         assert!(url(".").is_err());
+    }
+
+    /// The id that the API finds in a URL: it decodes the path, then routes it.
+    fn id_in(url: &Url) -> Option<String> {
+        let path = percent_encoding::percent_decode_str(url.path())
+            .decode_utf8()
+            .ok()?;
+        match path.split('/').collect::<Vec<_>>().as_slice() {
+            ["", "v2", "tasks", id] if !id.is_empty() => Some((*id).to_owned()),
+            _ => None,
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn an_id_is_addressable_exactly_if_the_api_finds_it_in_its_url(
+            text in prop_oneof![
+                "[^\\p{Cc}]{1,20}",
+                "[./%?#\\\\ a2eEfF:;@&=+~]{1,6}",
+                "[a-zA-Z0-9_-]{1,20}",
+            ],
+        ) {
+            let upstream = upstream("http://127.0.0.1:1").expect("builds");
+            let task = TaskId::new(&text).expect("an id");
+            let found = upstream.url(&["tasks", task.as_str()]).ok().and_then(|url| id_in(&url));
+            prop_assert_eq!(found == Some(text), task.is_addressable());
+            if task.is_plain() {
+                prop_assert!(task.is_addressable());
+            }
+        }
     }
 
     #[test]

@@ -29,6 +29,9 @@ pub(super) type Knobs = News<Arc<Settings>>;
 /// Most events of a lane that an earlier process can have had on lease when it ended.
 const MAX_IN_DOUBT: usize = 4_096;
 
+/// How long after a lost batch each log request gets a connection of its own.
+const FRESH_CONNECTIONS: Duration = Duration::from_secs(60);
+
 /// The events that an earlier process may have sent: the oldest that it left.
 #[derive(Debug, Default)]
 struct Doubt {
@@ -76,6 +79,8 @@ pub(super) struct Line {
     pub(super) healed: Notify,
     quota_told: AtomicBool,
     loss_told: AtomicBool,
+    /// When a batch was last found to have been accepted and not stored.
+    lost_at: Mutex<Option<Instant>>,
 }
 
 impl Line {
@@ -94,6 +99,7 @@ impl Line {
             healed: Notify::new(),
             quota_told: AtomicBool::new(false),
             loss_told: AtomicBool::new(false),
+            lost_at: Mutex::default(),
         }
     }
 
@@ -322,6 +328,7 @@ impl Line {
 
     /// Counts a batch that was accepted and not stored, and warns once a lane.
     pub(super) fn lost(&self, events: usize) {
+        *self.lost_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(clock::now());
         self.common.metrics.delivery_unconfirmed_batches.inc();
         if !self.loss_told.swap(true, Ordering::Relaxed) {
             tracing::warn!(
@@ -330,6 +337,13 @@ impl Line {
                  further ones are counted in phosphod_delivery_unconfirmed_batches_total"
             );
         }
+    }
+
+    /// Whether the upstream lost a batch a short while ago. It drops the connection after each, and what is sent on such a
+    /// connection would be looked for with patience before it is sent again.
+    pub(super) fn lost_lately(&self) -> bool {
+        let lost_at = *self.lost_at.lock().unwrap_or_else(PoisonError::into_inner);
+        lost_at.is_some_and(|at| clock::now().saturating_duration_since(at) < FRESH_CONNECTIONS)
     }
 
     /// The upstream was found not to tell what it stored.

@@ -92,7 +92,11 @@ impl Line {
             let (events, bytes) = (part.len(), part.iter().map(|event| event.len()).sum());
             let body = batch::body(part.iter().map(Cow::as_ref));
             drop(part);
-            let post = settings.upstream.post_log(&self.lane().project, key, body);
+            let upstream = match self.lost_lately() {
+                true => settings.upstream.on_fresh_connections(),
+                false => settings.upstream.clone(),
+            };
+            let post = upstream.post_log(&self.lane().project, key, body);
             let Attempt { began, outcome } = match self.ask_once(Request::Log(events), post).await {
                 Ok(attempt) => attempt,
                 Err(Turn::Stopped) => return Progress::Stopped,

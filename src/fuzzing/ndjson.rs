@@ -82,8 +82,8 @@ fn check(line: &[u8], outcome: &Outcome) {
             assert!(has("task_id") && is_json(line) && is_json(record));
             assert_eq!(lane.kind, outcome.kind);
         }
-        Some(Entry::Refused { record, .. }) => {
-            assert!(has("error") && outcome.kind == Kind::Log);
+        Some(Entry::Refused { lane, record, .. }) => {
+            assert!(has("error") && lane.kind == outcome.kind);
             assert!(is_json(line) && is_json(record), "what is no JSON is not kept");
         }
     }

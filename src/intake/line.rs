@@ -1,9 +1,8 @@
 //! One line of NDJSON: cutting lines out of what arrives, and deciding about each. Pure.
 
-use super::entry_of;
+use super::feedback::{self, Decided};
 use super::log::{Door, Fate, decide, queued};
 use crate::event::Refusal;
-use crate::feedback::Feedback;
 use crate::ids::{Kind, ProjectId};
 use crate::spool::Entry;
 use crate::wire::json::{Malformed, push_string, trim_end, trim_start};
@@ -178,12 +177,10 @@ fn plan_log(raw: &[u8], door: &Door, now_s: i64, task: Uuid) -> Outcome {
 }
 
 fn plan_feedback(raw: &[u8], door: &Door) -> Outcome {
-    let (entry, answer) = match Feedback::parse(raw, None, door.project.as_ref()) {
-        Ok(feedback) => {
-            let answer = answer_line(b"{\"task_id\":", feedback.task().as_str());
-            (Some(entry_of(&feedback)), answer)
-        }
-        Err(refusal) => (None, error_line(&refusal.to_string())),
+    let Decided { entry, outcome } = feedback::decide(raw, None, door);
+    let answer = match outcome {
+        Ok(feedback) => answer_line(b"{\"task_id\":", feedback.task().as_str()),
+        Err(refusal) => error_line(&refusal.to_string()),
     };
     Outcome {
         entry,
@@ -346,11 +343,11 @@ mod tests {
         let (entry, text) = answer(r#"{"kind":"log","input":}"#);
         assert!(entry.is_none());
         assert!(text.contains("column 23"), "{text}");
-        assert!(
-            answer(r#"{"kind":"feedback","task_id":"","flag":"success"}"#)
-                .0
-                .is_none()
-        );
+        let (entry, text) = answer(r#"{"kind":"feedback","task_id":"null","flag":"success"}"#);
+        assert!(matches!(entry, Some(Entry::Refused { lane, record, .. })
+            if lane.kind == Kind::Feedback && record == br#"{"task_id":"null","flag":"success"}"#));
+        assert!(text.contains("variable"), "{text}");
+        assert!(answer(r#"{"kind":"feedback","flag":}"#).0.is_none());
         let line = Line::Whole(BytesMut::from(&b"{\"input\":\"\xff\"}"[..]));
         let outcome = plan(&line, &door(), 7, Uuid::nil()).expect("an answer");
         assert!(outcome.entry.is_none() && outcome.answer.starts_with(b"{\"error\":"));

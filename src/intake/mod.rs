@@ -4,23 +4,24 @@
 //! the entries to the spool, and answers once they are on disk.
 
 pub mod browser;
+mod feedback;
 pub mod line;
 pub mod log;
 mod ndjson;
 mod odd_time;
 
 use crate::event::Refusal;
-use crate::feedback::Feedback;
 use crate::http::{
     Budget, Call, EVENT_BYTES, Gate, Guard, Limits, Lines, Peer, Refused, Reply, Reservation, Route,
     SMALL_BYTES, Service, Stop, Verb, detail, json, unavailable,
 };
-use crate::ids::{Kind, Lane, ProjectId};
+use crate::ids::{Kind, ProjectId};
 use crate::metrics::{KindLabel, Metrics};
 use crate::redact::{Redactor, Screen};
 use crate::spool::{AppendError, Entry, Spool};
 use crate::wire::{self, BodyError};
 use bytes::Bytes;
+use feedback::Decided;
 use hyper::StatusCode;
 use log::{Door, Plan};
 use prometheus_client::metrics::counter::Counter;
@@ -96,13 +97,15 @@ struct Counters {
     logs: Counter,
     feedbacks: Counter,
     refused_logs: Counter,
+    refused_feedbacks: Counter,
 }
 
 impl Counters {
-    /// Which one counts an entry of that kind; only log events are ever kept as dead letters here.
+    /// Which one counts an entry of that kind.
     fn of(&self, kind: Kind, deliverable: bool) -> &Counter {
         match (kind, deliverable) {
-            (_, false) => &self.refused_logs,
+            (Kind::Log, false) => &self.refused_logs,
+            (Kind::Feedback, false) => &self.refused_feedbacks,
             (Kind::Log, true) => &self.logs,
             (Kind::Feedback, true) => &self.feedbacks,
         }
@@ -120,6 +123,9 @@ impl Intake {
             refused_logs: metrics
                 .intake_refused_events
                 .get_or_create_owned(&label(Kind::Log)),
+            refused_feedbacks: metrics
+                .intake_refused_events
+                .get_or_create_owned(&label(Kind::Feedback)),
         };
         let budget = Budget::new(
             settings.max_in_flight_bytes,
@@ -233,15 +239,19 @@ impl Intake {
         let (body, _room) = call.json_body(most, key, &self.budget).await?;
         let door = self.door(self.settings.default_project.clone());
         let body = door.screened(&body);
-        let feedback = Feedback::parse(&body, task.as_deref(), door.project.as_ref())
-            .map_err(|refusal| unprocessable(&refusal.to_string()))?;
+        let Decided { entry, outcome } = feedback::decide(&body, task.as_deref(), &door);
+        let kept = entry.is_some();
+        self.append(entry.into_iter().collect())
+            .await
+            .map_err(|error| refusal_of(&error))?;
+        let feedback = outcome.map_err(|refusal| {
+            self.counters.refused_feedbacks.inc_by(u64::from(kept));
+            unprocessable(&refusal.to_string())
+        })?;
+        self.counters.feedbacks.inc();
         let mut reply = b"{\"task_id\":".to_vec();
         wire::json::push_string(&mut reply, feedback.task().as_str());
         reply.extend_from_slice(b",\"queued\":true}");
-        self.append(vec![entry_of(&feedback)])
-            .await
-            .map_err(|error| refusal_of(&error))?;
-        self.counters.feedbacks.inc();
         Ok(json(StatusCode::OK, reply))
     }
 
@@ -301,16 +311,6 @@ impl Lines for Intake {
             Ok(()) => ndjson::serve(self, stream, limits, stop).await,
             Err(sentence) => ndjson::refuse(stream, &sentence, limits).await,
         }
-    }
-}
-
-fn entry_of(feedback: &Feedback) -> Entry {
-    Entry::Queued {
-        lane: Lane {
-            project: feedback.project().clone(),
-            kind: Kind::Feedback,
-        },
-        record: feedback.to_record(),
     }
 }
 

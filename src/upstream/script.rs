@@ -63,6 +63,7 @@ impl Upstream {
     ) -> Upstream {
         Upstream {
             client: Client::new(),
+            unpooled: Client::new(),
             script: Some(Script(Arc::new(move |ask| Box::pin(answer(ask))))),
             base: "scripted:".into(),
             timeout,
