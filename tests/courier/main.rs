@@ -5,6 +5,7 @@
     reason = "helpers of tests are no test functions, but may fail like them"
 )]
 
+mod addresses;
 mod bench;
 mod feedback;
 mod flow;

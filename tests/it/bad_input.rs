@@ -168,6 +168,9 @@ async fn fields_of_the_wrong_type_are_told_at_their_index_and_kept_as_dead_lette
         r#"{"input":"x","task_id":""}"#,
         r#"{"input":"x","task_id":"undefined"}"#,
         r#"{"input":"x","task_id":"good-11"}"#,
+        r#"{"input":"x","task_id":"$TASK_ID"}"#,
+        r#"{"input":"x","task_id":"[object Object]"}"#,
+        r#"{"input":"x","task_id":"order/14"}"#,
     ];
     let reply = pair.post("/v2/log/p", batch(&events)).await;
     assert_eq!(reply.status, 200);
@@ -184,17 +187,23 @@ async fn fields_of_the_wrong_type_are_told_at_their_index_and_kept_as_dead_lette
         (8, "object"),
         (9, "task_id"),
         (10, "undefined"),
+        (12, "never filled in"),
+        (13, "[object Object]"),
     ] {
         says(logged[index]["error_in_log"].as_str().expect("refused"), &[field]);
     }
     assert_eq!(
-        (&logged[0]["task_id"], &logged[11]["task_id"]),
-        (&json!("good-0"), &json!("good-11"))
+        (
+            &logged[0]["task_id"],
+            &logged[11]["task_id"],
+            &logged[14]["task_id"]
+        ),
+        (&json!("good-0"), &json!("good-11"), &json!("order/14"))
     );
 
     let dead = pair.dead_letters().await;
     let records: Vec<String> = dead.iter().map(|letter| letter["record"].to_string()).collect();
-    for event in &events[1..11] {
+    for event in events[1..11].iter().chain(&events[12..14]) {
         let event: serde_json::Value = serde_json::from_str(event).expect("JSON");
         assert!(
             records.contains(&event.to_string()),
@@ -206,7 +215,7 @@ async fn fields_of_the_wrong_type_are_told_at_their_index_and_kept_as_dead_lette
             .all(|letter| letter["reason"].as_str().is_some_and(|reason| reason.len() > 10))
     );
     let counts = pair.finish().await;
-    assert_eq!((counts.accepted, counts.delivered, counts.dead), (12, 2, 10));
+    assert_eq!((counts.accepted, counts.delivered, counts.dead), (15, 3, 12));
 }
 
 #[tokio::test]
@@ -238,6 +247,21 @@ async fn feedback_without_a_task_or_with_a_bad_flag_says_why() {
             &["undefined"][..],
         ),
         (
+            "/v2/tasks/$TASK_ID/flag",
+            r#"{"flag":"success"}"#,
+            &["task_id", "never filled in"],
+        ),
+        (
+            "/v2/tasks/order%2F17/human-eval",
+            r#"{"human_eval":"success"}"#,
+            &["task_id", "no URL of the API"],
+        ),
+        (
+            "/feedback",
+            r#"{"task_id":"..","flag":"success"}"#,
+            &["task_id", "no URL of the API"],
+        ),
+        (
             "/feedback",
             r#"{"task_id":"","flag":"success"}"#,
             &["task_id", "empty"],
@@ -260,7 +284,26 @@ async fn feedback_without_a_task_or_with_a_bad_flag_says_why() {
         assert_eq!(reply.status, 422, "{body} to {path}");
         says(&reply.detail(), parts);
     }
-    assert_eq!(pair.finish().await.accepted, 0);
+    let dead = pair.dead_letters().await;
+    let records: Vec<String> = dead.iter().map(|letter| letter["record"].to_string()).collect();
+    for record in [
+        r#"{"flag":"success","task_id":"undefined"}"#,
+        r#"{"flag":"success","task_id":"$TASK_ID"}"#,
+        r#"{"human_eval":"success","task_id":"order/17"}"#,
+        r#"{"task_id":"t"}"#,
+    ] {
+        let record: serde_json::Value = serde_json::from_str(record).expect("JSON");
+        assert!(
+            records.contains(&record.to_string()),
+            "{record} is kept; there are {records:?}"
+        );
+    }
+    let counts = pair.finish().await;
+    assert_eq!(
+        (counts.accepted, counts.dead),
+        (9, 9),
+        "all but the list are kept"
+    );
 }
 
 #[tokio::test]
@@ -298,7 +341,8 @@ async fn a_bad_line_gets_its_own_error_and_the_connection_goes_on() {
         "after"
     );
     pair.upstream.stored(2).await;
-    assert_eq!(pair.finish().await.delivered, 2);
+    let counts = pair.finish().await;
+    assert_eq!((counts.delivered, counts.dead), (2, 3), "{counts:?}");
 }
 
 #[tokio::test]
