@@ -4,7 +4,8 @@
 //! the same question is asked again, with growing waits. Reading back is given up once it met [`TIMES_UNSEEN`] of them in a row and
 //! the upstream has never told anything, or [`TIMES_SEEN`] where it had; any word about a task, from any lane, starts
 //! that anew. Then it is tried again every [`AGAIN`] with one question. A question that is never answered while others are
-//! is given up alone after [`TIMES_SEEN`].
+//! is given up alone after [`TIMES_SEEN`]. A task whose URL alone is answered oddly ([`crosscheck`](super::crosscheck)) is
+//! remembered, so that it is not asked for again.
 
 use crate::ids::TaskId;
 use std::collections::HashSet;
