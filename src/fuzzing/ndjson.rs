@@ -1,6 +1,5 @@
 //! NDJSON: lines out of what arrives, and what becomes of each.
 use super::{is_json, project, redact};
-use crate::ids::Kind;
 use crate::intake::line::{Line, Outcome, Splitter, plan};
 use crate::intake::log::Door;
 use crate::metrics::Metrics;

@@ -1,6 +1,6 @@
 //! Task ids that no URL of the API names: by their text, or because something on the way treats their URL specially.
 
-use crate::bench::{Bench, LONG, event, events, lane, scripted, task, tasks, until};
+use crate::bench::{Bench, event, events, lane, scripted, task, tasks};
 use phosphod::board::LaneState;
 use phosphod::fates::Proof;
 use phosphod::ids::{Kind, TaskId};
@@ -208,56 +208,4 @@ async fn an_upstream_that_answers_so_for_a_plain_id_too_is_taken_at_its_word() {
     bench.switch(json!({"status": null})).await;
     assert_eq!(bench.drained().await.dead, 0);
     assert_eq!(bench.finish().await.evals, 1);
-}
-
-#[tokio::test]
-async fn a_request_that_was_cut_off_is_looked_for_until_the_api_has_executed_it() {
-    // The API stores a while after the connection broke; a look at once comes too early.
-    let bench = Bench::with(|settings| settings.confirm_patience = LONG / 12).await;
-    bench
-        .switch(json!({"drop_reply": true, "store_delay_ms": 60, "times": 1, "only": ["log"]}))
-        .await;
-    bench.log("p", events(0..5)).await;
-    assert_eq!(bench.drained().await.delivered, 5);
-    let state = bench.finish().await;
-    assert_eq!((state.stored, state.duplicates), (5, 0));
-}
-
-#[tokio::test]
-async fn so_is_a_feedback() {
-    let (posts, reads) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
-    let (posted, read) = (posts.clone(), reads.clone());
-    let upstream = scripted(move |request: String| {
-        let (posted, read) = (posted.clone(), read.clone());
-        async move {
-            if request.starts_with("POST") {
-                posted.fetch_add(1, Ordering::SeqCst);
-                return (502, "gone".to_owned());
-            }
-            // It shows with the second look.
-            match read.fetch_add(1, Ordering::SeqCst) {
-                0 => (200, r#"{"notes":null,"last_eval":null}"#.to_owned()),
-                _ => (
-                    200,
-                    json!({"notes": "about t00000", "last_eval": {"value": "success", "source": "user", "notes": null}})
-                        .to_string(),
-                ),
-            }
-        }
-    })
-    .await;
-    let bench = Bench::with(|settings| {
-        settings.upstream = upstream;
-        settings.confirm_patience = LONG / 12;
-    })
-    .await;
-    bench.feedback("p", &task(0), "success").await;
-    until("it is delivered", || bench.spool.ledger().delivered == 1).await;
-    assert_eq!(
-        posts.load(Ordering::SeqCst),
-        1,
-        "a second post would be a second row"
-    );
-    assert_eq!(reads.load(Ordering::SeqCst), 2);
-    bench.finish().await;
 }

@@ -7,6 +7,7 @@
 
 mod addresses;
 mod bench;
+mod cut_off;
 mod feedback;
 mod flow;
 mod outage;
