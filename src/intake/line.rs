@@ -1,14 +1,13 @@
 //! One line of NDJSON: cutting lines out of what arrives, and deciding about each. Pure.
 
 use super::entry_of;
-use super::log::{Door, Fate, decide, queued};
+use super::log::{Door, Fate, decide, json_fault, malformed, queued};
 use crate::event::Refusal;
 use crate::feedback::Feedback;
 use crate::ids::{Kind, ProjectId};
 use crate::spool::Entry;
-use crate::wire::json::{Malformed, push_string, trim_end, trim_start};
+use crate::wire::json::{push_string, trim_end, trim_start, without_mark};
 use bytes::BytesMut;
-use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::ops::Range;
 use uuid::Uuid;
@@ -111,7 +110,7 @@ fn answer_line(key: &[u8], text: &str) -> Vec<u8> {
 /// value it is taken for a field of the event's own, and stays.
 pub fn plan(line: &Line, door: &Door, now_s: i64, task: Uuid) -> Option<Outcome> {
     let raw = match line {
-        Line::Whole(raw) => trim_start(trim_end(raw)),
+        Line::Whole(raw) => trim_start(without_mark(trim_start(trim_end(raw)))),
         Line::TooLong => {
             let sentence = format!(
                 "the line is over the limit of {} bytes (intake.max_event_bytes) and was not kept: shorten it, or \
@@ -135,37 +134,36 @@ pub fn plan(line: &Line, door: &Door, now_s: i64, task: Uuid) -> Option<Outcome>
     };
     let screened = door.screened(&own);
     let mut outcome = match kind {
-        Kind::Log => plan_log(&screened, door, now_s, task),
+        Kind::Log => plan_log(raw, &screened, door, now_s, task),
         Kind::Feedback => plan_feedback(&screened, door),
     };
     if outcome.entry.is_none()
-        && let Ok(text) = std::str::from_utf8(raw)
-        && let Err(error) = serde_json::from_str::<&RawValue>(text)
+        && let Some(refusal) = json_fault(raw)
     {
-        // Not JSON: the position must be that in the line as it was sent.
-        outcome.answer = error_line(&Refusal::Json(Malformed::new(text, &error)).to_string());
+        // The position must be that in the line as it was sent.
+        outcome.answer = error_line(&refusal.to_string());
     }
     Some(outcome)
 }
 
-fn plan_log(raw: &[u8], door: &Door, now_s: i64, task: Uuid) -> Outcome {
+/// Of a line that is not JSON what looks like an event is kept, as it was sent.
+fn plan_log(sent: &[u8], raw: &[u8], door: &Door, now_s: i64, task: Uuid) -> Outcome {
     let mut odd_time = None;
-    let (entry, answer) = match decide(raw, door, now_s, task) {
+    let decided = match decide(raw, door, now_s, task) {
+        Err(refusal @ (Refusal::Json(_) | Refusal::Utf8(_))) if sent.starts_with(b"{") => {
+            malformed(sent, door, refusal)
+        }
+        decided => decided,
+    };
+    let (entry, answer) = match decided {
         Ok(Fate::Accepted(event)) => {
             odd_time = event.has_odd_time().then(|| event.project().clone());
             let answer = answer_line(b"{\"task_id\":", event.task().as_str());
             (Some(queued(event)), answer)
         }
-        Ok(Fate::Refused { lane, reason }) => {
+        Ok(Fate::Refused { lane, record, reason }) => {
             let answer = error_line(&reason);
-            (
-                Some(Entry::Refused {
-                    lane,
-                    record: raw.to_vec(),
-                    reason,
-                }),
-                answer,
-            )
+            (Some(Entry::Refused { lane, record, reason }), answer)
         }
         Err(refusal) => (None, error_line(&refusal.to_string())),
     };
