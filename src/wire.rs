@@ -125,13 +125,20 @@ fn explain(body: &[u8], form: Form, fault: Fault) -> BodyError {
         Ok(text) => text,
         Err(error) => return utf8(error.valid_up_to()),
     };
-    let found = match (json::trim(text), JsonKind::of_text(text)) {
-        ("", _) => return BodyError::Empty { expected },
-        (_, Err(fault)) => return BodyError::Malformed { fault, expected },
-        (_, Ok(found)) => found,
-    };
+    if json::trim(text).is_empty() {
+        return BodyError::Empty { expected };
+    }
     let mark = (marked - body.len()) as u64;
     let byte = usize::try_from(fault.byte.saturating_sub(mark)).unwrap_or(text.len());
+    let found = match (JsonKind::of_text(text), fault.kind) {
+        (Ok(found), _) => found,
+        // The same place in other words, which know what was expected there.
+        (Err(first), FaultKind::Syntax(what)) if first.byte == byte && byte < text.len() => {
+            let fault = Malformed::at(text, byte, what);
+            return BodyError::Malformed { fault, expected };
+        }
+        (Err(fault), _) => return BodyError::Malformed { fault, expected },
+    };
     match fault.kind {
         FaultKind::Empty => BodyError::Empty { expected },
         FaultKind::WrongShape => BodyError::WrongShape { found, expected },

@@ -159,7 +159,11 @@ impl Call {
                 return Ok(First::Part(pieces.into()));
             }
         }
-        Ok(First::Whole(if pieces.is_empty() { whole } else { pieces.into() }))
+        Ok(First::Whole(if pieces.is_empty() {
+            whole
+        } else {
+            pieces.into()
+        }))
     }
 
     async fn piece(&mut self) -> Result<Option<Bytes>, Broken> {
@@ -170,7 +174,8 @@ impl Call {
                 return Ok(None);
             };
             let data = frame.map_err(Broken::Cut)?.into_data();
-            self.pace.came(data.as_ref().map_or(0, Bytes::len), began.elapsed());
+            self.pace
+                .came(data.as_ref().map_or(0, Bytes::len), began.elapsed());
             // Trailers carry nothing for us.
             if let Ok(piece) = data {
                 return Ok(Some(piece));

@@ -337,13 +337,25 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_event_is_kept_and_a_malformed_line_is_not() {
+    fn a_refused_event_is_kept_and_so_is_one_that_is_not_json() {
         let (entry, text) = answer(r#"{"kind":"log","input":1}"#);
         assert!(matches!(entry, Some(Entry::Refused { record, .. }) if record == br#"{"input":1}"#));
         assert!(text.starts_with("{\"error\":\"input is"), "{text}");
-        let (entry, text) = answer(r#"{"kind":"log","input":}"#);
-        assert!(entry.is_none());
+        let malformed = r#"{"kind":"log","input":}"#;
+        let (entry, text) = answer(malformed);
+        assert!(matches!(entry, Some(Entry::Refused { record, .. }) if record == malformed.as_bytes()));
         assert!(text.contains("column 23"), "{text}");
+        let (entry, text) = answer("\u{feff} {\"input\":NaN}");
+        assert!(matches!(entry, Some(Entry::Refused { record, .. }) if record == b"{\"input\":NaN}"));
+        assert!(text.contains("NaN is no value in JSON"), "{text}");
+        // Neither of these looks like an event.
+        for line in ["nonsense", "[1,", "\"", r#"{"kind":"feedback","flag":NaN}"#] {
+            let (entry, text) = answer(line);
+            assert!(
+                entry.is_none() && text.contains("not valid JSON"),
+                "{line}: {text}"
+            );
+        }
         assert!(
             answer(r#"{"kind":"feedback","task_id":"","flag":"success"}"#)
                 .0
@@ -351,7 +363,8 @@ mod tests {
         );
         let line = Line::Whole(BytesMut::from(&b"{\"input\":\"\xff\"}"[..]));
         let outcome = plan(&line, &door(), 7, Uuid::nil()).expect("an answer");
-        assert!(outcome.entry.is_none() && outcome.answer.starts_with(b"{\"error\":"));
+        assert!(matches!(outcome.entry, Some(Entry::Refused { .. })));
+        assert!(outcome.answer.starts_with(b"{\"error\":"));
     }
 
     #[test]
@@ -382,7 +395,8 @@ mod tests {
             r#"{"kind":"log","output":"a@b.co","input":}"#,
         ] {
             let (entry, answer) = of(line);
-            assert!(entry.is_none());
+            assert!(matches!(entry, Some(Entry::Refused { record, reason, .. })
+                    if !record.windows(6).any(|part| part == b"a@b.co") && answer.contains(&reason)));
             let column = format!("column {}", line.len());
             assert!(answer.contains(&column), "{answer}");
         }
@@ -404,7 +418,7 @@ mod tests {
             r#"{"input":"x","kind":"log" "output":"y"}"#,
         ] {
             let (entry, text) = answer(line);
-            assert!(entry.is_none(), "{line}");
+            assert!(!matches!(entry, Some(Entry::Queued { .. })), "{line}");
             assert!(text.contains("not valid JSON"), "{line}: {text}");
         }
     }

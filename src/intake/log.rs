@@ -47,7 +47,8 @@ pub enum Fate {
 }
 
 /// What is kept of a text that is not JSON where something is to be redacted: what to take out of it cannot be told.
-const NOT_KEPT: &[u8] = b"\"the content was not kept: [redact] is on, and what is not JSON cannot be redacted\"";
+const NOT_KEPT: &[u8] =
+    b"\"the content was not kept: [redact] is on, and what is not JSON cannot be redacted\"";
 
 /// Decides about one event, as [`Door::screened`] gives it. What belongs to no project is an error, and so is what is not JSON:
 /// [`malformed`] goes on with that.
@@ -328,16 +329,15 @@ mod tests {
         let logged = reply["logged_events"].as_array().expect("a list");
         assert!(logged[0]["task_id"].is_string() && logged[2]["task_id"].is_string());
         let why = logged[1]["error_in_log"].as_str().unwrap_or_default();
-        assert!(why.contains("(byte 33): NaN is no value in JSON, null is"), "{why}");
         assert!(
-            matches!(&entries[1], Entry::Refused { record, reason, .. }
-                if record == bad.as_bytes() && reason == why)
+            why.contains("(byte 33): NaN is no value in JSON, null is"),
+            "{why}"
         );
+        assert!(matches!(&entries[1], Entry::Refused { record, reason, .. }
+                if record == bad.as_bytes() && reason == why));
         let (entries, _) = planned(&[element(b"{\"input\":\"\xff\"}")], &door(Some("p"))).expect("kept");
-        assert!(
-            matches!(&entries[..], [Entry::Refused { record, reason, .. }]
-                if record == b"{\"input\":\"\xff\"}" && reason.contains("UTF-8 at byte 10"))
-        );
+        assert!(matches!(&entries[..], [Entry::Refused { record, reason, .. }]
+                if record == b"{\"input\":\"\xff\"}" && reason.contains("UTF-8 at byte 10")));
         // Nobody knows where it belongs.
         assert!(matches!(plan(&[bad], &door(None)), Err(Refusal::Json(_))));
         // The body is one event: whoever sends that reads the answer.
@@ -345,7 +345,10 @@ mod tests {
             is_body: true,
             ..element(bad.as_bytes())
         };
-        assert!(matches!(planned(&[body], &door(Some("p"))), Err(Refusal::Json(_))));
+        assert!(matches!(
+            planned(&[body], &door(Some("p"))),
+            Err(Refusal::Json(_))
+        ));
     }
 
     #[test]
@@ -355,8 +358,13 @@ mod tests {
             ..element(b"{\"input\":\"xxx")
         };
         let (entries, reply) = planned(&[event], &door(Some("p"))).expect("it has a project");
-        let why = reply["logged_events"][0]["error_in_log"].as_str().unwrap_or_default();
-        assert!(why.contains("5000000 bytes, over the limit of 200 (intake.max_event_bytes)"), "{why}");
+        let why = reply["logged_events"][0]["error_in_log"]
+            .as_str()
+            .unwrap_or_default();
+        assert!(
+            why.contains("5000000 bytes, over the limit of 200 (intake.max_event_bytes)"),
+            "{why}"
+        );
         assert!(why.contains("The first 13 bytes"), "{why}");
         assert!(matches!(&entries[..], [Entry::Refused { record, .. }] if record == event.text));
         assert!(matches!(planned(&[event], &door(None)), Err(Refusal::NoProject)));
@@ -381,10 +389,15 @@ mod tests {
         ];
         let (entries, _) = planned(&events, &door).expect("it has a project");
         for entry in &entries {
-            assert!(matches!(entry, Entry::Refused { record, .. } if record == NOT_KEPT), "{entry:?}");
+            assert!(
+                matches!(entry, Entry::Refused { record, .. } if record == NOT_KEPT),
+                "{entry:?}"
+            );
         }
         let (entries, _) = planned(&[element(br#"{"input":["a@b.co"]}"#)], &door).expect("a project");
-        assert!(matches!(&entries[..], [Entry::Refused { record, .. }] if record == br#"{"input":["[email]"]}"#));
+        assert!(
+            matches!(&entries[..], [Entry::Refused { record, .. }] if record == br#"{"input":["[email]"]}"#)
+        );
     }
 
     #[test]

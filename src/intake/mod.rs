@@ -3,6 +3,7 @@
 //! What to answer and what to store is decided by pure functions ([`log`], [`mod@line`]); what is here reads bodies, hands
 //! the entries to the spool, and answers once they are on disk.
 
+mod answers;
 mod body;
 pub mod browser;
 pub mod line;

@@ -154,7 +154,12 @@ fn foreign_word(text: &str, byte: usize) -> Option<(&'static str, &'static str)>
     // Longer than any of the words, so that the rest of the text costs nothing.
     let before = bytes.get(byte.saturating_sub(16)..byte)?;
     let start = byte - before.iter().rev().take_while(|byte| is_part(byte)).count();
-    let end = start + bytes[start..].iter().take(16).take_while(|byte| is_part(byte)).count();
+    let end = start
+        + bytes[start..]
+            .iter()
+            .take(16)
+            .take_while(|byte| is_part(byte))
+            .count();
     let word = text.get(start..end)?;
     FOREIGN_WORDS.into_iter().find(|(foreign, _)| *foreign == word)
 }

@@ -199,7 +199,11 @@ mod tests {
             assert_eq!(list.len() as u64, listed);
             let omitted = |of: &str| reply["omitted"][of].as_u64().unwrap_or_default();
             assert_eq!(listed + omitted("accepted") + omitted("refused"), 6);
-            assert_eq!(omitted("accepted"), 3 - listed.div_ceil(2), "the first ones are listed");
+            assert_eq!(
+                omitted("accepted"),
+                3 - listed.div_ceil(2),
+                "the first ones are listed"
+            );
             assert_eq!(reply.get("omitted").is_none(), listed == 6);
         }
         let mut reply = LoggedEvents::new(2, 400);

@@ -264,8 +264,8 @@ impl Splitter {
         match self.place {
             Place::Key => return Ok((self.follow_key(bytes, at), Found::Nothing)),
             Place::Ignored | Place::Element => return self.follow_value(bytes, at),
-            Place::Start(mark) => return self.start(byte, at, mark),
-            _ if json::is_blank(byte) => {}
+            Place::Start(mark) => return self.start(bytes, at, mark),
+            _ if json::is_blank(byte) => return Ok((behind_blanks(bytes, at), Found::Nothing)),
             Place::Value if self.is_list_key() => return self.list(byte, at),
             Place::FirstKey | Place::NextKey if byte == b'"' => {
                 self.key.clear();
@@ -298,7 +298,8 @@ impl Splitter {
         next
     }
 
-    fn start(&mut self, byte: u8, at: usize, mark: u8) -> Result<(usize, Found), Fault> {
+    fn start(&mut self, bytes: &[u8], at: usize, mark: u8) -> Result<(usize, Found), Fault> {
+        let byte = bytes[at];
         let is_first = self.passed + at as u64 == u64::from(mark);
         if is_first && BYTE_ORDER_MARK.get(usize::from(mark)) == Some(&byte) {
             self.place = Place::Start(mark + 1);
@@ -306,7 +307,7 @@ impl Splitter {
         }
         let is_whole = matches!(mark, 0 | 3);
         match byte {
-            _ if is_whole && json::is_blank(byte) => Ok((at + 1, Found::Nothing)),
+            _ if is_whole && json::is_blank(byte) => Ok((behind_blanks(bytes, at), Found::Nothing)),
             b'{' if is_whole => {
                 self.place = Place::FirstKey;
                 self.in_object = true;
@@ -441,6 +442,11 @@ impl Splitter {
     fn syntax(&self, at: usize, what: &'static str) -> Fault {
         self.fault(at, FaultKind::Syntax(what))
     }
+}
+
+/// The index of the first byte from `at` on that is not blank. Blanks may be many, and are passed over at once.
+fn behind_blanks(bytes: &[u8], at: usize) -> usize {
+    bytes.len() - json::trim_start(&bytes[at..]).len()
 }
 
 /// Which bytes outside of strings tell where a value ends.

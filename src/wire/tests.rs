@@ -10,7 +10,9 @@ fn cut(body: &[u8], form: Form) -> Result<Vec<Element<'_>>, BodyError> {
 
 fn texts(body: &str, form: Form) -> Result<Vec<&str>, String> {
     let events = cut(body.as_bytes(), form).map_err(|error| error.to_string())?;
-    let text = |event: &Element<'_>| std::str::from_utf8(&body.as_bytes()[event.start as usize..][..event.text.len()]);
+    let text = |event: &Element<'_>| {
+        std::str::from_utf8(&body.as_bytes()[event.start as usize..][..event.text.len()])
+    };
     Ok(events.iter().map(|event| text(event).expect("text")).collect())
 }
 
@@ -42,7 +44,11 @@ fn a_batch_is_cut_into_its_events_byte_for_byte() {
         Vec::<&str>::new()
     );
     let twice = r#"{"batched_log_events":[1],"batched\u005flog_events":[2,3]}"#;
-    assert_eq!(batch(twice).expect("valid"), ["1", "2", "3"], "nothing of it is lost");
+    assert_eq!(
+        batch(twice).expect("valid"),
+        ["1", "2", "3"],
+        "nothing of it is lost"
+    );
 }
 
 #[test]
@@ -80,8 +86,12 @@ fn a_body_that_cannot_be_cut_says_where_and_what_was_expected() {
         ),
         ("nonsense", "the body is not valid JSON at line 1, column "),
         (
-            "{\"batched_log_events\":\n[{\"a\":1},\n {\"a\" 1}]}",
-            "the body is not valid JSON at line 3, column 7 (byte 39): expected `:`. Expected {\"batched",
+            "{\"batched_log_events\":\n[{\"a\":1},\n {\"a\":1}}",
+            "the body is not valid JSON at line 3, column 9 (byte 41): expected `,` or `]`. Expected {\"batched",
+        ),
+        (
+            "{\"x\" 1,\n\"batched_log_events\":[]}",
+            "the body is not valid JSON at line 1, column 6 (byte 5): expected `:`. Expected {\"batched",
         ),
         (
             "{\"a\":1,}",
@@ -224,10 +234,16 @@ proptest! {
 #[test]
 fn a_word_of_another_language_is_named_where_json_has_another() {
     for (text, sentence) in [
-        (r#"{"a":NaN}"#, "column 6 (byte 5): NaN is no value in JSON, null is"),
+        (
+            r#"{"a":NaN}"#,
+            "column 6 (byte 5): NaN is no value in JSON, null is",
+        ),
         (r#"{"a":[1,-Infinity]}"#, "-Infinity is no value in JSON, null is"),
-        (r#"{"a":Infinity}"#, "Infinity is no value"),
-        (r#"{"a":nan}"#, "nan is no value"),
+        (
+            r#"{"a":Infinity}"#,
+            "(byte 5): Infinity is no value in JSON, null is",
+        ),
+        (r#"{"a":nan}"#, "nan is no value in JSON, null is"),
         (r#"{"a":undefined}"#, "undefined is no value in JSON, null is"),
         (r#"{"a":None}"#, "None is no value in JSON, null is"),
         ("{\"a\":\nTrue}", "True is no value in JSON, true is"),

@@ -156,12 +156,26 @@ fn a_byte_order_mark_may_stand_before_the_body_and_nowhere_else() {
 
 #[test]
 fn a_key_that_only_begins_like_that_of_the_list_is_another_one() {
-    for key in ["batched_log_events2", "batched_log_event", "\\u0062atched_log_eventsss", &"\\u0062".repeat(30)] {
+    for key in [
+        "batched_log_events2",
+        "batched_log_event",
+        "\\u0062atched_log_eventsss",
+        &"\\u0062".repeat(30),
+    ] {
         let body = format!("{{\"{key}\":[1]}}");
-        assert!(matches!(texts(&body, Form::Batch), Err(BodyError::NoList { .. })), "{key}");
+        assert!(
+            matches!(texts(&body, Form::Batch), Err(BodyError::NoList { .. })),
+            "{key}"
+        );
     }
-    let escaped: String = BATCH_KEY.chars().map(|c| format!("\\u{:04x}", c as u32)).collect();
-    assert_eq!(texts(&format!("{{\"{escaped}\":[1]}}"), Form::Batch).expect("the key"), ["1"]);
+    let escaped: String = BATCH_KEY
+        .chars()
+        .map(|c| format!("\\u{:04x}", c as u32))
+        .collect();
+    assert_eq!(
+        texts(&format!("{{\"{escaped}\":[1]}}"), Form::Batch).expect("the key"),
+        ["1"]
+    );
 }
 
 #[test]
@@ -198,7 +212,11 @@ fn bodies() -> impl Strategy<Value = String> {
         "\"[a-b\\]{}]{0,3}\"",
     ];
     let member = (key, "[ \t]{0,1}", list.clone(), any::<bool>()).prop_map(|(key, blank, list, is_list)| {
-        let value = if is_list { list } else { "{\"x\":[\"]\"]}".to_owned() };
+        let value = if is_list {
+            list
+        } else {
+            "{\"x\":[\"]\"]}".to_owned()
+        };
         format!("{blank}{key}{blank}:{value}")
     });
     let object = prop::collection::vec(member, 0..4).prop_map(|members| format!("{{{}}}", members.join(",")));
