@@ -83,3 +83,24 @@ pub(super) fn certificates(path: &Path) -> Result<(), String> {
         )),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_byte_order_mark_is_no_part_of_a_key() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("key");
+        let written = |bytes: &[u8]| std::fs::write(&path, bytes).expect("written");
+        for bytes in [&b"abc"[..], b"abc\n", b"\xef\xbb\xbfabc\r\n", b"\xef\xbb\xbf abc"] {
+            written(bytes);
+            assert_eq!(secret(&path).expect("a key").expose(), "abc");
+            assert!(!is_blank(&path));
+        }
+        written(b"\xef\xbb\xbf\r\n");
+        assert!(secret(&path).expect_err("no key").contains("is empty") && is_blank(&path));
+        written(b"abc\xef\xbb\xbf");
+        assert!(secret(&path).is_err(), "only before it");
+    }
+}

@@ -501,7 +501,7 @@ async fn an_unknown_route_lists_the_routes_and_a_wrong_method_those_that_it_take
     let unknown = once("GET /nowhere HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
     assert_eq!(status(&unknown), "404");
     assert!(
-        unknown.contains("GET /ping, GET /wait, POST /echo/{name}, GET /other"),
+        unknown.contains("GET /ping, GET /wait, POST /echo/{name}, POST /stream, GET /other"),
         "{unknown}"
     );
     let wrong = once("DELETE /ping HTTP/1.1\r\nHost: localhost\r\n\r\n").await;

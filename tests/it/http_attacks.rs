@@ -141,12 +141,12 @@ fn framing() -> Vec<Row> {
         ),
         row(
             "a body that breaks off",
-            &[400],
+            &[503],
             post(&format!("Content-Length: {}\r\n", length + 9), EVENT),
         ),
         row(
             "chunks that break off",
-            &[400],
+            &[503],
             post(te, &chunk[..chunk.len() - 5]),
         ),
     ]
