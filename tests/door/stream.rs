@@ -73,7 +73,7 @@ impl Door {
 #[tokio::test]
 async fn a_body_of_many_times_what_is_held_is_stored_in_order_and_answered_once() {
     let door = stream_door().await;
-    let events = events("t", 9_000);
+    let events = events("t", 10_000);
     let body = batch(&events);
     assert!(body.len() > 8 << 20);
     let expected: Vec<String> = (0..events.len()).map(|n| format!("t-{n}")).collect();

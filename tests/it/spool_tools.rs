@@ -389,7 +389,7 @@ async fn bad_lines_are_named_and_the_others_stored() {
         "line 4 was not stored: no project",
         "line 5 was not stored: it is not",
         "line 6 was not stored: flag is",
-        "line 9 was not stored: it is not valid JSON at line 1, column 40 (byte 39): NaN is no value",
+        "line 9 was not stored: it is not valid JSON at line 1, column 39 (byte 38): NaN is no value",
     ]) {
         assert!(line.starts_with(sentence), "{line}");
     }
