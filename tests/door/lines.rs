@@ -1,6 +1,7 @@
 //! NDJSON of clients that do not do as they should.
 
 use super::*;
+use std::future::Future;
 
 #[tokio::test]
 async fn blanks_empty_lines_and_byte_order_marks_may_stand_before_an_event() {
@@ -45,6 +46,12 @@ async fn a_last_line_without_newline_is_taken_if_it_is_whole() {
     door.close().await;
 }
 
+/// Fails where it does not end.
+async fn in_time<T>(doing: impl Future<Output = T>) -> T {
+    let done = tokio::time::timeout(Duration::from_secs(120), doing).await;
+    done.expect("it does not hang")
+}
+
 /// Lines with answers of some 40 bytes.
 fn lines(count: usize) -> String {
     (0..count)
@@ -53,12 +60,12 @@ fn lines(count: usize) -> String {
 }
 
 async fn until_accepted(door: &Door, count: u64) {
-    let accepted = tokio::time::timeout(Duration::from_secs(120), async {
+    in_time(async {
         while door.spool.ledger().accepted < count {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-    });
-    accepted.await.expect("all are taken");
+    })
+    .await;
     assert_eq!(door.spool.ledger().accepted, count);
 }
 
@@ -67,7 +74,9 @@ async fn lines_of_a_client_that_closes_without_reading_are_taken() {
     let door = Door::open(settings()).await;
     for n in 1..=20 {
         let mut stream = UnixStream::connect(&door.unix).await.expect("it listens");
-        stream.write_all(lines(1_000).as_bytes()).await.expect("it reads");
+        in_time(stream.write_all(lines(1_000).as_bytes()))
+            .await
+            .expect("it reads");
         drop(stream);
         until_accepted(&door, n * 1_000).await;
     }
@@ -85,17 +94,15 @@ async fn a_client_that_never_reads_loses_its_answers_and_no_line() {
     let mut stream = UnixStream::connect(&door.unix).await.expect("it listens");
     // Their answers fit neither the socket nor what may wait.
     let count = 60_000;
-    stream
-        .write_all(lines(count).as_bytes())
+    in_time(stream.write_all(lines(count).as_bytes()))
         .await
         .expect("it reads on");
     until_accepted(&door, count as u64).await;
     // It sees that it got no more answers, and may go on.
     let mut text = String::new();
-    stream.read_to_string(&mut text).await.expect("an end");
+    in_time(stream.read_to_string(&mut text)).await.expect("an end");
     assert!(text.lines().count() < count, "{}", text.len());
-    stream
-        .write_all(lines(1_000).as_bytes())
+    in_time(stream.write_all(lines(1_000).as_bytes()))
         .await
         .expect("it reads on");
     until_accepted(&door, count as u64 + 1_000).await;
@@ -110,14 +117,13 @@ async fn a_client_that_writes_first_and_reads_later_gets_every_answer() {
     let mut stream = UnixStream::connect(&door.unix).await.expect("it listens");
     // More than the socket holds, less than may wait.
     let count = 15_000;
-    stream
-        .write_all(lines(count).as_bytes())
+    in_time(stream.write_all(lines(count).as_bytes()))
         .await
         .expect("it reads on");
     until_accepted(&door, count as u64).await;
     stream.shutdown().await.expect("open");
     let mut text = String::new();
-    stream.read_to_string(&mut text).await.expect("answers");
+    in_time(stream.read_to_string(&mut text)).await.expect("answers");
     let expected: String = (0..count)
         .map(|n| format!("{{\"task_id\":\"{n:030}\"}}\n"))
         .collect();
