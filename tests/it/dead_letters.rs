@@ -148,6 +148,10 @@ async fn a_poisoned_event_is_found_mended_queued_again_and_delivered() {
     for (script, told) in [
         ("exit 3", "the editor"),
         ("true", "nothing was changed"),
+        (
+            r#"printf '\357\273\277%s' "$(cat "$1")" > "$1""#,
+            "nothing was changed",
+        ),
         (r#"sed -i s/1/2/ "$1""#, "input is an integer"),
         (r#"echo '{"half' > "$1""#, "it is not JSON"),
     ] {
@@ -167,7 +171,7 @@ async fn a_poisoned_event_is_found_mended_queued_again_and_delivered() {
     }
     assert_eq!(listed(&pair.daemon), letters, "all of that changed nothing");
     printed(&edit(
-        r#"test "$(stat -c %a "$1")" = 600 && sed -i 's/"input":1/"input":"one"/' "$1""#,
+        r#"test "$(stat -c %a "$1")" = 600 && sed -i '1s/^/\xef\xbb\xbf/; s/"input":1/"input":"one"/' "$1""#,
     ));
     pair.upstream.stored(2).await;
     assert_eq!(pair.upstream.event("bad")["input"], "one");

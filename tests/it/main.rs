@@ -32,6 +32,7 @@ mod redact;
 mod service;
 mod site;
 mod spool_tools;
+mod streams;
 mod surroundings;
 mod units;
 
