@@ -22,7 +22,9 @@ Next: start the daemon with your key,
 
 and change one line in your app, the base URL.
 
-   Python   phospho.init(base_url=\"http://127.0.0.1:4710\")
+   Python   phospho.init(
+                api_key=\"...\", project_id=\"...\",
+                base_url=\"http://127.0.0.1:4710\")
    curl     curl http://127.0.0.1:4710/log --json '{\"input\": \"Hello\"}'
 ";
 
