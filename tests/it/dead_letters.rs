@@ -1,6 +1,7 @@
 //! `phosphod dead` against a running daemon.
 
 use crate::support::daemon::{Daemon, Setup};
+use crate::support::executable;
 use crate::support::upstream::Upstream;
 use crate::support::{Pair, client, eventually};
 use serde_json::{Value, json};
@@ -78,8 +79,7 @@ async fn until_dead(pair: &Pair, letters: u64) {
 /// An editor that is named with an argument, as many are.
 fn editor(folder: &Path, script: &str) -> String {
     let path = folder.join("editor.sh");
-    std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).expect("writable");
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o700)).expect("ours");
+    executable::script(&path, script);
     format!("/bin/sh {}", path.display())
 }
 

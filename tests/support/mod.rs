@@ -4,8 +4,10 @@
 
 pub(crate) mod client;
 pub(crate) mod daemon;
+pub(crate) mod executable;
 pub(crate) mod ledger;
 pub(crate) mod load;
+pub(crate) mod notes;
 pub(crate) mod skip;
 pub(crate) mod upstream;
 
