@@ -21,6 +21,9 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
+/// Longest wait for what must happen.
+const PATIENCE: Duration = Duration::from_secs(120);
+
 /// Both listeners over a spool of their own.
 struct Door {
     spool: Spool,
@@ -144,7 +147,7 @@ impl Door {
 
     /// Waits until that holds of it.
     async fn until_in_flight(&self, holds: impl Fn(u64) -> bool) {
-        let seen = tokio::time::timeout(Duration::from_secs(60), async {
+        let seen = tokio::time::timeout(PATIENCE, async {
             while !holds(self.in_flight().await) {
                 tokio::task::yield_now().await;
             }
@@ -412,7 +415,7 @@ async fn a_line_must_end_in_time_even_if_it_goes_on_byte_by_byte() {
     };
     let mut answer = String::new();
     let mut first = [0; 4096];
-    let answered = tokio::time::timeout(Duration::from_secs(30), async {
+    let answered = tokio::time::timeout(PATIENCE, async {
         tokio::select! {
             read = receive.read(&mut first) => read.expect("an answer before the end"),
             () = trickle => 0,
