@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
+pub(crate) mod address;
 pub(crate) mod client;
 pub(crate) mod daemon;
 pub(crate) mod executable;
