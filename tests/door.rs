@@ -11,7 +11,7 @@ use phosphod::admin::{About, Admin};
 use phosphod::batch;
 use phosphod::board::{Board, LaneState};
 use phosphod::http::{self, Gate, Limits, Listener, Router};
-use phosphod::ids::{Kind, Lane, ProjectId};
+use phosphod::ids::{Kind, Lane, ProjectId, Seq};
 use phosphod::intake::{Intake, Settings};
 use phosphod::metrics::Metrics;
 use phosphod::secret::Secret;
@@ -19,12 +19,15 @@ use phosphod::spool::{self, Spool};
 use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
+
+/// Longest wait for what must happen.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Both listeners over a spool of their own.
 struct Door {
@@ -149,7 +152,7 @@ impl Door {
 
     /// Waits until that holds of it.
     async fn until_in_flight(&self, holds: impl Fn(u64) -> bool) {
-        let seen = tokio::time::timeout(Duration::from_secs(60), async {
+        let seen = tokio::time::timeout(PATIENCE, async {
             while !holds(self.in_flight().await) {
                 tokio::task::yield_now().await;
             }
@@ -420,7 +423,7 @@ async fn a_line_must_end_in_time_even_if_it_goes_on_byte_by_byte() {
     };
     let mut answer = String::new();
     let mut first = [0; 4096];
-    let answered = tokio::time::timeout(Duration::from_secs(30), async {
+    let answered = tokio::time::timeout(PATIENCE, async {
         tokio::select! {
             read = receive.read(&mut first) => read.expect("an answer before the end"),
             () = trickle => 0,
@@ -617,6 +620,10 @@ async fn operators_see_the_account_the_lanes_and_why_nothing_is_sent() {
             reason: "no key".into(),
         },
     );
+    let since = Instant::now().checked_sub(Duration::from_secs(61));
+    let since = since.expect("the machine has run for a minute");
+    door.board
+        .waits_for_task(&lane("p", Kind::Feedback), Seq(1), since, SystemTime::now());
     assert_eq!(
         door.tcp(&request("GET", "/v2/health", "")).await,
         (200, json!({"status": "OK"}))
@@ -628,7 +635,18 @@ async fn operators_see_the_account_the_lanes_and_why_nothing_is_sent() {
         json!({"accepted": 2, "delivered": 0, "dead": 1, "dropped": 0, "queued": 1}),
         "{page}"
     );
-    assert_eq!(page["hints"], json!(["no key"]));
+    let hints = page["hints"].as_array().expect("a list");
+    let hint = |n: usize| hints.get(n).and_then(Value::as_str).unwrap_or_default();
+    assert_eq!((hints.len(), hint(0)), (3, "no key"), "{page}");
+    assert!(
+        hint(1).starts_with("1 feedback of project p waits for a task that the API does not have"),
+        "{page}"
+    );
+    assert!(
+        hint(2).starts_with("1 event was given up since ")
+            && hint(2).contains("1 invalid event of project p"),
+        "{page}"
+    );
     assert_eq!(page["upstream"]["base_url"], "http://upstream.example");
     assert!(
         page["spool"]["live_bytes"]

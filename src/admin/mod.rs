@@ -171,6 +171,8 @@ impl Admin {
             damage: self.spool.damage().into(),
         };
         let uptime = self.started.elapsed();
+        let mut given_up = self.board.waiting(Instant::now());
+        given_up.extend(self.spool.letters_hint());
         status::Status::new(
             &self.about.base_url,
             uptime,
@@ -178,6 +180,7 @@ impl Admin {
             lanes.collect(),
             spool,
             &self.board.notices(),
+            &given_up,
         )
     }
 

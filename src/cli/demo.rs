@@ -122,6 +122,16 @@ impl Stage {
         self.daemon.insert(daemon).accepting().await
     }
 
+    /// Waits until the daemon has met the API while that is down. On a fast machine all is acknowledged before.
+    async fn is_tried_in_vain(&self) -> Result<(), String> {
+        let met = self
+            .sandbox
+            .wait_for(DEADLINE, |state| state.while_down > 0)
+            .await;
+        met.map(drop)
+            .map_err(|_| "the daemon never tried to deliver while the API was down".to_owned())
+    }
+
     /// kill -9.
     async fn kill_daemon(&mut self) {
         if let Some(daemon) = &mut self.daemon {

@@ -22,7 +22,7 @@ use crate::fates::Proof;
 use crate::feedback::Feedback;
 use crate::spool::{Burial, Leased};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 use tokio::task::JoinSet;
 
 /// Most feedback that a lane holds on lease, those that wait for their task included.
@@ -179,14 +179,14 @@ impl FeedbackLane {
                 self.line.passed();
                 self.taken_since_burial = true;
                 self.last_taken = Some(clock::now());
-                self.roster.landed(&held);
+                self.ended(&held);
                 self.line.settle(vec![held.event], Proof::Answered).await;
             }
             Tried::Refused(burial, began) => self.refused(held, burial, began, settings).await,
             Tried::Unanswered(burial) => self.unanswered(held, burial, settings).await,
             Tried::Orphaned(burial) => {
                 self.line.passed();
-                self.roster.landed(&held);
+                self.ended(&held);
                 self.bury(held.event, burial).await;
             }
             Tried::NotYet => {
@@ -214,7 +214,7 @@ impl FeedbackLane {
             return self.set_aside(held, settings);
         }
         self.taken_since_burial = false;
-        self.roster.landed(&held);
+        self.ended(&held);
         self.bury(held.event, burial).await;
     }
 
@@ -236,7 +236,7 @@ impl FeedbackLane {
             "; so it went for {:?} (feedback.wait_max), while other feedback was delivered",
             settings.feedback_wait_max
         ));
-        self.roster.landed(&held);
+        self.ended(&held);
         self.bury(held.event, burial).await;
     }
 
@@ -252,6 +252,8 @@ impl FeedbackLane {
         let now = clock::now();
         let since = *held.missing_since.get_or_insert(now);
         held.misses = held.misses.saturating_add(1);
+        let board = &self.line.common.board;
+        board.waits_for_task(self.line.lane(), held.event.seq(), since, SystemTime::now());
         let over = now - since >= settings.feedback_wait_max;
         if over && !self.may_still_come(&mut held) {
             let reason = format!(
@@ -266,7 +268,7 @@ impl FeedbackLane {
                 excerpt: None,
                 attempts: held.attempts,
             };
-            self.roster.landed(&held);
+            self.ended(&held);
             return self.bury(held.event, burial).await;
         }
         let wait = health::patient(&settings.backoff, held.misses, fastrand::u64(..));
@@ -292,6 +294,17 @@ impl FeedbackLane {
             _ => Overdue::LastLook,
         });
         true
+    }
+
+    /// It leaves the lane.
+    fn ended(&mut self, held: &Held) {
+        self.roster.landed(held);
+        if held.missing_since.is_some() {
+            self.line
+                .common
+                .board
+                .waits_no_more(self.line.lane(), held.event.seq());
+        }
     }
 
     async fn bury(&self, event: Leased, burial: Burial) {

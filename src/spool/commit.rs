@@ -109,6 +109,8 @@ impl Owner {
         self.dirty_since = None;
         self.lanes.committed(&additions, now);
         self.requeued.committed(&plan.requeued);
+        // Before the ledger shows them.
+        self.note_letters(&plan.refused_groups());
         self.publish_account();
         self.note_dropped(&dropped, dropping, now);
         self.publish_lanes(additions.iter().map(|addition| addition.lane));

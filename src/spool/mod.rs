@@ -20,7 +20,7 @@
 //!
 //! # Parts
 //! `owner` the thread's loop, `group` and `commit` one group commit, `dead`, `funeral` and `requeue` dead
-//! letters, `read` leases, `lanes` and `queue` the state in
+//! letters, `letter_log` what is said about new ones, `read` leases, `lanes` and `queue` the state in
 //! memory, `find` what is queued of one task, `generation` the row of folders, `sealed` reading all but the newest, `recovery` opening, `scan`,
 //! `salvage` and `repair` what is damaged, `durable` and `disk` the narrow seam to sled and the
 //! machine, `room` admission, `dropping` and `drop_log` what makes room for it, `ballast` a full disk, `view` what is shown
@@ -46,6 +46,7 @@ mod key;
 mod lanes;
 mod lease;
 mod letter;
+mod letter_log;
 mod lock;
 mod mark;
 mod meta;
@@ -86,7 +87,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot, watch};
 use view::{Shared, locked};
 
@@ -363,6 +364,12 @@ impl Spool {
     /// Dead letters that went for `dead_letters.max_bytes` or `max_age` since the spool was opened.
     pub fn dropped_letters(&self) -> u64 {
         self.inner.shared.dropped_letters.load(Ordering::Relaxed)
+    }
+
+    /// What became dead letters of late, by project and cause, in one sentence with the remedy. `None` once there was none for
+    /// an hour, or once an operator has purged dead letters or queued them again.
+    pub fn letters_hint(&self) -> Option<String> {
+        locked(&self.inner.shared.letter_log).hint(Instant::now())
     }
 
     /// Payload bytes of all events that have not ended, as of the last commit.

@@ -137,6 +137,7 @@ impl Owner {
         let room = self.room.full().map(|_| Instant::now() + FREE_CHECK_EVERY);
         let unreadable = self.lanes.next_readable();
         let told = self.drop_log.due(Instant::now());
+        let letters = locked(&self.shared.letter_log).due(Instant::now());
         let moving = self.moving.then(Instant::now);
         [
             commit,
@@ -144,6 +145,7 @@ impl Owner {
             room,
             unreadable,
             told,
+            letters,
             moving,
             Some(self.dead_check_at),
         ]
@@ -312,6 +314,7 @@ impl Owner {
         }
         self.recheck_room(now);
         self.tell_dropped(now, false);
+        self.report_letters(now, false);
         self.publish_refusal();
     }
 
@@ -384,6 +387,7 @@ impl Owner {
             self.commit(Group::default());
         }
         self.tell_dropped(Instant::now(), true);
+        self.report_letters(Instant::now(), true);
         self.mark.sync();
         let Owner {
             generations,

@@ -5,6 +5,8 @@
     reason = "helpers of tests are no test functions, but may fail like them"
 )]
 
+#[path = "../support/address.rs"]
+mod address;
 mod addresses;
 mod bench;
 mod cut_off;

@@ -22,7 +22,10 @@ Next: start the daemon with your key,
 
 and change one line in your app, the base URL.
 
-   Python   phospho.init(base_url=\"http://127.0.0.1:4710\")
+   Python   import phospho
+            phospho.init(api_key=\"any\", project_id=\"my-project\",
+                         base_url=\"http://127.0.0.1:4710\")
+            phospho.log(input=\"Hello\", output=\"Hi\")
    curl     curl http://127.0.0.1:4710/log --json '{\"input\": \"Hello\"}'
 ";
 
