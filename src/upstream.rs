@@ -183,7 +183,7 @@ impl Upstream {
         Ok(Answer {
             status,
             retry_after,
-            body: read_body(response, (200..300).contains(&status), progress).await?,
+            body: read_body(response, status, progress).await?,
         })
     }
 
@@ -261,9 +261,12 @@ fn retry_after(value: &str, now: SystemTime) -> Option<Duration> {
 /// The whole body of a 2xx, or as much of another reply's as an excerpt needs.
 async fn read_body(
     mut response: Response,
-    whole: bool,
+    status: u16,
     progress: &Progress,
 ) -> Result<bytes::Bytes, Failure> {
+    let whole = (200..300).contains(&status);
+    // What says these about a large request often does not read the rest of it, so the connection breaks.
+    let enough = !whole && matches!(status, 408 | 413 | 504 | 524);
     let limit = if whole { MAX_REPLY_BYTES } else { MAX_ERROR_BYTES };
     let mut body = bytes::BytesMut::new();
     loop {
@@ -284,7 +287,7 @@ async fn read_body(
                 return Ok(body.freeze());
             }
             // The status is worth more than the rest of its explanation.
-            Err(_) if !whole && !body.is_empty() => return Ok(body.freeze()),
+            Err(_) if enough || !whole && !body.is_empty() => return Ok(body.freeze()),
             Err(err) => return Err(fault::while_reading(&err)),
         }
     }

@@ -1,5 +1,6 @@
 //! Events that keep failing alone while others pass: tried again beside the batches, more and more seldom, and never given up for a
-//! passing fault. They stay on lease meanwhile; after a restart they are where they were in the queue.
+//! passing fault. They stay on lease meanwhile, and the
+//! feedback of their project does not wait for them ([`Spool::defer`](crate::spool::Spool::defer)); after a restart they are where they were in the queue.
 
 use super::confirm;
 use super::delivery::Sent;
@@ -16,6 +17,8 @@ use std::time::Instant;
 
 /// Most such events of a lane. Further ones hold up their lane, with backoff.
 const MOST: usize = 16;
+/// How often in a row it must meet a 500 to be given up, as others pass meanwhile.
+const SERVER_ERRORS: u32 = 3;
 /// How many times the usual wait between two probes the wait between two tries grows to.
 const SELDOM: u32 = 10;
 
@@ -30,16 +33,23 @@ pub(super) struct Deferred<E> {
 #[derive(Debug)]
 struct Row<E> {
     sent: Sent<E>,
-    /// How often it was tried since it was deferred.
-    tries: u32,
+    tries: Tries,
     due: Instant,
+}
+
+/// How often an event was tried since it was deferred.
+#[derive(Debug, Clone, Copy, Default)]
+struct Tries {
+    all: u32,
+    /// How often in a row it met a 500 last.
+    server_errors: u32,
 }
 
 /// One that is tried now.
 #[derive(Debug)]
 pub(super) struct Due<E> {
     pub(super) sent: Sent<E>,
-    tries: u32,
+    tries: Tries,
 }
 
 impl<E> Deferred<E> {
@@ -57,7 +67,8 @@ impl<E> Deferred<E> {
 
     /// Takes one up for the first time.
     pub(super) fn admit(&mut self, sent: Sent<E>, now: Instant, backoff: &Backoff, random: u64) {
-        self.wait(Due { sent, tries: 0 }, now, backoff, random);
+        let tries = Tries::default();
+        self.wait(Due { sent, tries }, now, backoff, random);
     }
 
     /// When the next one is due; `None` while one is being tried.
@@ -98,11 +109,11 @@ impl<E> Deferred<E> {
     }
 
     fn wait(&mut self, due: Due<E>, now: Instant, backoff: &Backoff, random: u64) {
-        let tries = due.tries.saturating_add(1);
-        let wait = health::patient(backoff, tries, random) * tries.min(SELDOM);
+        let all = due.tries.all.saturating_add(1);
+        let wait = health::patient(backoff, all, random) * all.min(SELDOM);
         self.rows.push(Row {
             sent: due.sent,
-            tries,
+            tries: Tries { all, ..due.tries },
             due: now + wait,
         });
     }
@@ -111,7 +122,7 @@ impl<E> Deferred<E> {
 impl Line {
     /// Tries a deferred event once more. What comes of it says nothing about the lane. Gives it back if it failed in passing.
     pub(super) async fn try_deferred(&self, knobs: &mut Knobs, due: Due<Leased>) -> Option<Due<Leased>> {
-        let Due { sent, tries } = due;
+        let Due { sent, mut tries } = due;
         let sent = confirm::settle_stored(self, knobs, vec![sent], false).await?.pop()?;
         let failed = |sent| Some(Due { sent, tries });
         let Some(pass) = self.admit_read(knobs).await else {
@@ -132,7 +143,9 @@ impl Line {
         let mut sent = sent;
         (sent.attempts, sent.absent) = (sent.attempts.saturating_add(1), false);
         let (status, excerpt) = facts(&outcome);
-        let verdict = verdict::of_log(&outcome, 1, 1);
+        tries.server_errors = if status == Some(500) { tries.server_errors + 1 } else { 0 };
+        let failed = |sent| Some(Due { sent, tries });
+        let verdict = verdict::of_log(&outcome, 1, tries.server_errors / SERVER_ERRORS * 2);
         drop((outcome, pass));
         let bytes = sent.event.record().len();
         match &verdict {

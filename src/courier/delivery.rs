@@ -15,7 +15,7 @@
 //! - 500, alone: the same, with [`ROUNDS_FAILED`] rounds; and the event must fail [`ALONE_FAILURES`] times with a wait between,
 //!   and another event must have been accepted since the last burial, so that an upstream that breaks down
 //!   halfway through a batch does not take the rest with it.
-//! - An answer that something in between gives ([`blocked`]): buried once it is refused twice, and others passed in between.
+//! - An answer that something in between gives ([`blocked`]): buried once others pass and it is refused alone again and again.
 //!   The project is parked, and nothing is buried, if nothing passes.
 //!
 //! **Passing faults** that may have to do with what is sent make the next part smaller; one event that keeps failing alone while others
@@ -55,6 +55,8 @@ pub(super) struct Sent<E> {
     compared: bool,
     /// What had passed when it was refused alone by something in between, or by a key that others may use.
     blocked_at: Option<u64>,
+    /// How often it was so.
+    refusals: u32,
     /// How often it was so again after another had passed.
     proofs: u32,
 }
@@ -69,6 +71,7 @@ impl<E> Sent<E> {
             lone_faults: 0,
             compared: false,
             blocked_at: None,
+            refusals: 0,
             proofs: 0,
         }
     }
@@ -162,8 +165,8 @@ pub(super) struct Delivery<E> {
     lonely: bool,
     /// That was so before, since something passed last.
     was_lonely: bool,
-    /// Whether company may be asked for when one is blocked.
-    company: bool,
+    /// The lane waits for a person.
+    is_parked: bool,
     /// The front of `queue` was taken from its end.
     from_end: bool,
     /// What passed: replies to this delivery's parts, and to other requests of the lane.
@@ -202,7 +205,7 @@ impl<E> Delivery<E> {
             offered: false,
             lonely: false,
             was_lonely: false,
-            company: true,
+            is_parked: false,
             from_end: false,
             passes: 0,
             elsewhere: 0,
@@ -260,13 +263,13 @@ impl<E> Delivery<E> {
     /// The events to send now, in order. Empty once the delivery is done.
     #[cfg(test)]
     pub(super) fn next_part(&mut self) -> impl ExactSizeIterator<Item = &E> {
-        self.next_part_within(usize::MAX, |_| 0)
+        self.next_part_within((usize::MAX, usize::MAX), |_| 0)
     }
 
-    /// The events to send now, in order: so many bytes at most, but for a single larger one. Empty once the delivery is done.
+    /// The events to send now, in order: so many and so many bytes at most, but for a single larger one. Empty once the delivery is done.
     pub(super) fn next_part_within(
         &mut self,
-        most: usize,
+        (events, most): (usize, usize),
         bytes: impl Fn(&E) -> usize,
     ) -> impl ExactSizeIterator<Item = &E> {
         let size = match (self.singly || self.alone > 0, self.spoiled) {
@@ -274,7 +277,7 @@ impl<E> Delivery<E> {
             (false, 0) => self.queue.len(),
             (false, spoiled) => spoiled.div_ceil(2),
         };
-        let size = size.min(self.cap).max(1).min(self.queue.len());
+        let size = size.min(self.cap).min(events).max(1).min(self.queue.len());
         let fits = |sum: &mut usize, sent: &Sent<E>| {
             *sum = sum.saturating_add(bytes(&sent.event));
             (*sum <= most).then_some(())

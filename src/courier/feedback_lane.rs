@@ -10,7 +10,7 @@
 //! lane backs off and it is tried again, [`ROUNDS_REFUSED`] times. One whose answer is lost, or is a 5xx, is tried again
 //! behind the others; it is buried if that goes on for `feedback.wait_max` while others are delivered in between. One that something
 //! between here and the API refuses, or that meets a 401 or 403 of the API, is tried again behind the others as well. It is buried if
-//! it is refused again after another was delivered: once, or [`OWN_PROOFS`] times where it is the API's own word. The lane is
+//! it is refused again after another was delivered, and [`REFUSALS`] times in all, or [`OWN_PROOFS`] times so where it is the API's own word. The lane is
 //! parked, and nothing is buried, once [`BLOCKED_IN_A_ROW`] of them or all there are were refused with nothing in between.
 
 use super::clock;
@@ -41,6 +41,8 @@ const ROUNDS_REFUSED: u32 = 3;
 
 /// How many refusals in a row, each of another feedback, park the lane.
 const BLOCKED_IN_A_ROW: u32 = 4;
+/// How often a feedback must be refused, all in all.
+const REFUSALS: u32 = 6;
 /// How often the API must refuse a feedback by its key after another was delivered.
 const OWN_PROOFS: u32 = 8;
 
@@ -269,7 +271,11 @@ impl FeedbackLane {
         let passed = before.is_some_and(|before| self.last_heard.is_some_and(|heard| heard > before));
         held.proofs += u32::from(passed);
         self.blocked = self.blocked.saturating_add(1);
-        held.proofs >= if own { OWN_PROOFS } else { 1 }
+        held.refusals += 1;
+        match own {
+            true => held.proofs >= OWN_PROOFS,
+            false => held.proofs > 0 && held.refusals >= REFUSALS,
+        }
     }
 
     async fn unanswered(&mut self, mut held: Held, mut burial: Burial, settings: &Settings) {

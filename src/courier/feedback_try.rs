@@ -31,6 +31,8 @@ pub(super) struct Held {
     pub(super) busy: bool,
     /// When something in between refused it last, or the API its key.
     pub(super) blocked: Option<Instant>,
+    /// How often that was so.
+    pub(super) refusals: u32,
     /// How often that was so again after another was delivered.
     pub(super) proofs: u32,
     /// What to do before it is posted again.
@@ -112,6 +114,7 @@ impl Held {
             unanswered_since: None,
             busy: false,
             blocked: None,
+            refusals: 0,
             proofs: 0,
             doubt,
             missing_since: None,

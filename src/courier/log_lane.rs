@@ -25,6 +25,9 @@ use tokio::task::JoinSet;
 /// next batch.
 const MAX_CONFIRMING: usize = 8;
 
+/// Bytes up to which a parked lane takes several events to probe with, each alone.
+const PROBE_BYTES: usize = 1 << 20;
+
 /// What a lane's task ended with.
 enum Report {
     /// A batch has nothing left to send; what was accepted last has to be confirmed, and what keeps failing alone is to be tried again.
@@ -80,7 +83,9 @@ impl LogLane {
                 && self.confirming < MAX_CONFIRMING.max(2 * settings.concurrency);
             let free = room && self.sessions.any_free();
             let room = free || room && self.sessions.room(&limits(&line, &settings)).is_some();
-            let retry = self.deferred.next_moment().filter(|_| !line.health().is_troubled());
+            // In an outage the batches probe, if there are any.
+            let may_retry = !line.health().is_troubled() || self.sessions.in_flight() == 0;
+            let retry = self.deferred.next_moment().filter(|_| may_retry);
             tokio::select! {
                 biased;
                 () = line.stop().draining() => break,
@@ -156,11 +161,11 @@ impl LogLane {
             Report::Sent(ticket, accepted, deferred) => {
                 self.sessions.land(ticket);
                 self.confirm(accepted);
-                self.defer(deferred);
+                self.defer(deferred).await;
             }
             Report::Partly(ticket, accepted, mut rest) => {
                 self.confirm(accepted);
-                self.defer(rest.take_deferred());
+                self.defer(rest.take_deferred()).await;
                 self.send(ticket, rest);
             }
             Report::Lonely(ticket, mut delivery) => {
@@ -184,7 +189,11 @@ impl LogLane {
     }
 
     /// Takes events out of the way that keep failing alone while others pass.
-    fn defer(&mut self, events: Vec<Sent<Leased>>) {
+    async fn defer(&mut self, events: Vec<Sent<Leased>>) {
+        if events.is_empty() {
+            return;
+        }
+        self.line.spool().defer(events.iter().map(|sent| &sent.event)).await;
         let backoff = self.knobs.borrow().backoff;
         self.count_deferred(events.len() as i64);
         for sent in events {
@@ -271,9 +280,10 @@ fn limits(line: &Line, settings: &Settings) -> Limits {
     let probe = line.health().probe();
     if let Some(events) = probe {
         Limits {
-            max_events: events.min(settings.batch.max_events),
+            // Each goes alone, so the bounds of a batch are none of theirs.
+            max_events: events,
+            max_bytes: settings.batch.max_bytes.max(PROBE_BYTES),
             max_age: Duration::ZERO,
-            ..settings.batch
         }
     } else {
         Limits {

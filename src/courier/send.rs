@@ -87,8 +87,11 @@ impl Line {
             let Some(key) = settings.key_for(&self.lane().project) else {
                 return Progress::Parked;
             };
-            delivery.may_have_company(!self.health().is_parked());
-            let most = self.size().apply(settings.batch.max_bytes);
+            delivery.parked(self.health().is_parked());
+            let most = (
+                settings.batch.max_events,
+                self.size().apply(settings.batch.max_bytes),
+            );
             let bytes_of = |event: &Leased| event.record().len();
             if delivery.next_part_within(most, bytes_of).len() > 1 && self.health().is_parked() {
                 // It was parked while the batch waited. The lane probes with one event.

@@ -3,9 +3,11 @@
 //! What tells is what becomes of others. A batch that is blocked is tried with its first event alone, then with its neighbours, one
 //! after the other, and at last with the last of the batch, because what a firewall dislikes often comes in a row. If nothing passes, the
 //! project is parked and nothing is buried. If one passes, the batch is searched by halves as after a 422. An event is only
-//! given up if it is refused, then another passes, and it is refused alone again. So a firewall that begins to refuse
-//! everything in the middle of a batch takes nothing with it. A refusal of the API itself, which an ailing auth service can give too, has
-//! to come [`OWN_PROOFS`] times so, with a wait between.
+//! given up if it is refused, then another passes, and it is refused again, [`REFUSALS`] times alone. So a firewall that begins to refuse
+//! everything in the middle of a batch takes nothing with it.
+//!
+//! A refusal of the API itself is nearly always about the key or the project, and an ailing auth service can give it too. So it parks the
+//! project at once; others are only tried while that lasts, now and then. And it has to come [`OWN_PROOFS`] times so, with a wait between.
 
 use super::{Delivery, Held, Sent, Step, Then, Why};
 use crate::verdict::Blocked;
@@ -14,15 +16,21 @@ use crate::verdict::Blocked;
 const NEIGHBOURS: usize = 3;
 /// The same after a refusal of the API itself, which is nearly always about the key.
 const OWN_NEIGHBOURS: usize = 1;
-/// How often the API must refuse an event alone after another was accepted.
+/// How often an event must be refused alone, all in all.
+const REFUSALS: u32 = 6;
+/// How often the API itself must refuse it alone after another was accepted.
 const OWN_PROOFS: u32 = 8;
 
 impl<E> Sent<E> {
     /// Notes that it was blocked alone when so much had passed; whether that is proof enough that it is about this event.
     pub(in crate::courier) fn blocked(&mut self, blocked: &Blocked, passes: u64) -> bool {
         let before = self.blocked_at.replace(passes);
+        self.refusals += 1;
         self.proofs += u32::from(before.is_some_and(|before| passes > before));
-        self.proofs >= if blocked.own { OWN_PROOFS } else { 1 }
+        match blocked.own {
+            true => self.proofs >= OWN_PROOFS,
+            false => self.proofs > 0 && self.refusals >= REFUSALS,
+        }
     }
 }
 
@@ -32,9 +40,9 @@ impl<E> Delivery<E> {
         self.elsewhere = passes;
     }
 
-    /// Whether a blocked event may be compared with a later one that does not belong to the delivery yet.
-    pub(in crate::courier) fn may_have_company(&mut self, may: bool) {
-        self.company = may;
+    /// Notes whether the lane waits for a person. Then no later event is asked for, and the API's own refusals are looked into.
+    pub(in crate::courier) fn parked(&mut self, parked: bool) {
+        self.is_parked = parked;
     }
 
     /// The front event was blocked alone.
@@ -55,6 +63,12 @@ impl<E> Delivery<E> {
         let before = sent.proofs;
         let enough = sent.blocked(&blocked, self.passes + self.elsewhere);
         let proven = sent.proofs > before;
+        if !enough && !blocked.own && sent.proofs > 0 {
+            // Once more: every other answer may be such a one, by whatever spreads requests over several servers.
+            self.queue.push_front(sent);
+            self.alone += 1;
+            return Step::then(Then::Go);
+        }
         let held = Held {
             sent,
             why: Why::Blocked,
@@ -74,6 +88,10 @@ impl<E> Delivery<E> {
             self.readmit_held();
             return Step::then(Then::Wait { asked: None, reason });
         }
+        if blocked.own && !self.is_parked {
+            self.readmit_held();
+            return Step::then(Then::Park { reason });
+        }
         let tried = self.held.iter().filter(|held| held.why == Why::Blocked).count() - 1;
         let most = if blocked.own { OWN_NEIGHBOURS } else { NEIGHBOURS };
         self.alone = self.alone.max(1);
@@ -89,7 +107,7 @@ impl<E> Delivery<E> {
         }
         let only = tried == 0 && self.queue.is_empty();
         self.readmit_held();
-        if only && self.company && !self.singly && !std::mem::replace(&mut self.was_lonely, true) {
+        if only && !self.is_parked && !self.singly && !std::mem::replace(&mut self.was_lonely, true) {
             self.lonely = true;
             return Step::then(Then::Go);
         }

@@ -10,8 +10,9 @@ use crate::verdict::Suspect;
 
 /// How often several events may meet an answer that is not the API's own before they go one by one.
 const FAULTS_TOGETHER: u32 = 5;
-/// How often an event may fail alone before another is tried.
-const LONE_FAULTS: u32 = 3;
+/// How often an event may fail alone before another is tried; twice as often each time that this was in vain, so that in an
+/// outage hardly ever another goes first.
+const LONE_FAULTS: u32 = 4;
 
 impl<E> Delivery<E> {
     /// How many events that keep failing alone may be taken out of the delivery; none at first.
@@ -33,7 +34,7 @@ impl<E> Delivery<E> {
             }
             (_, 0 | 1) => {
                 if let Some(sent) = self.queue.front_mut() {
-                    let faults = if sent.compared { LONE_FAULTS } else { 1 };
+                    let faults = if sent.compared { u32::MAX } else { 1 };
                     sent.lone_faults = sent.lone_faults.saturating_add(faults);
                 }
             }
@@ -51,7 +52,7 @@ impl<E> Delivery<E> {
     pub(super) fn is_stalled(&self) -> bool {
         let front = self.queue.front();
         let none_held = self.held.iter().all(|held| held.why != Why::Stalled);
-        self.may_defer > 0 && none_held && front.is_some_and(|sent| sent.lone_faults >= LONE_FAULTS)
+        self.may_defer > 0 && none_held && front.is_some_and(|sent| sent.lone_faults >= LONE_FAULTS << self.holds.min(8))
     }
 
     /// Another was tried in vain: back into their order with both.
@@ -80,6 +81,7 @@ impl<E> Delivery<E> {
         if compared {
             self.may_defer = self.may_defer.saturating_sub(1);
             self.deferred.push(sent);
+            self.holds = 0;
             return;
         }
         self.held.push(Held {
@@ -92,8 +94,8 @@ impl<E> Delivery<E> {
         });
         self.alone = self.alone.max(1);
         // In turn with the next one and with the last, because what meets such faults may come in a row.
-        self.holds = self.holds.wrapping_add(1);
-        if self.holds % 2 == 0
+        self.holds += 1;
+        if self.holds.is_multiple_of(2)
             && let Some(last) = self.queue.pop_back()
         {
             self.queue.push_front(last);
