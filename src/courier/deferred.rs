@@ -190,8 +190,7 @@ mod tests {
     use std::time::Duration;
 
     fn sent(event: u32) -> Sent<u32> {
-        let mut delivery = Delivery::whole([event]);
-        delivery.doubt(1);
+        let mut delivery = Delivery::in_doubt([event]);
         delivery.take_doubtful().pop().expect("one")
     }
 

@@ -161,10 +161,13 @@ pub(super) struct Delivery<E> {
     rounds: u32,
     /// It was looked for company since the last part was sent.
     offered: bool,
-    /// The one event that is left was blocked, and another is wanted to compare it with.
-    lonely: bool,
-    /// That was so before, since something passed last.
-    was_lonely: bool,
+    /// All that is left failed alone, some of it blocked, and another is wanted to compare it with; else the project is to be parked
+    /// for this reason.
+    lonely: Option<String>,
+    /// There was none.
+    forsaken: Option<String>,
+    /// How often that was so since something passed last.
+    companions: usize,
     /// The lane waits for a person.
     is_parked: bool,
     /// The front of `queue` was taken from its end.
@@ -203,8 +206,9 @@ impl<E> Delivery<E> {
             burials: 0,
             rounds: 0,
             offered: false,
-            lonely: false,
-            was_lonely: false,
+            lonely: None,
+            forsaken: None,
+            companions: 0,
             is_parked: false,
             from_end: false,
             passes: 0,
@@ -245,19 +249,28 @@ impl<E> Delivery<E> {
 
     /// Whether another event would tell poison from a broken upstream.
     pub(super) fn wants_company(&self) -> bool {
-        let wanted = self.rounds > 0 || self.lonely || self.is_stalled();
-        wanted && self.queue.len() + self.held.len() == 1 && !self.offered && !self.singly
+        let one = self.queue.len() + self.held.len() == 1;
+        let wanted = self.lonely.is_some() || one && (self.rounds > 0 || self.is_stalled());
+        wanted && !self.offered && !self.singly
     }
 
     /// Adds a later event at the end, if there is one; if not, there is no company until the next part was sent.
     pub(super) fn join(&mut self, event: Option<E>) {
         self.offered = true;
-        if std::mem::take(&mut self.lonely) {
-            // Each alone: the one that was blocked first, for it may pass by now.
-            self.alone = self.alone.max(2);
+        if let Some(reason) = self.lonely.take() {
+            self.alone = self.alone.max(1);
+            if event.is_none() {
+                self.readmit_held();
+                self.forsaken = Some(reason);
+            }
         }
         self.queue.extend(event.map(Sent::new));
         self.hold_stalled();
+    }
+
+    /// Why the project is to be parked, if nothing was found that passes.
+    pub(super) fn take_forsaken(&mut self) -> Option<String> {
+        self.forsaken.take()
     }
 
     /// The events to send now, in order. Empty once the delivery is done.
@@ -352,15 +365,19 @@ impl<E> Delivery<E> {
         }
     }
 
-    /// So many events at the front, at least, were sent and may have been taken.
-    pub(super) fn doubt(&mut self, events: usize) {
-        self.doubtful = self.doubtful.max(events);
-    }
-
     /// Takes out what was sent and may have been taken, to be looked for; what is not found goes back by [`Delivery::not_found`].
     pub(super) fn take_doubtful(&mut self) -> Vec<Sent<E>> {
         let count = std::mem::take(&mut self.doubtful).min(self.queue.len());
         self.queue.drain(..count).collect()
+    }
+
+    /// The settings changed, so what was refused before may pass now: all that is held goes back into its place.
+    pub(super) fn start_over(&mut self) {
+        if std::mem::take(&mut self.from_end) {
+            self.queue.rotate_left(self.queue.len().min(1));
+        }
+        self.in_vain = false;
+        self.readmit_held();
     }
 
     /// Puts back, in order, what was looked for in vain; `stored` tells whether some was found.
@@ -383,11 +400,7 @@ impl<E> Delivery<E> {
 
     /// Every event that has not ended, in order: to be released.
     pub(super) fn into_rest(mut self) -> Vec<E> {
-        if std::mem::take(&mut self.from_end) {
-            self.queue.rotate_left(self.queue.len().min(1));
-        }
-        self.in_vain = false;
-        self.readmit_held();
+        self.start_over();
         let deferred = self.deferred.into_iter();
         deferred.chain(self.queue).map(|sent| sent.event).collect()
     }
@@ -408,7 +421,7 @@ impl<E> Delivery<E> {
             }
         }
         (self.part, self.faults, self.from_end) = (0, 0, false);
-        (self.lonely, self.was_lonely) = (false, false);
+        (self.lonely, self.companions) = (None, 0);
         self.passes += 1;
         self.compare_stalled();
         self.spoiled = self.spoiled.saturating_sub(count);

@@ -23,6 +23,8 @@ struct Trouble {
     failures: u32,
     until: Instant,
     parked: bool,
+    /// Probes in vain since something passed last.
+    probes: u32,
     /// The next probe tries a second event whatever its turn is.
     compare: bool,
 }
@@ -44,6 +46,7 @@ impl Health {
             failures: 0,
             until: now,
             parked: false,
+            probes: 0,
             compare: false,
         });
         if trouble.failures == 0 || began >= trouble.last {
@@ -63,6 +66,7 @@ impl Health {
             failures: 0,
             until: now,
             parked: true,
+            probes: 0,
             compare: false,
         });
         if !trouble.parked {
@@ -71,6 +75,7 @@ impl Health {
         (trouble.parked, trouble.compare) = (true, false);
         if trouble.failures == 0 || began >= trouble.last {
             trouble.failures = trouble.failures.saturating_add(1);
+            trouble.probes = trouble.probes.saturating_add(1);
             trouble.last = now;
             trouble.until = now + patient(backoff, trouble.failures, random);
         }
@@ -98,7 +103,7 @@ impl Health {
         }
     }
 
-    /// The same for a parked lane that had a single event to probe with, and has another now.
+    /// The same for a parked lane that had few events to probe with, and has another now.
     pub(super) fn wake_to_compare(&mut self, now: Instant) {
         self.wake(now);
         if let Some(trouble) = &mut self.trouble {
@@ -123,11 +128,9 @@ impl Health {
     /// one. `None` if the lane is not parked.
     pub(super) fn probe(&self) -> Option<usize> {
         let trouble = self.trouble.as_ref().filter(|trouble| trouble.parked)?;
-        if trouble.compare {
-            return Some(2);
-        }
-        let (rounds, rest) = (trouble.failures / COMPARE_EVERY, trouble.failures % COMPARE_EVERY);
-        Some(if rest > 0 || rounds == 0 { 1 } else { 2 << rounds.min(20) })
+        let (rounds, rest) = (trouble.probes / COMPARE_EVERY, trouble.probes % COMPARE_EVERY);
+        let few = rest > 0 || rounds == 0;
+        Some(if few && !trouble.compare { 1 } else { 8 << rounds.min(20) })
     }
 
     /// Whether the lane waits for a person.
@@ -201,12 +204,14 @@ mod tests {
             })
             .collect();
         let more = probes.iter().filter(|probe| **probe > Some(1));
-        assert_eq!(more.collect::<Vec<_>>(), [&Some(16), &Some(32), &Some(64)], "{probes:?}");
+        assert_eq!(more.collect::<Vec<_>>(), [&Some(64), &Some(128), &Some(256)], "{probes:?}");
         assert!(health.is_parked(), "it is parked until something is taken");
-        health.wake_to_compare(now);
-        assert_eq!((health.hold(now), health.probe()), (None, Some(2)));
         health.parked(now, now, &backoff(), 0);
-        assert_ne!((health.hold(now), health.probe()), (None, Some(2)), "once");
+        assert_eq!(health.probe(), Some(1));
+        health.wake_to_compare(now);
+        assert!(health.hold(now).is_none() && health.probe() > Some(1));
+        health.parked(now, now, &backoff(), 0);
+        assert_eq!(health.probe(), Some(1), "once");
         assert!(health.unpark());
         assert!(health.is_troubled() && !health.is_parked());
         assert!(!health.unpark());

@@ -28,6 +28,9 @@ const MAX_CONFIRMING: usize = 8;
 /// Bytes up to which a parked lane takes several events to probe with, each alone.
 const PROBE_BYTES: usize = 1 << 20;
 
+/// A parked lane with so few events looks at a new one at once: all that were there may be what is refused.
+const FEW: u64 = 4;
+
 /// What a lane's task ended with.
 enum Report {
     /// A batch has nothing left to send; what was accepted last has to be confirmed, and what keeps failing alone is to be tried again.
@@ -303,11 +306,11 @@ async fn due(line: &Line, settings: &Settings, dry: &mut bool, free: bool) -> Li
     }
     let hold = line.health().hold(clock::now());
     if let Some(until) = hold {
-        let lonely = line.health().is_parked() && line.view.queued() <= 1;
+        let (parked, known) = (line.health().is_parked(), line.view.queued());
         tokio::select! {
             biased;
             () = tokio::time::sleep_until(until.into()) => {}
-            () = second(line), if lonely => line.health().wake_to_compare(clock::now()),
+            () = more(line, known), if parked && known <= FEW => line.health().wake_to_compare(clock::now()),
         }
     }
     let limits = limits(line, settings);
@@ -332,10 +335,15 @@ async fn due(line: &Line, settings: &Settings, dry: &mut bool, free: bool) -> Li
     }
 }
 
-/// Resolves once there are two events to lease.
-async fn second(line: &Line) {
+/// Resolves once more events are queued than so many.
+async fn more(line: &Line, known: u64) {
     let view = line.view.clone();
-    while view.ready().events < 2 {
+    loop {
+        // Reading this is what the wait goes by.
+        let _ = view.ready();
+        if view.queued() > known {
+            return;
+        }
         view.changed().await;
     }
 }

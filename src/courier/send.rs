@@ -60,12 +60,11 @@ impl Line {
         loop {
             let doubtful = delivery.take_doubtful();
             let count = doubtful.len();
-            let at_once = closed > 0 || doubtful.iter().all(|sent| sent.attempts == 0);
+            // A request that a reset cut off may still be executed, so what it brought is waited for.
+            let at_once = doubtful.iter().all(|sent| sent.attempts == 0);
             let Some(missing) = confirm::settle_stored(self, knobs, doubtful, at_once).await else {
                 return Progress::Stopped;
             };
-            // A look at once may have come too early for what is stored behind the reply.
-            let hasty = if closed > 0 { missing.len() } else { 0 };
             let stored = missing.len() < count;
             delivery.not_found(missing, stored);
             if delivery.is_done() {
@@ -73,6 +72,12 @@ impl Line {
             }
             if delivery.wants_company() {
                 return Progress::Lonely;
+            }
+            if let Some(reason) = delivery.take_forsaken() {
+                let settings = knobs.borrow().clone();
+                self.park(clock::now(), &reason, &settings);
+                self.wake_if_changed(knobs);
+                return Progress::Parked;
             }
             if closed > 0 {
                 // The look's own connection may have been closed behind it, too: that takes a moment to be noticed.
@@ -83,6 +88,9 @@ impl Line {
                 Err(Turn::Stopped) => return Progress::Stopped,
                 Err(Turn::Go | Turn::Parked) => return Progress::Parked,
             };
+            if knobs.has_changed() {
+                delivery.start_over();
+            }
             let settings = knobs.borrow_and_update().clone();
             let Some(key) = settings.key_for(&self.lane().project) else {
                 return Progress::Parked;
@@ -109,10 +117,7 @@ impl Line {
             let Attempt { began, outcome } = match self.ask_once(Request::Log(events), post).await {
                 Ok(attempt) => attempt,
                 Err(Turn::Stopped) => return Progress::Stopped,
-                Err(Turn::Go | Turn::Parked) => {
-                    delivery.doubt(hasty);
-                    continue;
-                }
+                Err(Turn::Go | Turn::Parked) => continue,
             };
 
             let (status, excerpt) = facts(&outcome);
@@ -135,7 +140,6 @@ impl Line {
                 Then::Wait { .. }
                     if (1..=STALE_CONNECTIONS).contains(&closed) && !self.health().is_troubled() => {}
                 Then::Wait { asked, reason } => {
-                    delivery.doubt(hasty);
                     self.failing(began, asked, &reason, &settings);
                 }
                 Then::Park { reason } => {

@@ -12,7 +12,7 @@
 
 use std::time::{Duration, Instant};
 
-/// A bound is never below this, so that a lane keeps moving. Weak faults of less than twice of it say nothing about size.
+/// A bound is never below this, so that a lane keeps moving. Without a bound, weak faults of less than twice of it say nothing.
 const FLOOR_BYTES: usize = 4 << 10;
 /// A distance between what passes and what is refused of less than this part is not worth another refusal.
 const NEAR: usize = 8;
@@ -52,7 +52,7 @@ impl SizeCap {
 
     /// Notes a fault that may have to do with the size of a request of so many bytes.
     pub(super) fn lost(&mut self, bytes: usize, now: Instant) {
-        if bytes < 2 * FLOOR_BYTES {
+        if self.cap.is_none() && bytes < 2 * FLOOR_BYTES {
             return;
         }
         let first = !std::mem::replace(&mut self.failing, true);

@@ -93,7 +93,9 @@ pub(super) fn bystanders(world: &World) {
                 continue;
             };
             let event = &world.plan.events[*nr];
-            let good = event.kind == Kind::Good;
+            // A firewall that dislikes some of its own may have it wait.
+            let own = world.plan.events.iter().filter(|other| other.project == event.project);
+            let good = own.into_iter().all(|other| other.kind != Kind::Evil);
             if good && world.plan.projects[event.project].calm && !world.is_stored(&event.task) {
                 memory.broken.push(format!(
                     "event {nr} is not served, and nothing is wrong with its project"

@@ -180,7 +180,7 @@ impl Plan {
         if rng.u8(0..100) < bad_percent && self.projects[project].calm {
             // Its own firewall is the least that may be wrong with it.
             kind = *rng.choice(&[Kind::Evil, Kind::Good]).expect("one");
-        } else if rng.u8(0..100) < bad_percent {
+        } else if rng.u8(0..100) < bad_percent && !self.projects[project].calm {
             kind = *rng.choice(&BAD).expect("one");
             let unseen = matches!(kind, Kind::Curable | Kind::Lost) && !self.loses;
             if unseen || kind == Kind::TooLarge && !self.small_bodies {

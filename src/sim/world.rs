@@ -274,7 +274,8 @@ impl World {
         probes.in_flight += 1;
         // Waits between probes are 2 s and more, after other failures than a refusal less.
         let seconds = (now - probes.since).as_secs() as u32;
-        let most = 4 + 2 * seconds + 2 * (memory.mended - probes.mended);
+        // What was refused while another passed is tried again at once, some times.
+        let most = 12 + 2 * seconds + 2 * (memory.mended - probes.mended);
         if events > 1 || probes.in_flight > 1 || probes.sent > most {
             memory.broken.push(format!(
                 "at {now:?} lane {lane:?} is parked and sends {events} events, {probes:?}"

@@ -105,12 +105,12 @@ impl<E> Delivery<E> {
             self.from_end = true;
             return Step::then(Then::Go);
         }
-        let only = tried == 0 && self.queue.is_empty();
-        self.readmit_held();
-        if only && !self.is_parked && !self.singly && !std::mem::replace(&mut self.was_lonely, true) {
-            self.lonely = true;
+        if self.queue.is_empty() && !self.is_parked && !self.singly && self.companions < NEIGHBOURS {
+            self.companions += 1;
+            self.lonely = Some(reason);
             return Step::then(Then::Go);
         }
+        self.readmit_held();
         Step::then(Then::Park { reason })
     }
 }
