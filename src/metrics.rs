@@ -91,6 +91,8 @@ pub struct Metrics {
     pub delivery_unaddressable_events: Counter,
     /// `phosphod_delivery_unconfirmed_batches_total`: batches that the API accepted and did not store.
     pub delivery_unconfirmed_batches: Counter,
+    /// `phosphod_delivery_deferred_events`: events that keep failing alone while others pass, and are tried again beside them.
+    pub delivery_deferred_events: Gauge,
     /// `phosphod_dead_letters_requeued_total`: dead letters that operators had queued again.
     pub dead_letters_requeued: Counter,
     /// `phosphod_dead_letters_purged_total`: dead letters that operators had removed.
@@ -129,6 +131,7 @@ impl Metrics {
             delivery_over_quota_events: Counter::default(),
             delivery_unaddressable_events: Counter::default(),
             delivery_unconfirmed_batches: Counter::default(),
+            delivery_deferred_events: Gauge::default(),
             dead_letters_requeued: Counter::default(),
             dead_letters_purged: Counter::default(),
             dead_letters_dropped: Counter::default(),
@@ -222,6 +225,11 @@ impl Metrics {
             "delivery_unconfirmed_batches",
             "Batches that the API accepted and did not store",
             this.delivery_unconfirmed_batches.clone(),
+        );
+        r.register(
+            "delivery_deferred_events",
+            "Events that keep failing alone while others pass, and are tried again beside them",
+            this.delivery_deferred_events.clone(),
         );
         r.register(
             "dead_letters_requeued",

@@ -341,6 +341,13 @@ impl Spool {
         self.ask(|reply| Command::Release { events, reply }).await;
     }
 
+    /// Lets feedback pass leased log events that it would have to wait for, until they are released or have ended. A new
+    /// process knows nothing of it.
+    pub async fn defer(&self, events: impl IntoIterator<Item = &Leased>) {
+        let events = events.into_iter().map(Leased::place).collect();
+        self.ask(|reply| Command::Defer { events, reply }).await;
+    }
+
     /// Given up: kept as a dead letter, on disk before it leaves the lane. Resolves when it is.
     pub async fn bury(&self, _lane: &Lane, events: Vec<(Leased, Burial)>) {
         self.ask(|reply| Command::Bury { events, reply }).await;

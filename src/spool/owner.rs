@@ -175,6 +175,11 @@ impl Owner {
                 );
                 let _ = reply.send(());
             }
+            Command::Defer { events, reply } => {
+                let touched = self.lanes.defer(&events);
+                self.publish_lanes(touched);
+                let _ = reply.send(());
+            }
             Command::Bury { events, reply } => self.take_funeral(events, reply),
             Command::DeadLetters { after, limit, reply } => {
                 let _ = reply.send(self.list_letters(after, limit));
