@@ -6,10 +6,13 @@
 )]
 
 mod bench;
+mod between;
 mod feedback;
 mod flow;
 mod outage;
 mod parking;
 mod random;
 mod refused;
+mod slow;
 mod stored;
+mod way;
