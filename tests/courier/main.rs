@@ -9,6 +9,7 @@
 mod address;
 mod addresses;
 mod bench;
+mod between;
 mod cut_off;
 mod feedback;
 mod flow;
@@ -16,4 +17,6 @@ mod outage;
 mod parking;
 mod random;
 mod refused;
+mod slow;
 mod stored;
+mod way;

@@ -62,8 +62,8 @@ impl<E> Delivery<E> {
         }
         let before = sent.proofs;
         let enough = sent.blocked(&blocked, self.passes + self.elsewhere);
-        let proven = sent.proofs > before;
-        if !enough && !blocked.own && sent.proofs > 0 {
+        let (proven, ever) = (sent.proofs > before, sent.proofs > 0);
+        if !enough && !blocked.own && ever {
             // Once more: every other answer may be such a one, by whatever spreads requests over several servers.
             self.queue.push_front(sent);
             self.alone += 1;
@@ -88,7 +88,7 @@ impl<E> Delivery<E> {
             self.readmit_held();
             return Step::then(Then::Wait { asked: None, reason });
         }
-        if blocked.own && !self.is_parked {
+        if blocked.own && !self.is_parked && !ever {
             self.readmit_held();
             return Step::then(Then::Park { reason });
         }

@@ -69,6 +69,9 @@ fn go_on(mut delivery: Delivery<usize>, mut answer: impl FnMut(usize, &[usize]) 
         assert!(way.requests < 20_000, "it comes to an end");
         let _ = delivery.note(Some(403));
         let step = delivery.take(answer(way.requests, &part), Some(403), Some("page".into()));
+        if !step.accepted.is_empty() {
+            delivery.parked(false);
+        }
         way.accepted.extend(step.accepted.iter().map(|sent| sent.event));
         for (event, burial) in step.buried {
             assert_eq!(
