@@ -105,7 +105,8 @@ pub struct Metrics {
     pub delivery_in_flight_requests: Family<KindLabel, Gauge>,
     /// `phosphod_lanes{state}`: lanes by what they are doing.
     pub lanes: Family<StateLabel, Gauge>,
-    /// `phosphod_log_lines_dropped_total`: lines of the daemon's own log that its reader will never see.
+    /// `phosphod_log_lines_dropped_total`: lines of the daemon's own log that its reader will never
+    /// see.
     pub log_lines_dropped: Counter,
 }
 

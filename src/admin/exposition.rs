@@ -1,4 +1,5 @@
-//! In which format `/metrics` answers: what the `Accept` header asks for, as the libraries of Prometheus read it. Pure.
+//! In which format `/metrics` answers: what the `Accept` header asks for, as the libraries of
+//! Prometheus read it. Pure.
 
 use hyper::HeaderMap;
 use hyper::header::{ACCEPT, HeaderValue};
@@ -21,8 +22,9 @@ impl Format {
         })
     }
 
-    /// The format that a request asks for: the known one of the highest quality, and of equals the one named first. What
-    /// names none of them gets the default, because a page that is refused is of no use to anybody.
+    /// The format that a request asks for: the known one of the highest quality, and of equals the
+    /// one named first. What names none of them gets the default, because a page that is refused is
+    /// of no use to anybody.
     pub(super) fn asked(headers: &HeaderMap) -> Format {
         let mut best = None;
         let lines = headers
@@ -41,7 +43,8 @@ impl Format {
     }
 }
 
-/// The format that a media range names, and its quality in thousandths; `None` if it names none that is known.
+/// The format that a media range names, and its quality in thousandths; `None` if it names none
+/// that is known.
 fn read(range: &str) -> Option<(Format, u16)> {
     let mut parts = range.split(';').map(str::trim);
     let media = parts.next()?.to_ascii_lowercase();

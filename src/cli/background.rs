@@ -1,9 +1,10 @@
-//! Lines that are written by a thread of their own: who has something to say never waits for who reads.
+//! Lines that are written by a thread of their own: who has something to say never waits for who
+//! reads.
 //!
-//! Standard error is often a pipe, and its reader may stop reading. Lines then find no room in the queue, are dropped and
-//! counted, and the count is told once there is room again. The queue and the thread are those of `tracing-appender`.
-//! Its guard is dropped only while the queue is empty. Dropped with a full queue it would print to standard output, which may
-//! be the same full pipe.
+//! Standard error is often a pipe, and its reader may stop reading. Lines then find no room in the
+//! queue, are dropped and counted, and the count is told once there is room again. The queue and
+//! the thread are those of `tracing-appender`. Its guard is dropped only while the queue is empty.
+//! Dropped with a full queue it would print to standard output, which may be the same full pipe.
 
 use prometheus_client::metrics::counter::Counter;
 use std::io::{self, ErrorKind, Write};
@@ -46,8 +47,9 @@ struct Shared {
 }
 
 impl Background {
-    /// Starts the thread that writes to `out`. It counts lost lines in `dropped`, and hands their number to `tell` from time
-    /// to time. Nothing may panic here, so that a thread that cannot be started has to be found out before.
+    /// Starts the thread that writes to `out`. It counts lost lines in `dropped`, and hands their
+    /// number to `tell` from time to time. Nothing may panic here, so that a thread that cannot be
+    /// started has to be found out before.
     pub(super) fn start(
         out: impl Write + Send + 'static,
         dropped: Counter,
@@ -100,8 +102,8 @@ impl Background {
         self.write(format!("{text}\n").as_bytes());
     }
 
-    /// Waits until all that was queued is written, but not longer than `limit`. Nothing that is queued later is sure to be
-    /// written. Call it at the end of the process.
+    /// Waits until all that was queued is written, but not longer than `limit`. Nothing that is
+    /// queued later is sure to be written. Call it at the end of the process.
     pub(super) fn finish(&self, limit: Duration) {
         let guard = locked(&self.guard).take();
         let end = Instant::now() + limit;
@@ -150,8 +152,8 @@ struct Writer<W, T> {
 }
 
 impl<W: Write, T: FnMut(u64)> Writer<W, T> {
-    /// Says how many lines were lost, if that is new. The line that says so may find no room itself, and is lost as well; then
-    /// it is said again.
+    /// Says how many lines were lost, if that is new. The line that says so may find no room
+    /// itself, and is lost as well; then it is said again.
     fn tell_lost(&mut self) {
         let lost = self.shared.lost();
         if lost > self.told {

@@ -12,8 +12,8 @@ use tracing_subscriber::fmt::FormatFields;
 use tracing_subscriber::fmt::format;
 use tracing_subscriber::util::SubscriberInitExt;
 
-/// The thread that writes the log to standard error, so that nothing of the daemon waits for its reader. Lines that are lost are
-/// counted in `dropped`.
+/// The thread that writes the log to standard error, so that nothing of the daemon waits for its
+/// reader. Lines that are lost are counted in `dropped`.
 pub(super) fn background(dropped: Counter) -> Background {
     Background::start(std::io::stderr(), dropped, |lines| {
         tracing::warn!(
@@ -78,7 +78,8 @@ pub(super) fn start_plain(lines: &Background) -> Result<(), String> {
     installed.map_err(|fault| format!("the log could not be set up: {fault}"))
 }
 
-/// A panic is a line of the log as any other. The usual message would wait for the reader of standard error.
+/// A panic is a line of the log as any other. The usual message would wait for the reader of
+/// standard error.
 pub(super) fn log_panics() {
     std::panic::set_hook(Box::new(|panic| {
         let thread = std::thread::current();

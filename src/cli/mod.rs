@@ -115,7 +115,8 @@ fn bad_configuration(mistakes: &Mistakes) -> ExitCode {
 
 /// Reads the command line, does what it says, and returns the exit code.
 pub fn main() -> ExitCode {
-    // Before anything else: a signal in the first milliseconds must not end the daemon by its default action.
+    // Before anything else: a signal in the first milliseconds must not end the daemon by its
+    // default action.
     let is_run = std::env::args_os().nth(1).is_some_and(|word| word == "run");
     let early = is_run.then(Early::arrange);
     if let Err(fault) = signals::survive_file_size_limit() {

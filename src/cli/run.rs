@@ -10,7 +10,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Runtime;
 
-/// How long what still runs on threads of its own may take at the end. Nothing that counts is among it.
+/// How long what still runs on threads of its own may take at the end. Nothing that counts is among
+/// it.
 const LAST_THREADS: Duration = Duration::from_secs(1);
 
 /// Runs the daemon until it is told to stop. `early` was arranged when the process began.
@@ -45,7 +46,8 @@ fn prepared(early: std::io::Result<Early>) -> Result<(Runtime, Signals), String>
     Ok((runtime, signals))
 }
 
-/// Reads the configuration, which may wait for a pipe without end and for a slow disk, and runs the daemon.
+/// Reads the configuration, which may wait for a pipe without end and for a slow disk, and runs the
+/// daemon.
 async fn serve(sources: Sources, mut signals: Signals, metrics: Arc<Metrics>, log: &Background) -> ExitCode {
     let first = sources.clone();
     let loading = tokio::task::spawn_blocking(move || config::load(&first));

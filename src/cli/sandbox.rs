@@ -20,14 +20,15 @@ pub(super) struct SandboxArgs {
     control: Option<SocketAddr>,
 }
 
-/// Where the lines go. Both ways are written in the background: requests are answered, and signals end it, whoever reads.
+/// Where the lines go. Both ways are written in the background: requests are answered, and signals
+/// end it, whoever reads.
 struct Said {
     out: Background,
     log: Background,
 }
 
-/// Runs a sandbox until Ctrl-C or SIGTERM; a second one ends it at once. Exit code 1 when it could not listen, or when
-/// something arrived that the contract does not know.
+/// Runs a sandbox until Ctrl-C or SIGTERM; a second one ends it at once. Exit code 1 when it could
+/// not listen, or when something arrived that the contract does not know.
 pub(super) fn run(args: SandboxArgs) -> ExitCode {
     if let Err(sentence) = limits::check() {
         tell(&format!("phosphod sandbox: {sentence}"));

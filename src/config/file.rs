@@ -37,7 +37,8 @@ pub(super) fn read(named: Option<&Path>) -> Result<Option<Text>, Mistake> {
     Ok(None)
 }
 
-/// Reads a file that must not be a pipe, which could be waited for without end. `None` if it is not there.
+/// Reads a file that must not be a pipe, which could be waited for without end. `None` if it is not
+/// there.
 pub(super) fn read_plain(path: &Path) -> Result<Option<Text>, Mistake> {
     match open(path, OFlags::NONBLOCK)? {
         Some(text) if text.once => {

@@ -51,7 +51,8 @@ pub struct Sources {
     pub set: Vec<String>,
     /// The environment.
     pub env: BTreeMap<String, OsString>,
-    /// What an earlier reading came from: this one reads the same, and refuses to find less. `None`: the first reading.
+    /// What an earlier reading came from: this one reads the same, and refuses to find less.
+    /// `None`: the first reading.
     pub again: Option<Origins>,
 }
 

@@ -1,7 +1,9 @@
-//! What a configuration was read from, so that a reload reads the same again and never goes on with less.
+//! What a configuration was read from, so that a reload reads the same again and never goes on with
+//! less.
 //!
-//! A file that is away for a moment, because an editor or a deployment replaces it, must not look like the wish to go on with the
-//! built-in defaults: events for a test server would leave for the public API.
+//! A file that is away for a moment, because an editor or a deployment replaces it, must not look
+//! like the wish to go on with the built-in defaults: events for a test server would leave for the
+//! public API.
 use super::mistakes::Mistake;
 use super::{file, files};
 use std::collections::BTreeMap;
@@ -46,7 +48,8 @@ impl Origins {
         }
     }
 
-    /// What is wrong with a file that was read again, if anything is: it holds nothing, and did before.
+    /// What is wrong with a file that was read again, if anything is: it holds nothing, and did
+    /// before.
     pub(super) fn emptied(&self, now: &ConfigFile) -> Option<Mistake> {
         let had_values = self.file.as_ref().is_some_and(|known| known.has_values);
         (had_values && !now.has_values).then(|| {
@@ -58,7 +61,8 @@ impl Origins {
         })
     }
 
-    /// What is wrong with the credentials that are found again, if anything is: one that was used is gone, or empty.
+    /// What is wrong with the credentials that are found again, if anything is: one that was used
+    /// is gone, or empty.
     pub(super) fn lost_credentials(&self, now: &BTreeMap<String, PathBuf>) -> Vec<Mistake> {
         let gone = |key: &str, path: &Path| !now.contains_key(key) && files::is_blank(path);
         let lost = self.credentials.iter().filter(|(key, path)| gone(key, path));

@@ -5,9 +5,11 @@ use std::num::NonZero;
 use std::sync::mpsc;
 use std::thread;
 
-/// Threads beside the runtime's workers: the log, the spool, sled's own, and those for work that blocks.
+/// Threads beside the runtime's workers: the log, the spool, sled's own, and those for work that
+/// blocks.
 const BESIDE_WORKERS: usize = 16;
-/// Address space without which not even a start is sure to succeed, in bytes. Most of it is reserved, not used.
+/// Address space without which not even a start is sure to succeed, in bytes. Most of it is
+/// reserved, not used.
 const LEAST_SPACE: u64 = 512 << 20;
 /// Address space below which the daemon is likely to run out under load, in bytes.
 const LITTLE_SPACE: u64 = 2 << 30;

@@ -67,7 +67,8 @@ pub enum DaemonError {
     },
 }
 
-/// Runs the daemon until a signal ends it. SIGHUP calls `reload` and applies what it gives; what it refuses changes nothing.
+/// Runs the daemon until a signal ends it. SIGHUP calls `reload` and applies what it gives; what it
+/// refuses changes nothing.
 ///
 /// # Errors
 /// When the daemon cannot start, or when a part of it ends unasked.
@@ -116,8 +117,8 @@ pub async fn run(
     ended.map(|_| ())
 }
 
-/// Waits for what ends the daemon, and reads the configuration again where a signal asks for it. Gives the name of the
-/// signal that ended it.
+/// Waits for what ends the daemon, and reads the configuration again where a signal asks for it.
+/// Gives the name of the signal that ended it.
 async fn watch_over(
     settings: &config::Settings,
     signals: &mut Signals,
@@ -189,8 +190,8 @@ async fn open_spool(
     }
 }
 
-/// Closes a data folder that is still being opened, if that is done in time. Where it is not, the end of the process cuts it off,
-/// which every step of it survives.
+/// Closes a data folder that is still being opened, if that is done in time. Where it is not, the
+/// end of the process cuts it off, which every step of it survives.
 async fn give_up(opening: JoinHandle<Result<Spool, OpenError>>, grace: Duration) {
     if let Ok(Ok(Ok(spool))) = tokio::time::timeout(grace, opening).await {
         spool.close().await;

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
 
-/// Reads the configuration again, from where an earlier reading found it. The error says what is wrong.
+/// Reads the configuration again, from where an earlier reading found it. The error says what is
+/// wrong.
 pub type Read = dyn Fn(&Origins) -> Result<config::Settings, String> + Send + Sync;
 
 type Outcome = Result<(config::Settings, courier::Settings), String>;
@@ -35,7 +36,8 @@ impl Reload {
         }
     }
 
-    /// Whether a reading goes on. What another one would find may have changed since it began: it comes after.
+    /// Whether a reading goes on. What another one would find may have changed since it began: it
+    /// comes after.
     pub(super) fn is_reading(&self) -> bool {
         !self.reading.is_empty()
     }
@@ -59,8 +61,9 @@ impl Reload {
         }
     }
 
-    /// Puts into force what was read. What delivery needs (upstream, keys, batches, retries) takes effect at once and wakes
-    /// parked lanes; what only a restart can change is named. `sentence` is how things stand, for systemd.
+    /// Puts into force what was read. What delivery needs (upstream, keys, batches, retries) takes
+    /// effect at once and wakes parked lanes; what only a restart can change is named. `sentence`
+    /// is how things stand, for systemd.
     pub(super) fn apply(
         &mut self,
         done: Result<Outcome, JoinError>,
@@ -87,7 +90,8 @@ impl Reload {
             }
             Err(why) => tracing::error!(%why, "configuration not reloaded: nothing has changed"),
         }
-        // It was ready all the time, and is as it was before: what systemd showed then is told again.
+        // It was ready all the time, and is as it was before: what systemd showed then is told
+        // again.
         notify::ready(&sentence());
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! | signal | what it does |
 //! |---|---|
-//! | SIGTERM, SIGINT | stops in an orderly way; a second one, a moment later, ends the process at once, with exit code 128 and its number |
+//! | SIGTERM, SIGINT | stops in order; a second one, a moment later, ends it at once (128 + number) |
 //! | SIGHUP | reads the configuration again |
 //! | SIGXCPU | stops as SIGTERM does: the limit on CPU time is reached |
 //! | SIGXFSZ | nothing: the write fails instead, and is treated like a full disk |
@@ -22,23 +22,23 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 /// What a shell adds to the number of the signal that ended a program.
 const ENDED_BY_SIGNAL: i32 = 128;
 
-/// How long after the first signal a second one is taken for the same wish. `timeout` of coreutils sends each signal twice, and
-/// so does a parent that passes on what the terminal has sent to both.
+/// How long after the first signal a second one is taken for the same wish. `timeout` of coreutils
+/// sends each signal twice, and so does a parent that passes on what the terminal has sent to both.
 const SAME_WISH: Duration = Duration::from_millis(250);
 
-/// A write past the limit on file sizes fails from now on, where it would end the process without a word. For every command
-/// that writes files.
+/// A write past the limit on file sizes fails from now on, where it would end the process without a
+/// word. For every command that writes files.
 ///
 /// # Errors
 /// When the system refuses.
 pub fn survive_file_size_limit() -> io::Result<()> {
-    // A handler that only sets a flag is enough: what counts is that there is one. Unlike an ignored signal, it is not
-    // inherited by child processes.
+    // A handler that only sets a flag is enough: what counts is that there is one. Unlike an
+    // ignored signal, it is not inherited by child processes.
     flag::register(Number::XFSZ.as_raw(), Arc::new(AtomicBool::new(false))).map(|_| ())
 }
 
-/// What is arranged before there is a runtime: no signal of the table ends the process by itself any more, but for the second
-/// SIGTERM or SIGINT.
+/// What is arranged before there is a runtime: no signal of the table ends the process by itself
+/// any more, but for the second SIGTERM or SIGINT.
 #[derive(Debug)]
 pub struct Early {
     /// The number of the signal that asked for a stop; 0: none has.
@@ -119,12 +119,14 @@ impl Signals {
         Ok(Self { stops, hangup })
     }
 
-    /// Resolves when the daemon is to stop, with the name of the signal. A SIGHUP meanwhile is kept for later.
+    /// Resolves when the daemon is to stop, with the name of the signal. A SIGHUP meanwhile is kept
+    /// for later.
     pub async fn stop(&mut self) -> &'static str {
         self.stops.next().await
     }
 
-    /// Does the work of the end, once a signal asked for it. Another signal, unless it comes at the same moment, ends the process.
+    /// Does the work of the end, once a signal asked for it. Another signal, unless it comes at the
+    /// same moment, ends the process.
     pub async fn last<T>(&self, work: impl Future<Output = T>) -> T {
         arming(&self.stops.early.armed, work).await
     }

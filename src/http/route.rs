@@ -57,9 +57,10 @@ pub struct Route<Id> {
 
 /// Whether a path fits a pattern, and where its parameter stands in the path, if the pattern has one.
 ///
-/// Empty segments fold: a client that joins a base URL with a trailing slash to a path sends `//v2/log/p`.
-/// There is one exception. Where only empty segments stand in the place of the parameter, the parameter is
-/// empty, so that the service can say what is missing: `/v2/tasks//flag` names no task.
+/// Empty segments fold: a client that joins a base URL with a trailing slash to a path sends
+/// `//v2/log/p`. There is one exception. Where only empty segments stand in the place of the
+/// parameter, the parameter is empty, so that the service can say what is missing:
+/// `/v2/tasks//flag` names no task.
 pub(super) fn fits(pattern: &str, path: &str) -> Option<Range<usize>> {
     if !path.starts_with('/') {
         return None;

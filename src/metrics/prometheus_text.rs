@@ -1,8 +1,9 @@
 //! From OpenMetrics text to the older text format of Prometheus, version 0.0.4.
 //!
-//! `prometheus-client` writes OpenMetrics only. The two formats share their samples. They differ in the comments:
-//! in 0.0.4 a type belongs to the name that the samples bear (`requests_total`, `build_info`), there are neither units
-//! nor an end mark, and some types have other names. An exemplar behind a sample does not exist there.
+//! `prometheus-client` writes OpenMetrics only. The two formats share their samples. They differ in
+//! the comments: in 0.0.4 a type belongs to the name that the samples bear (`requests_total`,
+//! `build_info`), there are neither units nor an end mark, and some types have other names. An
+//! exemplar behind a sample does not exist there.
 
 /// The suffix of a counter's sample, and of an info's.
 const TOTAL: &str = "_total";
@@ -64,7 +65,8 @@ fn unquoted(text: &str) -> String {
     out
 }
 
-/// A sample without what may follow its value: ` # {trace_id="x"} 1`. The value of a label may hold the same characters.
+/// A sample without what may follow its value: ` # {trace_id="x"} 1`. The value of a label may hold
+/// the same characters.
 fn without_exemplar(line: &str) -> &str {
     let (mut quoted, mut escaped) = (false, false);
     for (at, c) in line.char_indices() {

@@ -20,8 +20,8 @@ pub(super) struct Ballast {
 }
 
 impl Ballast {
-    /// Looks for the one that an earlier run left. One that is not whole is not counted on. Under a limit on file sizes,
-    /// `max_file_bytes`, it is smaller, as the generations are.
+    /// Looks for the one that an earlier run left. One that is not whole is not counted on. Under a
+    /// limit on file sizes, `max_file_bytes`, it is smaller, as the generations are.
     pub(super) fn find(folder: &Path, max_file_bytes: Option<u64>) -> Ballast {
         let path = folder.join("ballast");
         let bytes = max_file_bytes.map_or(BALLAST_BYTES, |limit| BALLAST_BYTES.min(limit));

@@ -27,8 +27,8 @@ pub(super) struct Disk {
 }
 
 impl Disk {
-    /// The size up to which a file is filled on purpose, at most `wanted`. Under a limit on file sizes the other half is for the last
-    /// commit, which may be large.
+    /// The size up to which a file is filled on purpose, at most `wanted`. Under a limit on file
+    /// sizes the other half is for the last commit, which may be large.
     pub(super) fn fill_bytes(&self, wanted: u64) -> u64 {
         self.max_file_bytes.map_or(wanted, |limit| wanted.min(limit / 2))
     }

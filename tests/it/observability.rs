@@ -199,7 +199,8 @@ async fn a_real_parser_reads_the_same_out_of_both_formats() {
     )
     .await;
     let text = read("*/*", "text", "text/plain; version=0.0.4; charset=utf-8").await;
-    // The parser of the older format takes the suffix off the name of a counter, as the newer format does.
+    // The parser of the older format takes the suffix off the name of a counter, as the newer
+    // format does.
     assert_eq!(text["types"], open["types"]);
     assert_eq!(text["types"]["phosphod_intake_events"], "counter", "{text}");
     assert_eq!(

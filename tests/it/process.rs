@@ -1,4 +1,5 @@
-//! The process among others: a log that nobody reads, signals at any moment, limits that come as signals.
+//! The process among others: a log that nobody reads, signals at any moment, limits that come as
+//! signals.
 
 use crate::support::client::{self, batch};
 use crate::support::daemon::{Daemon, Setup};

@@ -1,5 +1,5 @@
-//! SIGHUP at a bad moment: what the start read is away, empty, or cannot be read again. Then nothing changes, and the log says
-//! why.
+//! SIGHUP at a bad moment: what the start read is away, empty, or cannot be read again. Then
+//! nothing changes, and the log says why.
 
 use crate::support::daemon::{Daemon, Setup};
 use crate::support::upstream::Upstream;
@@ -11,7 +11,8 @@ use std::process::Command;
 
 const REFUSED: &str = "configuration not reloaded: nothing has changed";
 
-/// A daemon whose upstream and key stand in a file only, so that without the file nothing would be sent there.
+/// A daemon whose upstream and key stand in a file only, so that without the file nothing would be
+/// sent there.
 struct World {
     folder: tempfile::TempDir,
     upstream: Upstream,
@@ -52,7 +53,8 @@ impl World {
         Daemon::spawn(command).accepting().await
     }
 
-    /// Reloads, which has to be refused for a reason that holds all `parts`, and sees that events still leave.
+    /// Reloads, which has to be refused for a reason that holds all `parts`, and sees that events
+    /// still leave.
     async fn refuses(&mut self, daemon: &mut Daemon, parts: &[&str]) {
         daemon.signal(Signal::HUP);
         let why = daemon.logged(REFUSED).await["why"].to_string();

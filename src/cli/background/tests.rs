@@ -1,8 +1,8 @@
 use super::*;
 use std::sync::mpsc;
 
-/// A reader that takes a line for every permit, and shows what it took. Without permits it is a full pipe; once they
-/// have an end, it is gone.
+/// A reader that takes a line for every permit, and shows what it took. Without permits it is a
+/// full pipe; once they have an end, it is gone.
 struct Reader {
     permits: mpsc::Receiver<()>,
     taken: mpsc::Sender<String>,

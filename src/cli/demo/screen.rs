@@ -40,8 +40,8 @@ pub(super) struct Screen {
     total: Cell<u64>,
     acts: Cell<u32>,
     bar: RefCell<Option<ProgressBar>>,
-    /// Where no person watches: what is shown is written in the background, so that a reader that has stopped does not keep the
-    /// demo from its end.
+    /// Where no person watches: what is shown is written in the background, so that a reader that
+    /// has stopped does not keep the demo from its end.
     lines: Option<Background>,
 }
 
