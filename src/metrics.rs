@@ -3,6 +3,8 @@
 //! Names start with `phosphod_` and end with their unit or `_total`. No label takes a client's free text,
 //! so the number of series is bounded.
 
+mod prometheus_text;
+
 use crate::ledger::Ledger;
 use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::counter::Counter;
@@ -105,6 +107,9 @@ pub struct Metrics {
     pub delivery_in_flight_requests: Family<KindLabel, Gauge>,
     /// `phosphod_lanes{state}`: lanes by what they are doing.
     pub lanes: Family<StateLabel, Gauge>,
+    /// `phosphod_log_lines_dropped_total`: lines of the daemon's own log that its reader will never
+    /// see.
+    pub log_lines_dropped: Counter,
 }
 
 impl Metrics {
@@ -138,6 +143,7 @@ impl Metrics {
             delivery_window_requests: Gauge::default(),
             delivery_in_flight_requests: Family::default(),
             lanes: Family::default(),
+            log_lines_dropped: Counter::default(),
         };
         let r = &mut this.registry;
         r.register(
@@ -257,10 +263,15 @@ impl Metrics {
             this.delivery_in_flight_requests.clone(),
         );
         r.register("lanes", "Lanes by what they are doing", this.lanes.clone());
+        r.register(
+            "log_lines_dropped",
+            "Lines of the daemon's own log that its reader will never see",
+            this.log_lines_dropped.clone(),
+        );
         this
     }
 
-    /// The Prometheus text, with the ledger as given.
+    /// The page as OpenMetrics text, with the ledger as given.
     pub fn encode(&self, ledger: &Ledger) -> Result<String, std::fmt::Error> {
         for (state, value) in [
             ("accepted", ledger.accepted),
@@ -276,6 +287,11 @@ impl Metrics {
         let mut out = String::new();
         text::encode(&mut out, &self.registry)?;
         Ok(out)
+    }
+
+    /// The same page in the text format 0.0.4 of Prometheus.
+    pub fn encode_prometheus(&self, ledger: &Ledger) -> Result<String, std::fmt::Error> {
+        Ok(prometheus_text::from_open_metrics(&self.encode(ledger)?))
     }
 }
 

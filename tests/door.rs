@@ -670,7 +670,7 @@ async fn operators_see_the_account_the_lanes_and_why_nothing_is_sent() {
         "phosphod_intake_refused_events_total{kind=\"log\"} 1",
         "phosphod_lanes{state=\"queueing_only\"} 1",
         "phosphod_intake_append_seconds_count 1",
-        "# EOF",
+        "content-type: text/plain; version=0.0.4; charset=utf-8",
     ] {
         assert!(metrics.contains(line), "{line} is not in {metrics}");
     }

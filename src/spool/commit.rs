@@ -188,7 +188,8 @@ impl Owner {
         self.generations.close();
         let freed = self.room.give_way(error.full);
         let sentence = format!(
-            "the spool could not be written: {error}: look at the disk under spool.path; it is tried again by itself"
+            "the spool could not be written: {error}: {}; it is tried again by itself",
+            error.remedy()
         );
         if self.failure.is_none() {
             tracing::error!(%error, "storage failed: nothing is accepted until it works again");

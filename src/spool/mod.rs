@@ -81,7 +81,7 @@ use crate::batch::Limits;
 use crate::ids::{Lane, Seq};
 use crate::ledger::Ledger;
 use command::Command;
-use disk::Disk;
+use disk::{Disk, LEAST_FILE_BYTES};
 use group::Prepared;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -157,6 +157,15 @@ pub enum OpenError {
         path: PathBuf,
         /// Its permission bits.
         mode: u32,
+    },
+    /// A limit of the process leaves the queue's files no room.
+    #[error(
+        "the limit on file sizes is {limit} bytes, and the queue takes files of at least {LEAST_FILE_BYTES}: raise it (LimitFSIZE of \
+         the unit, ulimit -f)"
+    )]
+    FileLimit {
+        /// In bytes.
+        limit: u64,
     },
     /// Another daemon has it.
     #[error("the data folder {} is in use by another phosphod{}: stop it, or set spool.path to another folder",
@@ -287,7 +296,11 @@ impl Spool {
         Spool::open_on(settings, Disk::real())
     }
 
-    fn open_on(settings: Settings, disk: Disk) -> Result<Spool, OpenError> {
+    fn open_on(mut settings: Settings, disk: Disk) -> Result<Spool, OpenError> {
+        if let Some(limit) = disk.max_file_bytes.filter(|limit| *limit < LEAST_FILE_BYTES) {
+            return Err(OpenError::FileLimit { limit });
+        }
+        settings.generation_bytes = disk.fill_bytes(settings.generation_bytes);
         let (commands, receiver) = mpsc::channel(MAX_WAITING_COMMANDS);
         let shared = Arc::new(Shared::new());
         let owner = recovery::open(&settings, &disk, &shared, receiver, commands.downgrade())?;
