@@ -373,7 +373,8 @@ impl Answer {
     /// Whether a refusal is the API's own word: a JSON object with `detail`. A long one may be cut off, because it quotes the
     /// events; `detail` comes first in it.
     fn is_own(&self) -> bool {
-        self.body.trim_ascii_start().starts_with(b"{\"detail\":") || json::field(&self.body, "detail").is_some()
+        self.body.trim_ascii_start().starts_with(b"{\"detail\":")
+            || json::field(&self.body, "detail").is_some()
     }
 
     fn blocked(&self, park: String) -> Blocked {

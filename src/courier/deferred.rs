@@ -123,7 +123,9 @@ impl Line {
     /// Tries a deferred event once more. What comes of it says nothing about the lane. Gives it back if it failed in passing.
     pub(super) async fn try_deferred(&self, knobs: &mut Knobs, due: Due<Leased>) -> Option<Due<Leased>> {
         let Due { sent, mut tries } = due;
-        let sent = confirm::settle_stored(self, knobs, vec![sent], false).await?.pop()?;
+        let sent = confirm::settle_stored(self, knobs, vec![sent], false)
+            .await?
+            .pop()?;
         let failed = |sent| Some(Due { sent, tries });
         let Some(pass) = self.admit_read(knobs).await else {
             return failed(sent);
@@ -143,7 +145,11 @@ impl Line {
         let mut sent = sent;
         (sent.attempts, sent.absent) = (sent.attempts.saturating_add(1), false);
         let (status, excerpt) = facts(&outcome);
-        tries.server_errors = if status == Some(500) { tries.server_errors + 1 } else { 0 };
+        tries.server_errors = if status == Some(500) {
+            tries.server_errors + 1
+        } else {
+            0
+        };
         let failed = |sent| Some(Due { sent, tries });
         let verdict = verdict::of_log(&outcome, 1, tries.server_errors / SERVER_ERRORS * 2);
         drop((outcome, pass));

@@ -224,7 +224,10 @@ impl FeedbackLane {
                     self.roster.landed(&held);
                     return self.bury(held.event, burial).await;
                 }
-                if self.blocked >= BLOCKED_IN_A_ROW || self.roster.len() <= 1 || self.line.health().is_parked() {
+                if self.blocked >= BLOCKED_IN_A_ROW
+                    || self.roster.len() <= 1
+                    || self.line.health().is_parked()
+                {
                     self.line.park(began, &park, settings);
                 }
                 self.set_aside(held, settings);

@@ -130,7 +130,11 @@ impl Health {
         let trouble = self.trouble.as_ref().filter(|trouble| trouble.parked)?;
         let (rounds, rest) = (trouble.probes / COMPARE_EVERY, trouble.probes % COMPARE_EVERY);
         let few = rest > 0 || rounds == 0;
-        Some(if few && !trouble.compare { 1 } else { 8 << rounds.min(20) })
+        Some(if few && !trouble.compare {
+            1
+        } else {
+            8 << rounds.min(20)
+        })
     }
 
     /// Whether the lane waits for a person.
@@ -204,7 +208,11 @@ mod tests {
             })
             .collect();
         let more = probes.iter().filter(|probe| **probe > Some(1));
-        assert_eq!(more.collect::<Vec<_>>(), [&Some(64), &Some(128), &Some(256)], "{probes:?}");
+        assert_eq!(
+            more.collect::<Vec<_>>(),
+            [&Some(64), &Some(128), &Some(256)],
+            "{probes:?}"
+        );
         assert!(health.is_parked(), "it is parked until something is taken");
         health.parked(now, now, &backoff(), 0);
         assert_eq!(health.probe(), Some(1));

@@ -107,7 +107,8 @@ impl LogLane {
                 }
                 Report::Lonely(ticket, rest) => self.take(Report::Left(ticket, rest.into_rest())).await,
                 Report::Sent(ticket, accepted, deferred) => {
-                    line.release(deferred.into_iter().map(|sent| sent.event).collect()).await;
+                    line.release(deferred.into_iter().map(|sent| sent.event).collect())
+                        .await;
                     self.take(Report::Sent(ticket, accepted, Vec::new())).await;
                 }
                 Report::Retried(failed) => {
@@ -196,7 +197,10 @@ impl LogLane {
         if events.is_empty() {
             return;
         }
-        self.line.spool().defer(events.iter().map(|sent| &sent.event)).await;
+        self.line
+            .spool()
+            .defer(events.iter().map(|sent| &sent.event))
+            .await;
         let backoff = self.knobs.borrow().backoff;
         self.count_deferred(events.len() as i64);
         for sent in events {

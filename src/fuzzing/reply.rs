@@ -1,7 +1,7 @@
 //! What the upstream answers.
 use super::assert_is_sentence;
-use crate::verdict::{Blocked, 
-    Answer, Failure, FailureKind, Fate, FeedbackVerdict, LogVerdict, Outcome, of_feedback, of_log,
+use crate::verdict::{
+    Answer, Blocked, Failure, FailureKind, Fate, FeedbackVerdict, LogVerdict, Outcome, of_feedback, of_log,
 };
 use crate::wire::json::push_string;
 use serde_json::Value;

@@ -94,7 +94,11 @@ pub(super) fn bystanders(world: &World) {
             };
             let event = &world.plan.events[*nr];
             // A firewall that dislikes some of its own may have it wait.
-            let own = world.plan.events.iter().filter(|other| other.project == event.project);
+            let own = world
+                .plan
+                .events
+                .iter()
+                .filter(|other| other.project == event.project);
             let good = own.into_iter().all(|other| other.kind != Kind::Evil);
             if good && world.plan.projects[event.project].calm && !world.is_stored(&event.task) {
                 memory.broken.push(format!(
@@ -239,7 +243,10 @@ impl Case<'_> {
                 continue;
             };
             let compared = facts.early || facts.lone >= LONE;
-            if !matches!(event.kind, Kind::Good | Kind::Curable) || compared || self.is_slandered(event.project) {
+            if !matches!(event.kind, Kind::Good | Kind::Curable)
+                || compared
+                || self.is_slandered(event.project)
+            {
                 continue;
             }
             let row = match event.session {
@@ -288,7 +295,8 @@ impl Case<'_> {
             let log = |event: &&Event| event.task == note.task && reason_of(event.kind).is_some();
             let mended = |(nr, _): &(usize, _)| {
                 let evil = self.world.plan.events[*nr].kind == Kind::Evil;
-                self.events.get(nr).is_some_and(|copies| copies.good > 0) || evil && self.tasks.contains_key(&note.task)
+                self.events.get(nr).is_some_and(|copies| copies.good > 0)
+                    || evil && self.tasks.contains_key(&note.task)
             };
             let events = self.world.plan.events.iter().enumerate();
             if events.filter(|(_, event)| log(event)).any(|event| mended(&event)) {

@@ -473,13 +473,20 @@ mod tests {
         queue.append(&added(1, 1, 3, 30), now);
         queue.lease([(1, 10), (2, 10)].into_iter(), Some(3));
         queue.defer(1);
-        assert_eq!((queue.first_in_the_way(), queue.first_unsettled()), (Some(2), Some(1)));
+        assert_eq!(
+            (queue.first_in_the_way(), queue.first_unsettled()),
+            (Some(2), Some(1))
+        );
         queue.settle(2);
         assert_eq!(queue.first_in_the_way(), Some(3));
         queue.release(1, now);
         assert_eq!(queue.first_in_the_way(), Some(1));
         queue.lease([(1, 10), (3, 10)].into_iter(), None);
-        assert_eq!(queue.first_in_the_way(), Some(1), "a lease of its own is another matter");
+        assert_eq!(
+            queue.first_in_the_way(),
+            Some(1),
+            "a lease of its own is another matter"
+        );
         queue.defer(1);
         queue.settle(1);
         queue.defer(1);

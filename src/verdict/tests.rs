@@ -176,7 +176,11 @@ fn every_row_of_the_contracts_answer_table_is_held_for_feedback() {
         ("not yet", "blocked between", vec![404]),
         ("park", "park", vec![407]),
         ("retry", "retry", vec![408, 425, 429, 503]),
-        ("read back", "read back", vec![0, 100, 500, 501, 502, 504, 520, 600]),
+        (
+            "read back",
+            "read back",
+            vec![0, 100, 500, 501, 502, 504, 520, 600],
+        ),
     ] {
         for status in statuses {
             assert_eq!(feedback(&answer(status, OWN)).0, own, "{status}");
@@ -422,13 +426,7 @@ fn what_may_have_to_do_with_size_or_content_is_told_from_an_outage() {
     }
     let mut verdict = of_log(&failed(FailureKind::Closed), 2, 1);
     verdict.acquit();
-    assert!(matches!(
-        verdict,
-        LogVerdict::Unknown {
-            suspect: Nothing,
-            ..
-        }
-    ));
+    assert!(matches!(verdict, LogVerdict::Unknown { suspect: Nothing, .. }));
 }
 
 #[test]

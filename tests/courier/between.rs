@@ -248,10 +248,7 @@ async fn a_single_feedback_that_is_refused_parks_and_dies_once_another_passes() 
     until("it was probed", || way.posts().len() > 12).await;
     assert_eq!(bench.spool.ledger().dead, 0);
     feedback(&bench, "b", "fine").await;
-    until("the other is delivered", || {
-        bench.spool.ledger().delivered == 3
-    })
-    .await;
+    until("the other is delivered", || bench.spool.ledger().delivered == 3).await;
     for n in 0..8 {
         feedback(&bench, "b", &format!("fine {n}")).await;
     }

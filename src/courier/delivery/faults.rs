@@ -52,7 +52,9 @@ impl<E> Delivery<E> {
     pub(super) fn is_stalled(&self) -> bool {
         let front = self.queue.front();
         let none_held = self.held.iter().all(|held| held.why != Why::Stalled);
-        self.may_defer > 0 && none_held && front.is_some_and(|sent| sent.lone_faults >= LONE_FAULTS << self.holds.min(8))
+        self.may_defer > 0
+            && none_held
+            && front.is_some_and(|sent| sent.lone_faults >= LONE_FAULTS << self.holds.min(8))
     }
 
     /// Another was tried in vain: back into their order with both.

@@ -237,7 +237,11 @@ fn what_passed_elsewhere_in_the_lane_counts_as_proof() {
         steps.push(delivery.take(blocked(false), Some(403), None));
     }
     assert!(matches!(steps[0].then, Then::Park { .. }) && steps[0].buried.is_empty());
-    assert!(steps[1..5].iter().all(|step| step.then == Then::Go && step.buried.is_empty()));
+    assert!(
+        steps[1..5]
+            .iter()
+            .all(|step| step.then == Then::Go && step.buried.is_empty())
+    );
     assert_eq!(steps[5].buried.len(), 1);
 }
 
@@ -246,7 +250,10 @@ fn a_part_is_cut_at_the_bytes_that_pass() {
     let mut delivery = Delivery::whole([40, 40, 30, 200, 1]);
     let mut parts = Vec::new();
     while !delivery.is_done() {
-        let part: Vec<usize> = delivery.next_part_within((usize::MAX, 100), |bytes| *bytes).copied().collect();
+        let part: Vec<usize> = delivery
+            .next_part_within((usize::MAX, 100), |bytes| *bytes)
+            .copied()
+            .collect();
         let _ = delivery.note(Some(200));
         let step = delivery.take(accepted(&part), Some(200), None);
         assert_eq!(step.accepted.len(), part.len());
@@ -303,7 +310,10 @@ fn an_outage_defers_nothing_and_keeps_the_order() {
                 true => lost(suspect),
                 false => accepted(part),
             });
-            assert!(way.buried.is_empty() && way.deferred.is_empty(), "{suspect:?} {end}");
+            assert!(
+                way.buried.is_empty() && way.deferred.is_empty(),
+                "{suspect:?} {end}"
+            );
             let mut swapped = way.accepted.clone();
             swapped.sort_unstable();
             assert_eq!(swapped, (0..20).collect::<Vec<_>>());
