@@ -232,7 +232,7 @@ pub fn of_log(outcome: &Outcome, events: usize, server_errors: u32) -> LogVerdic
         407 => LogVerdict::Park {
             reason: barrier(answer),
         },
-        400..=499 | 300..=399 if !is_passing(answer.status) => {
+        300..=499 if !is_passing(answer.status) => {
             LogVerdict::Blocked(answer.blocked(barrier(answer)))
         }
         status => {
@@ -309,7 +309,7 @@ pub fn of_feedback(outcome: &Outcome) -> FeedbackVerdict {
         407 => FeedbackVerdict::Park {
             reason: barrier(answer),
         },
-        400..=499 | 300..=399 if !is_passing(answer.status) => {
+        300..=499 if !is_passing(answer.status) => {
             FeedbackVerdict::Blocked(answer.blocked(barrier(answer)))
         }
         408 | 425 | 429 | 503 => FeedbackVerdict::Retry {
