@@ -178,7 +178,8 @@ async fn nothing_but_the_one_route_is_served() {
             "the page may read why"
         );
     }
-    assert_eq!(pair.finish().await.accepted, 0);
+    // The feedback on a task that was never named is kept, as a dead letter.
+    assert_eq!(pair.finish().await.accepted, 1);
 }
 
 #[tokio::test]
@@ -277,5 +278,6 @@ async fn slashes_of_a_base_url_that_ends_in_one_fold_for_pages_as_well() {
     .await;
     assert_eq!(status(&reply), 422, "{reply}");
     assert!(reply.contains("task_id is empty"), "{reply}");
-    assert_eq!(pair.daemon.ledger().await.accepted, 2);
+    // The third is kept as a dead letter.
+    assert_eq!(pair.daemon.ledger().await.accepted, 3);
 }

@@ -204,7 +204,11 @@ fn a_refusal_of_the_api_itself_takes_more_proof_and_waits() {
         false => accepted(part),
     };
     let way = play(64, refuses);
-    assert_eq!((way.buried, way.parked), (vec![20], None), "others pass meanwhile");
+    assert_eq!(
+        (way.buried, way.parked),
+        (vec![20], None),
+        "others pass meanwhile"
+    );
     assert_eq!(way.accepted.len(), 63);
     assert!(way.waits >= 7, "{}", way.waits);
     let way = probe(64, |nr, part| match part.contains(&0) {
