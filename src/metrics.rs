@@ -89,6 +89,8 @@ pub struct Metrics {
     pub delivery_over_quota_events: Counter,
     /// `phosphod_delivery_unconfirmed_batches_total`: batches that the API accepted and did not store.
     pub delivery_unconfirmed_batches: Counter,
+    /// `phosphod_delivery_zero_counts_events_total`: events sent with token counts of 0 that they did not have.
+    pub delivery_zero_counts_events: Counter,
     /// `phosphod_dead_letters_requeued_total`: dead letters that operators had queued again.
     pub dead_letters_requeued: Counter,
     /// `phosphod_dead_letters_purged_total`: dead letters that operators had removed.
@@ -126,6 +128,7 @@ impl Metrics {
             delivery_attempt_seconds: Histogram::new(seconds()),
             delivery_over_quota_events: Counter::default(),
             delivery_unconfirmed_batches: Counter::default(),
+            delivery_zero_counts_events: Counter::default(),
             dead_letters_requeued: Counter::default(),
             dead_letters_purged: Counter::default(),
             dead_letters_dropped: Counter::default(),
@@ -214,6 +217,11 @@ impl Metrics {
             "delivery_unconfirmed_batches",
             "Batches that the API accepted and did not store",
             this.delivery_unconfirmed_batches.clone(),
+        );
+        r.register(
+            "delivery_zero_counts_events",
+            "Events sent with token counts of 0 that they did not have, without which the API would have lost them",
+            this.delivery_zero_counts_events.clone(),
         );
         r.register(
             "dead_letters_requeued",

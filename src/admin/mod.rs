@@ -172,7 +172,7 @@ impl Admin {
         };
         let uptime = self.started.elapsed();
         status::Status::new(
-            &self.about.base_url,
+            (&self.about.base_url, self.board.token_counts()),
             uptime,
             self.spool.ledger(),
             lanes.collect(),

@@ -496,6 +496,12 @@ pub const KEYS: &[Key] = {
             "How long an accepted event may be missing before it counts as not stored.",
         ),
         key(
+            "delivery.token_counts",
+            Kind::Choice(&["auto", "always", "never"]),
+            Text("auto"),
+            "Whether tool calls and the like get token counts of 0, without which the API may lose their batch; auto asks it.",
+        ),
+        key(
             "delivery.concurrency",
             count(1, 64, "requests"),
             Bare("4"),

@@ -33,10 +33,21 @@ const ALONE_FAILURES: u32 = 3;
 /// After so many burials a batch is taken to be full of poison.
 const DENSE_BURIALS: u32 = 3;
 
-/// An event and how often it was sent.
+/// How an event is written into a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum EventForm {
+    /// Byte for byte.
+    #[default]
+    AsIs,
+    /// With token counts of 0, unless it gives its own.
+    ZeroCounts,
+}
+
+/// An event, how it is sent and how often it was.
 #[derive(Debug)]
 pub(super) struct Sent<E> {
     pub(super) event: E,
+    pub(super) form: EventForm,
     pub(super) attempts: u32,
     /// The API said that the project's quota is used up, which does not keep it from storing.
     pub(super) over_quota: bool,
@@ -45,9 +56,11 @@ pub(super) struct Sent<E> {
 }
 
 impl<E> Sent<E> {
-    fn new(event: E) -> Self {
+    /// One that was not sent yet.
+    pub(super) fn new(event: E, form: EventForm) -> Self {
         Self {
             event,
+            form,
             attempts: 0,
             over_quota: false,
             absent: false,
@@ -111,8 +124,8 @@ pub(super) struct Delivery<E> {
     alone: usize,
     /// Most events in a part.
     cap: usize,
-    /// Every event goes alone.
-    singly: bool,
+    /// All of it was sent before, and no other event may join it.
+    is_again: bool,
     /// 500s in a row, as the verdict wants them counted.
     server_errors: u32,
     /// How often the front event met a 500 alone, while others are accepted.
@@ -129,16 +142,16 @@ pub(super) struct Delivery<E> {
 
 impl<E> Delivery<E> {
     /// A batch that goes as a whole first.
-    pub(super) fn whole(events: impl IntoIterator<Item = E>) -> Self {
+    pub(super) fn whole(events: impl IntoIterator<Item = Sent<E>>) -> Self {
         Self {
-            queue: events.into_iter().map(Sent::new).collect(),
+            queue: events.into_iter().collect(),
             held: Vec::new(),
             part: 0,
             doubtful: 0,
             spoiled: 0,
             alone: 0,
             cap: usize::MAX,
-            singly: false,
+            is_again: false,
             server_errors: 0,
             alone_failures: 0,
             passed: false,
@@ -150,18 +163,17 @@ impl<E> Delivery<E> {
     }
 
     /// The same, but an earlier process may have sent some of them.
-    pub(super) fn in_doubt(events: impl IntoIterator<Item = E>) -> Self {
+    pub(super) fn in_doubt(events: impl IntoIterator<Item = Sent<E>>) -> Self {
         let mut delivery = Self::whole(events);
         delivery.doubtful = delivery.queue.len();
         delivery
     }
 
-    /// Events that were sent before, now to be sent one by one.
-    pub(super) fn singly(events: Vec<Sent<E>>) -> Self {
+    /// Events that were accepted before and not stored, now to be sent as a whole again.
+    pub(super) fn again(events: Vec<Sent<E>>) -> Self {
         Self {
-            queue: events.into(),
-            singly: true,
-            ..Self::whole([])
+            is_again: true,
+            ..Self::whole(events)
         }
     }
 
@@ -172,24 +184,29 @@ impl<E> Delivery<E> {
 
     /// Whether another event would tell poison from a broken upstream.
     pub(super) fn wants_company(&self) -> bool {
-        self.rounds > 0 && self.queue.len() + self.held.len() == 1 && !self.offered && !self.singly
+        self.rounds > 0 && self.queue.len() + self.held.len() == 1 && !self.offered && !self.is_again
     }
 
     /// Adds a later event at the end, if there is one; if not, there is no company until the next part was sent.
-    pub(super) fn join(&mut self, event: Option<E>) {
+    pub(super) fn join(&mut self, event: Option<Sent<E>>) {
         self.offered = true;
-        self.queue.extend(event.map(Sent::new));
+        self.queue.extend(event);
+    }
+
+    /// The first event goes alone, to try whether anything passes.
+    pub(super) fn probe(&mut self) {
+        self.alone = self.alone.max(1);
     }
 
     /// The events to send now, in order. Empty once the delivery is done.
-    pub(super) fn next_part(&mut self) -> impl ExactSizeIterator<Item = &E> {
-        let size = match (self.singly || self.alone > 0, self.spoiled) {
+    pub(super) fn next_part(&mut self) -> impl ExactSizeIterator<Item = &Sent<E>> {
+        let size = match (self.alone > 0, self.spoiled) {
             (true, _) => 1,
             (false, 0) => self.queue.len(),
             (false, spoiled) => spoiled.div_ceil(2),
         };
         self.part = size.min(self.cap).max(1).min(self.queue.len());
-        self.queue.iter().take(self.part).map(|sent| &sent.event)
+        self.queue.iter().take(self.part)
     }
 
     /// Notes that the part was sent and what status came back. Returns the count of 500s in a row that

@@ -218,15 +218,24 @@ impl Open {
 fn key_of(token: &str, keys: Keys, outermost: bool) -> (Cow<'static, str>, u64) {
     let around = 2 + decoded_length(token.as_bytes());
     let wanted = outermost || keys == Keys::Compared;
-    let text = wanted.then(|| serde_json::from_str::<&RawValue>(token).ok().and_then(json::text_of));
-    let text = text.flatten().map_or(Cow::Borrowed(""), |text| Cow::Owned(text.into_owned()));
+    let text = wanted.then(|| {
+        serde_json::from_str::<&RawValue>(token)
+            .ok()
+            .and_then(json::text_of)
+    });
+    let text = text
+        .flatten()
+        .map_or(Cow::Borrowed(""), |text| Cow::Owned(text.into_owned()));
     (text, around)
 }
 
 /// The place after the string that begins at `start`.
 fn string_end(bytes: &[u8], start: usize) -> usize {
     let mut at = start + 1;
-    while let Some(next) = bytes.get(at..).and_then(|rest| memchr::memchr2(b'"', b'\\', rest)) {
+    while let Some(next) = bytes
+        .get(at..)
+        .and_then(|rest| memchr::memchr2(b'"', b'\\', rest))
+    {
         at += next;
         if bytes[at] == b'"' {
             return at + 1;
@@ -241,7 +250,9 @@ fn decoded_length(token: &[u8]) -> u64 {
     let mut length = token.len().saturating_sub(2) as u64;
     let mut rest = token;
     while let Some(at) = memchr::memchr(b'\\', rest) {
-        let escape = rest.get(at + 2..at + 6).filter(|_| rest.get(at + 1) == Some(&b'u'));
+        let escape = rest
+            .get(at + 2..at + 6)
+            .filter(|_| rest.get(at + 1) == Some(&b'u'));
         let unit = escape
             .and_then(|digits| std::str::from_utf8(digits).ok())
             .and_then(|digits| u16::from_str_radix(digits, 16).ok());

@@ -30,13 +30,7 @@ pub fn breaks_tokenizer(event: &[u8]) -> bool {
     let Ok(text) = std::str::from_utf8(event) else {
         return false;
     };
-    const NAMES: [&str; 5] = [
-        "input",
-        "raw_input",
-        "metadata",
-        TOKEN_COUNTS[0],
-        TOKEN_COUNTS[1],
-    ];
+    const NAMES: [&str; 5] = ["input", "raw_input", "metadata", TOKEN_COUNTS[0], TOKEN_COUNTS[1]];
     let mut values: [Option<&RawValue>; NAMES.len()] = [None; NAMES.len()];
     let slot = |key: &str| NAMES.iter().position(|name| *name == key);
     if json::for_each_field(text, slot, |slot, value| values[slot] = Some(value)).is_err() {
@@ -114,8 +108,14 @@ mod tests {
     #[test]
     fn tool_calls_and_pictures_break_it_and_plain_messages_do_not() {
         for (raw_input, expected) in [
-            (json!([{"role": "assistant", "content": null, "tool_calls": [{"id": "c"}]}]), true),
-            (json!([{"role": "user", "content": [{"type": "image_url"}]}]), true),
+            (
+                json!([{"role": "assistant", "content": null, "tool_calls": [{"id": "c"}]}]),
+                true,
+            ),
+            (
+                json!([{"role": "user", "content": [{"type": "image_url"}]}]),
+                true,
+            ),
             (json!([{"role": "user", "content": "a"}, {"n": 1}]), true),
             (json!([{"role": "user", "content": "a"}, {}]), false),
             (json!({"role": "user", "content": null}), false),
@@ -127,7 +127,8 @@ mod tests {
             let event = json!({"input": "x", "raw_input": raw_input});
             assert_eq!(breaks(&event), expected, "{event}");
         }
-        let output = json!({"input": "x", "raw_output": [{"content": null}], "metadata": {"raw_input": [{"a": 1}]}});
+        let output =
+            json!({"input": "x", "raw_output": [{"content": null}], "metadata": {"raw_input": [{"a": 1}]}});
         assert!(!breaks(&output), "only raw_input is counted");
     }
 
@@ -138,10 +139,16 @@ mod tests {
             assert!(breaks(&json!({"input": text})), "{special}");
             assert!(breaks(&json!({"input": "x", "raw_input": text})));
             assert!(breaks(&json!({"input": "x", "raw_input": ["y", text]})));
-            assert!(breaks(&json!({"input": "x", "raw_input": [{"role": "user", "content": text}]})));
-            assert!(!breaks(&json!({"input": "x", "output": text, "metadata": {"input": text}})));
+            assert!(breaks(
+                &json!({"input": "x", "raw_input": [{"role": "user", "content": text}]})
+            ));
+            assert!(!breaks(
+                &json!({"input": "x", "output": text, "metadata": {"input": text}})
+            ));
         }
-        assert!(!breaks(&json!({"input": "<|im_start|> <endoftext> <|endoftext >"})));
+        assert!(!breaks(
+            &json!({"input": "<|im_start|> <endoftext> <|endoftext >"})
+        ));
         assert!(breaks_tokenizer(br#"{"input":"\u003c|endoftext|\u003e"}"#));
         assert!(breaks_tokenizer(br#"{"raw\u005finput":[{"a":1}],"input":"x"}"#));
     }
@@ -154,14 +161,20 @@ mod tests {
         assert!(with(""));
         assert!(with(r#","prompt_tokens":1"#));
         assert!(with(r#","metadata":{"completion_tokens":1}"#));
-        assert!(!with(r#","prompt_tokens":1,"metadata":{"completion_tokens":null}"#));
+        assert!(!with(
+            r#","prompt_tokens":1,"metadata":{"completion_tokens":null}"#
+        ));
         assert!(!with(r#","metadata":{"completion_tokens":0,"prompt_tokens":0}"#));
     }
 
     #[test]
     fn of_a_key_that_stands_twice_the_last_value_counts() {
-        assert!(!breaks_tokenizer(br#"{"raw_input":[{"a":1}],"raw_input":"x","input":"x"}"#));
-        assert!(breaks_tokenizer(br#"{"raw_input":"x","raw_input":[{"a":1}],"input":"x"}"#));
+        assert!(!breaks_tokenizer(
+            br#"{"raw_input":[{"a":1}],"raw_input":"x","input":"x"}"#
+        ));
+        assert!(breaks_tokenizer(
+            br#"{"raw_input":"x","raw_input":[{"a":1}],"input":"x"}"#
+        ));
     }
 
     #[test]
@@ -177,7 +190,9 @@ mod tests {
         let special = |text: &str| SPECIAL_TOKENS.iter().any(|token| text.contains(token));
         let text_breaks = |value: &Value| value.as_str().is_some_and(special);
         let message = |message: &Value| match message {
-            Value::Object(fields) => fields.values().any(|value| !value.is_string() || text_breaks(value)),
+            Value::Object(fields) => fields
+                .values()
+                .any(|value| !value.is_string() || text_breaks(value)),
             other => text_breaks(other),
         };
         let raw = match &event["raw_input"] {
@@ -185,7 +200,7 @@ mod tests {
             other => text_breaks(other),
         };
         let given = |count: &&str| event.get(count).is_some() || event["metadata"].get(count).is_some();
-        (text_breaks(&event["input"]) || raw) && !TOKEN_COUNTS.iter().all(|count| given(&count))
+        (text_breaks(&event["input"]) || raw) && !TOKEN_COUNTS.iter().all(|count| given(count))
     }
 
     fn text() -> impl Strategy<Value = String> {

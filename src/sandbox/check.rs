@@ -1,11 +1,24 @@
 //! The API's field table for log events (contract.md section 1), on its own two feet: the daemon has another
 //! implementation of the same table, and the two are held against each other by the tests.
 
+use super::bson;
 use super::scan::{self, Kind};
 use std::borrow::Cow;
 
-/// Largest document that the API's database takes, in bytes.
+/// Largest document that the API's database takes, in bytes of BSON.
 const MAX_DOCUMENT_BYTES: usize = 16 * 1024 * 1024;
+
+/// An event with less JSON cannot be larger than that: `1,` in a list takes 13 bytes at most.
+const NEVER_TOO_LARGE: usize = MAX_DOCUMENT_BYTES * 2 / 13 - 1024;
+
+/// What the tokenizer of the API refuses to read in a text.
+const SPECIAL_TOKENS: [&str; 5] = [
+    "<|endoftext|>",
+    "<|fim_prefix|>",
+    "<|fim_middle|>",
+    "<|fim_suffix|>",
+    "<|endofprompt|>",
+];
 
 /// Fields of a log event that the API knows.
 const KNOWN: [&str; 20] = [
@@ -148,7 +161,7 @@ impl<'a> Event<'a> {
 
     /// Why storing this event fails after the reply, which loses its whole batch (contract.md section 1).
     pub(super) fn poison(&self, hazards_in_batch: bool) -> Option<&'static str> {
-        if self.raw.len() > MAX_DOCUMENT_BYTES {
+        if self.raw.len() > NEVER_TOO_LARGE && bson::value_bytes(self.raw) > MAX_DOCUMENT_BYTES {
             return Some("a document over 16 MiB");
         }
         if hazards_in_batch {
@@ -160,23 +173,38 @@ impl<'a> Event<'a> {
                 return Some("a NUL character in a key");
             }
         }
-        let special = self.input_has_special_token();
+        let special = self.has_special_token();
         if !special && !self.has_odd_messages() {
             return None;
         }
         let counted = |name| self.metadata().iter().any(|(key, _)| key == name);
         match counted("prompt_tokens") && counted("completion_tokens") {
             true => None,
-            false if special => Some("<|endoftext|> in input"),
+            false if special => Some("a special token such as <|endoftext|> in input or raw_input"),
             false => Some("a chat message in raw_input with a value that is not a string"),
         }
     }
 
-    fn input_has_special_token(&self) -> bool {
-        const TOKEN: &str = "<|endoftext|>";
-        self.get("input").is_some_and(|raw| {
-            raw.contains(TOKEN) || (raw.contains("\\u") && scan::text_of(raw).contains(TOKEN))
-        })
+    /// In `input`, or in a text of `raw_input`: a string, or a list of strings or objects.
+    fn has_special_token(&self) -> bool {
+        let mut texts: Vec<&str> = self.get("input").into_iter().collect();
+        if let Some(raw) = self.get("raw_input") {
+            match scan::kind(raw) {
+                Kind::Text => texts.push(raw),
+                Kind::List => {
+                    for element in scan::elements(raw) {
+                        texts.push(element);
+                        texts.extend(scan::fields(element).into_iter().map(|(_, value)| value));
+                    }
+                }
+                _ => {}
+            }
+        }
+        texts.retain(|text| scan::kind(text) == Kind::Text && (text.contains('|') || text.contains("\\u")));
+        texts
+            .into_iter()
+            .map(scan::text_of)
+            .any(|text| SPECIAL_TOKENS.iter().any(|token| text.contains(token)))
     }
 
     /// A list of objects is taken for chat messages, whatever their keys: so the API's tokenizer takes it.
@@ -238,6 +266,38 @@ mod tests {
         let got = Event::new(raw).metadata();
         let got: Vec<_> = got.iter().map(|(k, v)| (k.as_ref(), *v)).collect();
         assert_eq!(got, [("a", "1.0"), ("x", "2"), ("model", "\"m\"")]);
+    }
+
+    #[test]
+    fn special_tokens_are_refused_where_the_tokenizer_reads() {
+        let poison = |fields: &str| Event::new(&format!("{{{fields}}}")).poison(false).is_some();
+        assert!(poison(r#""input":"a <|fim_middle|>""#));
+        assert!(poison(r#""input":"a","raw_input":"<|endofprompt|>""#));
+        assert!(poison(r#""input":"a","raw_input":["x","<|endoftext|>"]"#));
+        assert!(poison(
+            r#""input":"a","raw_input":[{"content":"\u003c|endoftext|>"}]"#
+        ));
+        assert!(!poison(
+            r#""input":"a","raw_input":{"content":"<|endoftext|>"},"output":"<|endoftext|>""#
+        ));
+        assert!(!poison(
+            r#""input":"<|im_start|>","raw_input":[{"<|endoftext|>":"x"}]"#
+        ));
+    }
+
+    #[test]
+    fn a_document_is_measured_as_the_database_does() {
+        let list = |count| {
+            format!(
+                r#"{{"input":"x","metadata":{{"a":[{}]}}}}"#,
+                vec!["1"; count].join(",")
+            )
+        };
+        assert_eq!(Event::new(&list(1_250_000)).poison(false), None);
+        assert_eq!(
+            Event::new(&list(1_350_000)).poison(false),
+            Some("a document over 16 MiB")
+        );
     }
 
     #[test]

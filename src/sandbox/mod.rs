@@ -11,6 +11,7 @@
 
 mod api;
 mod book;
+mod bson;
 mod check;
 mod control;
 #[cfg(any(test, fuzzing))]

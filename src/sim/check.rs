@@ -1,7 +1,9 @@
 //! The promises (design.md sections 1 and 2), checked against what reached the API, the dead letters and the account.
 
+use super::plan::Turn;
 use super::record::{self, Event, Kind};
 use super::world::{Memory, Sent, World};
+use crate::courier::TokenCounts;
 use crate::ids;
 use crate::sandbox::{EvalRow, TaskRow};
 use crate::spool::DeadLetter;
@@ -60,6 +62,7 @@ pub(super) fn all(world: &World) {
     case.account();
     case.events();
     case.order();
+    case.order_of_storing();
     case.notes();
     case.bounds();
     let surprises = world.api.state().surprises;
@@ -113,7 +116,8 @@ impl Case<'_> {
                 ids::Kind::Log => {
                     let nr = record::events_in(record)[0];
                     let event = &self.world.plan.events[nr];
-                    let good = reason_of(event.kind).is_none() || event.mended == **record;
+                    let good = reason_of(event.kind, self.world.plan.token_counts).is_none()
+                        || event.mended == **record;
                     (self.events.entry(nr), good)
                 }
                 ids::Kind::Feedback => {
@@ -181,7 +185,7 @@ impl Case<'_> {
             } else {
                 graves.len() <= bad
             };
-            let reason = reason_of(event.kind).unwrap_or_default();
+            let reason = reason_of(event.kind, self.world.plan.token_counts).unwrap_or_default();
             let told = graves.iter().all(|grave| grave.contains(reason));
             if own != (good > 0) || task.is_some() != own || !buried || !told {
                 self.say(format!(
@@ -249,6 +253,48 @@ impl Case<'_> {
         }
     }
 
+    /// Where the only batches that the API loses are those with events that break its tokenizer, the events of a session are not
+    /// only sent but also stored in order: no batch is known to be lost later than the next of its sessions is sent.
+    fn order_of_storing(&mut self) {
+        let plan = &self.world.plan;
+        let known = |event: &Event| matches!(event.kind, Kind::Good | Kind::Curable);
+        let disturbs = |turn: &Turn| matches!(turn, Turn::Lose | Turn::Kill(_) | Turn::Shutdown(_));
+        if plan.token_counts == TokenCounts::Never
+            || !plan.confirms()
+            || !plan.events.iter().all(known)
+            || plan.turns.iter().any(|(_, turn)| disturbs(turn))
+        {
+            return;
+        }
+        let mut rows: BTreeMap<(usize, u8), Vec<(u64, u64)>> = BTreeMap::new();
+        for (nr, event) in plan.events.iter().enumerate() {
+            let shared = plan
+                .events
+                .iter()
+                .filter(|other| other.task == event.task)
+                .count()
+                > 1;
+            let (Some(copies), Some(task), false) =
+                (self.events.get(&nr), self.tasks.get(&event.task), shared)
+            else {
+                continue;
+            };
+            let row = event.session.filter(|_| plan.concurrency > 1);
+            if event.session.is_some() || plan.concurrency == 1 {
+                let rows = rows.entry((event.project, row.unwrap_or(u8::MAX))).or_default();
+                rows.push((copies.seq, task.position));
+            }
+        }
+        for ((project, row), mut places) in rows {
+            places.sort_unstable();
+            if !places.is_sorted_by_key(|&(_, position)| position) {
+                self.say(format!(
+                    "project {project} session {row} is stored out of order: {places:?}"
+                ));
+            }
+        }
+    }
+
     /// Whether faults and poison together may make a good event look like poison, which is then tried beside its neighbour.
     fn is_slandered(&self, project: usize) -> bool {
         let events = self.world.plan.events.iter().zip(&self.memory.events);
@@ -275,7 +321,9 @@ impl Case<'_> {
                         == Some(nr)
             });
             let rows = rows.count();
-            let log = |event: &&Event| event.task == note.task && reason_of(event.kind).is_some();
+            let log = |event: &&Event| {
+                event.task == note.task && reason_of(event.kind, self.world.plan.token_counts).is_some()
+            };
             let mended = |(nr, _): &(usize, _)| self.events.get(nr).is_some_and(|copies| copies.good > 0);
             let events = self.world.plan.events.iter().enumerate();
             if events.filter(|(_, event)| log(event)).any(|event| mended(&event)) {
@@ -383,8 +431,9 @@ impl Case<'_> {
 }
 
 /// What the dead letter of such an event says; `None` if it must be stored.
-fn reason_of(kind: Kind) -> Option<&'static str> {
+fn reason_of(kind: Kind, counts: TokenCounts) -> Option<&'static str> {
     match kind {
+        Kind::Curable if counts == TokenCounts::Never => Some("never stored"),
         Kind::Good | Kind::Curable => None,
         Kind::Lost => Some("never stored"),
         Kind::Refused => Some("422"),

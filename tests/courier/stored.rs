@@ -4,7 +4,7 @@ use crate::bench::{Bench, LONG, events, tasks};
 use serde_json::{Value, json};
 
 #[tokio::test]
-async fn a_batch_that_was_lost_silently_is_stored_after_all_and_its_tool_call_with_null_counts() {
+async fn a_batch_that_was_lost_silently_is_stored_after_all_and_its_tool_call_with_counts_of_zero() {
     let bench = Bench::new().await;
     let tool_call = json!({
         "input": "x", "task_id": "t00002",
@@ -20,7 +20,7 @@ async fn a_batch_that_was_lost_silently_is_stored_after_all_and_its_tool_call_wi
     let raw: Value = serde_json::from_str(&bench.sandbox.task("t00002").expect("stored").raw).expect("JSON");
     assert_eq!(
         raw["metadata"],
-        json!({"prompt_tokens": null, "completion_tokens": null})
+        json!({"prompt_tokens": 0, "completion_tokens": 0})
     );
     assert_eq!(raw["raw_input"], tool_call["raw_input"]);
     let dead = bench.dead().await;

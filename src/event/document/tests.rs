@@ -23,11 +23,15 @@ fn encoded(value: &Value) -> (u8, Vec<u8>) {
         }
         Value::Array(list) => {
             let elements = list.iter().enumerate();
-            (0x04, document(elements.map(|(at, value)| (at.to_string(), value))))
+            (
+                0x04,
+                document(elements.map(|(at, value)| (at.to_string(), value))),
+            )
         }
-        Value::Object(fields) => {
-            (0x03, document(fields.iter().map(|(key, value)| (key.clone(), value))))
-        }
+        Value::Object(fields) => (
+            0x03,
+            document(fields.iter().map(|(key, value)| (key.clone(), value))),
+        ),
     }
 }
 
@@ -56,7 +60,10 @@ fn documents(event: &Map<String, Value>) -> (u64, u64) {
     if metadata.is_null() {
         *metadata = json!({});
     }
-    let unknown: Vec<_> = event.iter().filter(|(key, _)| rules::slot(key).is_none()).collect();
+    let unknown: Vec<_> = event
+        .iter()
+        .filter(|(key, _)| rules::slot(key).is_none())
+        .collect();
     if let Some(metadata) = metadata.as_object_mut() {
         for (key, value) in unknown {
             metadata.entry(key.clone()).or_insert_with(|| value.clone());
@@ -69,8 +76,16 @@ fn checked(text: &str) {
     let event: Value = serde_json::from_str(text).expect("JSON");
     let (small, large) = documents(event.as_object().expect("an object"));
     let bounds = bounds(text, Keys::Compared);
-    assert!(bounds.lower <= small, "{} over {small}: {text:.200}", bounds.lower);
-    assert!(bounds.upper >= large, "{} under {large}: {text:.200}", bounds.upper);
+    assert!(
+        bounds.lower <= small,
+        "{} over {small}: {text:.200}",
+        bounds.lower
+    );
+    assert!(
+        bounds.upper >= large,
+        "{} under {large}: {text:.200}",
+        bounds.upper
+    );
     assert!(
         bounds.upper <= bounds.lower.max(text.len() as u64) * MOST_GROWTH + 200 + ADDED_BY_API,
         "{bounds:?} of {} bytes",
@@ -92,12 +107,18 @@ fn the_lower_bound_is_the_length_of_what_has_no_surprises() {
         "metadata": {"a": [1, -2, 2_147_483_648_i64, 1.5, true, null, {}, []], "b": {"c": "d"}},
     });
     let exact = bson_length(&event);
-    for text in [event.to_string(), serde_json::to_string_pretty(&event).expect("it prints")] {
+    for text in [
+        event.to_string(),
+        serde_json::to_string_pretty(&event).expect("it prints"),
+    ] {
         assert_eq!(bounds(&text, Keys::AllDistinct).lower, exact);
         assert_eq!(bounds(&text, Keys::Compared).lower, exact);
     }
     let escaped = r#"{"input":"\u00e9\u0022\u000a\ud83d\ude00"}"#;
-    assert_eq!(bounds(escaped, Keys::Compared).lower, bson_length(&json!({"input": "é\"\n😀"})));
+    assert_eq!(
+        bounds(escaped, Keys::Compared).lower,
+        bson_length(&json!({"input": "é\"\n😀"}))
+    );
 }
 
 fn event_of(list: &str) -> String {
@@ -116,8 +137,16 @@ fn an_event_is_refused_once_it_is_surely_over_the_limit_and_doubted_before() {
         assert_eq!(document_size(text.as_bytes()), expected, "{count} numbers");
     }
     let text = format!("{{\"input\":\"{}\"}}", "x".repeat(15 << 20));
-    assert_eq!(document_size(text.as_bytes()), DocumentSize::Fits, "text takes what it takes");
-    assert_eq!(document_size(text[..14 << 20].as_bytes()), DocumentSize::Fits, "no JSON");
+    assert_eq!(
+        document_size(text.as_bytes()),
+        DocumentSize::Fits,
+        "text takes what it takes"
+    );
+    assert_eq!(
+        document_size(&text.as_bytes()[..14 << 20]),
+        DocumentSize::Fits,
+        "no JSON"
+    );
 }
 
 #[test]
@@ -134,7 +163,10 @@ fn what_the_api_drops_is_not_sure_to_be_stored() {
     let list = vec!["1"; 1_400_000].join(",");
     let dropped = format!("{{\"input\":\"x\",\"data\":[{list}]}}");
     assert_eq!(document_size(dropped.as_bytes()), DocumentSize::Doubtful);
-    assert_eq!(document_size(dropped.replace("data", "mine").as_bytes()), DocumentSize::TooLarge);
+    assert_eq!(
+        document_size(dropped.replace("data", "mine").as_bytes()),
+        DocumentSize::TooLarge
+    );
 }
 
 #[test]
