@@ -21,6 +21,9 @@ use std::time::Instant;
 /// After which thousandths of `confirm_patience` a missing task is looked for again.
 const LOOKS: [u32; 4] = [30, 120, 420, 1000];
 
+/// After so many looks, beside the first, [`Patience::Prompt`] may end: 0.4 s with the default `confirm_patience`.
+const HURRIED_LOOKS: usize = 2;
+
 /// How often a missing task is looked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Patience {
@@ -208,11 +211,12 @@ async fn find(line: &Line, knobs: &mut Knobs, events: &[Sent<Leased>], patience:
         if !pause_until(line, began + most * share / 1000, look == 0).await {
             return Found::Stopped;
         }
+        let asked = clock::now();
         let mut still = Vec::new();
         for index in missing {
             match read_back(line, knobs, &events[index].event).await {
                 Some(Read::Stored(_)) if matches!(patience, Patience::Full | Patience::Prompt) => {
-                    line.promptness().stored(began, look);
+                    line.promptness().stored(began, clock::now());
                 }
                 Some(Read::Stored(_)) => {}
                 Some(Read::NoRoute) => return Found::Untold,
@@ -221,8 +225,8 @@ async fn find(line: &Line, knobs: &mut Knobs, events: &[Sent<Leased>], patience:
             }
         }
         missing = still;
-        let is_overdue = patience == Patience::Prompt && line.promptness().is_overdue(began, look, most);
-        if missing.is_empty() || is_overdue {
+        let may_hurry = patience == Patience::Prompt && look >= HURRIED_LOOKS;
+        if missing.is_empty() || may_hurry && line.promptness().is_overdue(began, asked, most) {
             break;
         }
     }

@@ -1,37 +1,41 @@
 //! How soon the upstream stores what it accepted, as seen lately. Pure: time is an argument.
 //!
 //! A repair sends parts of a lost batch, and each part that is lost again would take the whole of `delivery.confirm_patience` to be
-//! known. But parts that are stored are seen at once or at one of the first looks. So a part that is still missing
-//! [`MORE_LOOKS`] looks later than others needed at that time counts as lost.
+//! known. But parts that are stored are seen to be stored soon. So a part that is missing after [`TIMES`] times what others
+//! needed about then counts as lost.
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-/// How many looks longer than others a part is looked for. Each look comes about three times as late as the one before.
-const MORE_LOOKS: usize = 2;
+/// So many times as long as others a part is looked for.
+const TIMES: u32 = 4;
 
-/// Looks that are told apart.
-const LOOKS: usize = 5;
+/// Most requests that are remembered.
+const MOST: usize = 32;
 
-/// When a request was last found stored at which look.
+/// When the latest requests that are stored were answered, and how long after that they were seen to be stored.
 #[derive(Debug, Default)]
-pub(super) struct Promptness([Option<Instant>; LOOKS]);
+pub(super) struct Promptness(VecDeque<(Instant, Duration)>);
 
 impl Promptness {
-    /// Notes that a request that was answered then was seen to be stored at that look, counted from 0.
-    pub(super) fn stored(&mut self, answered: Instant, look: usize) {
-        if let Some(last) = self.0.get_mut(look) {
-            *last = (*last).max(Some(answered));
+    /// Notes that a request that was answered then was seen to be stored now.
+    pub(super) fn stored(&mut self, answered: Instant, now: Instant) {
+        if self.0.len() >= MOST {
+            self.0.pop_front();
         }
+        self.0
+            .push_back((answered, now.saturating_duration_since(answered)));
     }
 
-    /// Whether a request that was answered then, and is missing at that look, is lost, by what others needed since
-    /// `recent` before.
-    pub(super) fn is_overdue(&self, answered: Instant, look: usize, recent: Duration) -> bool {
-        let is_recent = |stored: &Option<Instant>| {
-            stored.is_some_and(|stored| answered.saturating_duration_since(stored) <= recent)
-        };
-        let slowest = self.0.iter().rposition(is_recent);
-        slowest.is_some_and(|slowest| look >= slowest + MORE_LOOKS)
+    /// Whether a request that was answered then, and of which it was asked now in vain, is lost, by the slowest of those that were
+    /// answered later or at most `recent` before.
+    pub(super) fn is_overdue(&self, answered: Instant, now: Instant, recent: Duration) -> bool {
+        let about_then = self
+            .0
+            .iter()
+            .filter(|(other, _)| answered.saturating_duration_since(*other) <= recent);
+        let slowest = about_then.map(|(_, took)| *took).max();
+        slowest.is_some_and(|slowest| now.saturating_duration_since(answered) >= slowest * TIMES)
     }
 }
 
@@ -39,30 +43,46 @@ impl Promptness {
 mod tests {
     use super::*;
 
+    const MS: Duration = Duration::from_millis(1);
     const RECENT: Duration = Duration::from_secs(3);
 
     #[test]
     fn what_is_missing_much_longer_than_others_needed_is_overdue() {
         let (mut promptness, now) = (Promptness::default(), Instant::now());
-        assert!(!promptness.is_overdue(now, 4, RECENT), "nothing was seen yet");
-        promptness.stored(now, 0);
-        assert!(!promptness.is_overdue(now, 1, RECENT));
-        assert!(promptness.is_overdue(now, 2, RECENT));
-        promptness.stored(now, 1);
-        assert!(!promptness.is_overdue(now, 2, RECENT), "the slowest counts");
-        assert!(promptness.is_overdue(now, 3, RECENT));
-        promptness.stored(now, 99);
+        assert!(
+            !promptness.is_overdue(now, now + 60_000 * MS, RECENT),
+            "nothing was seen yet"
+        );
+        promptness.stored(now, now + 30 * MS);
+        assert!(!promptness.is_overdue(now, now + 119 * MS, RECENT));
+        assert!(promptness.is_overdue(now, now + 120 * MS, RECENT));
+        promptness.stored(now, now + 100 * MS);
+        promptness.stored(now, now + 20 * MS);
+        assert!(
+            !promptness.is_overdue(now, now + 399 * MS, RECENT),
+            "the slowest counts"
+        );
+        assert!(promptness.is_overdue(now, now + 400 * MS, RECENT));
     }
 
     #[test]
     fn only_what_was_seen_about_the_same_time_counts() {
         let (mut promptness, now) = (Promptness::default(), Instant::now());
-        promptness.stored(now, 0);
-        assert!(promptness.is_overdue(now + RECENT, 2, RECENT));
-        assert!(!promptness.is_overdue(now + RECENT + Duration::from_millis(1), 2, RECENT));
-        assert!(
-            promptness.is_overdue(now - Duration::from_secs(1), 2, RECENT),
-            "what came later, too"
-        );
+        promptness.stored(now, now);
+        let late = |answered| promptness.is_overdue(answered, answered + 500 * MS, RECENT);
+        assert!(late(now + RECENT));
+        assert!(!late(now + RECENT + MS));
+        assert!(late(now - RECENT * 2), "what came later, too");
+    }
+
+    #[test]
+    fn the_oldest_are_forgotten() {
+        let (mut promptness, now) = (Promptness::default(), Instant::now());
+        promptness.stored(now, now + RECENT);
+        for _ in 0..MOST {
+            promptness.stored(now, now);
+        }
+        assert_eq!(promptness.0.len(), MOST);
+        assert!(promptness.is_overdue(now, now + MS, RECENT));
     }
 }

@@ -21,11 +21,15 @@ use super::tokens;
 use crate::event::{self, DocumentSize};
 use crate::spool::{Burial, Leased};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::task::JoinSet;
 
 /// How often a missing event is looked for again, with backoff, while the upstream has not shown any task at all: about
 /// ten minutes with the default `[retry]`. Burying then could be wrong about a whole queue.
 const ROUNDS_UNSEEN: u32 = 20;
+
+/// What was found missing longer ago than this is looked for once more before it is sent again.
+const STALE: Duration = Duration::from_millis(500);
 
 /// How a strand ended.
 enum End {
@@ -56,7 +60,8 @@ pub(super) async fn repair(
         let (line, knobs) = (line.clone(), knobs.clone());
         strands.spawn(run(line, knobs, strand));
     };
-    spawn(&mut strands, Strand::new(lost, session_of));
+    let session = session_of(knobs);
+    spawn(&mut strands, Strand::new(lost, session));
     while let Some(ended) = strands.join_next().await {
         match ended {
             Ok((End::Fork(two), lost)) => {
@@ -115,33 +120,47 @@ async fn run(
     mut strand: Strand<Sent<Leased>>,
 ) -> (End, Vec<Sent<Leased>>) {
     let mut hopeless = Vec::new();
+    let mut looked = clock::now();
     loop {
         let part = match strand.next() {
             Next::Done => return (End::Done, hopeless),
             Next::Fork(two) => return (End::Fork(two), hopeless),
             Next::Send(part) => part,
         };
-        let lost = match <[_; 1]>::try_from(part) {
-            Ok([single]) => try_alone(&line, &mut knobs, single)
-                .await
-                .map(|lost| (lost, true)),
-            Err(part) => resend(&line, &mut knobs, part, Patience::Prompt)
-                .await
-                .map(|lost| (lost, false)),
+        let is_stale = clock::now().saturating_duration_since(looked) > STALE;
+        let is_single = part.len() == 1;
+        let Some(lost) = send_part(&line, &mut knobs, part, is_stale).await else {
+            line.release(bare(strand.into_rest())).await;
+            line.release(bare(hopeless)).await;
+            return (End::Done, Vec::new());
         };
-        match lost {
-            None => {
-                line.release(bare(strand.into_rest())).await;
-                line.release(bare(std::mem::take(&mut hopeless))).await;
-                return (End::Done, hopeless);
-            }
-            Some((lost, _)) if lost.is_empty() => strand.stored(),
-            Some((lost, true)) => {
-                strand.given_up();
-                hopeless.extend(lost);
-            }
-            Some((lost, false)) => strand.lost(lost, session_of),
+        if lost.is_empty() {
+            strand.stored();
+        } else if is_single {
+            strand.given_up();
+            hopeless.extend(lost);
+        } else {
+            strand.lost(lost, session_of(&knobs));
+            looked = clock::now();
         }
+    }
+}
+
+/// Sends a part of a lost batch. Returns what of it is lost again; `None` if shutdown came first. `is_stale`: it may have
+/// appeared since it was looked for.
+async fn send_part(
+    line: &Line,
+    knobs: &mut Knobs,
+    mut part: Vec<Sent<Leased>>,
+    is_stale: bool,
+) -> Option<Vec<Sent<Leased>>> {
+    if is_stale {
+        part = confirm::settle_stored(line, knobs, part, true).await?;
+    }
+    match <[_; 1]>::try_from(part) {
+        Ok([single]) => try_alone(line, knobs, single).await,
+        Err(part) if part.is_empty() => Some(part),
+        Err(part) => resend(line, knobs, part, Patience::Prompt).await,
     }
 }
 
@@ -259,6 +278,11 @@ fn is_large(sent: &Sent<Leased>) -> bool {
     event::document_size(sent.event.record()) != DocumentSize::Fits
 }
 
-fn session_of(sent: &Sent<Leased>) -> Option<u64> {
-    key_of(sent.event.record())
+/// The numbers that stand for sessions. If all events of a project are to stay in order, they are of one.
+fn session_of(knobs: &Knobs) -> impl Fn(&Sent<Leased>) -> Option<u64> + use<> {
+    let in_order = knobs.borrow().concurrency == 1;
+    move |sent| match in_order {
+        true => Some(0),
+        false => key_of(sent.event.record()),
+    }
 }

@@ -94,9 +94,10 @@ impl Knowledge {
         })))
     }
 
-    /// A batch without counts was lost although the upstream is known to need none: it is asked anew.
+    /// A batch without counts was lost although the upstream was known to need none: it is asked anew.
     pub(super) fn doubt(&self) {
-        self.known().since = None;
+        let mut known = self.known();
+        (known.needed, known.since) = (None, None);
     }
 }
 
@@ -240,7 +241,7 @@ mod tests {
         let (knowledge, now) = (Knowledge::default(), Instant::now());
         knowledge.ask(URL).expect("none is open").answer(false, now);
         knowledge.doubt();
-        assert_eq!(auto(&knowledge, URL, now), Plan { adds: false, ask: 1 });
+        assert_eq!(auto(&knowledge, URL, now), Plan { adds: true, ask: 1 });
     }
 
     #[test]

@@ -200,7 +200,7 @@ mod tests {
             other => text_breaks(other),
         };
         let given = |count: &&str| event.get(count).is_some() || event["metadata"].get(count).is_some();
-        (text_breaks(&event["input"]) || raw) && !TOKEN_COUNTS.iter().all(|count| given(count))
+        (text_breaks(&event["input"]) || raw) && !TOKEN_COUNTS.iter().all(given)
     }
 
     fn text() -> impl Strategy<Value = String> {

@@ -160,7 +160,8 @@ impl<'a> Event<'a> {
     }
 
     /// Why storing this event fails after the reply, which loses its whole batch (contract.md section 1).
-    pub(super) fn poison(&self, hazards_in_batch: bool) -> Option<&'static str> {
+    /// `tokenizer_mended`: the tokenizer is no reason.
+    pub(super) fn poison(&self, hazards_in_batch: bool, tokenizer_mended: bool) -> Option<&'static str> {
         if self.raw.len() > NEVER_TOO_LARGE && bson::value_bytes(self.raw) > MAX_DOCUMENT_BYTES {
             return Some("a document over 16 MiB");
         }
@@ -172,6 +173,9 @@ impl<'a> Event<'a> {
             if found.nul_key {
                 return Some("a NUL character in a key");
             }
+        }
+        if tokenizer_mended {
+            return None;
         }
         let special = self.has_special_token();
         if !special && !self.has_odd_messages() {
@@ -270,7 +274,11 @@ mod tests {
 
     #[test]
     fn special_tokens_are_refused_where_the_tokenizer_reads() {
-        let poison = |fields: &str| Event::new(&format!("{{{fields}}}")).poison(false).is_some();
+        let poison = |fields: &str| {
+            Event::new(&format!("{{{fields}}}"))
+                .poison(false, false)
+                .is_some()
+        };
         assert!(poison(r#""input":"a <|fim_middle|>""#));
         assert!(poison(r#""input":"a","raw_input":"<|endofprompt|>""#));
         assert!(poison(r#""input":"a","raw_input":["x","<|endoftext|>"]"#));
@@ -293,9 +301,9 @@ mod tests {
                 vec!["1"; count].join(",")
             )
         };
-        assert_eq!(Event::new(&list(1_250_000)).poison(false), None);
+        assert_eq!(Event::new(&list(1_250_000)).poison(false, false), None);
         assert_eq!(
-            Event::new(&list(1_350_000)).poison(false),
+            Event::new(&list(1_400_000)).poison(false, false),
             Some("a document over 16 MiB")
         );
     }
@@ -304,7 +312,7 @@ mod tests {
     fn the_tokenizer_is_skipped_by_token_counts_of_any_kind_and_place() {
         let poison = |extra: &str| {
             Event::new(&format!(r#"{{"input":"\u003c|endoftext|>"{extra}}}"#))
-                .poison(false)
+                .poison(false, false)
                 .is_some()
         };
         assert!(poison(""));

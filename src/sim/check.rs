@@ -215,7 +215,9 @@ impl Case<'_> {
                 let lied = before.status == 500;
                 // After a connection that closed it is looked for at once, before what is stored late is there.
                 let unseen = !looks || plan.stores_late();
-                before.run < again.run || lied || before.answered.is_none() && unseen
+                // What was lost and is repaired is not looked for longer than others lately needed to be stored.
+                let hurried = at > 1 && plan.loses && plan.stores_late();
+                hurried || before.run < again.run || lied || before.answered.is_none() && unseen
             };
             if !sent[..at].iter().any(in_doubt) {
                 self.broken.push(format!(
@@ -233,7 +235,9 @@ impl Case<'_> {
             let (Some(copies), Some(place)) = (self.events.get(&nr), facts.place) else {
                 continue;
             };
-            if !matches!(event.kind, Kind::Good | Kind::Curable) || self.is_slandered(event.project) {
+            let is_good = matches!(event.kind, Kind::Good | Kind::Curable)
+                && reason_of(event.kind, plan.token_counts).is_none();
+            if !is_good || self.is_slandered(event.project) {
                 continue;
             }
             let row = match event.session {

@@ -12,4 +12,5 @@ mod outage;
 mod parking;
 mod random;
 mod refused;
+mod repair;
 mod stored;

@@ -29,7 +29,13 @@ async fn a_batch_that_was_lost_silently_is_stored_after_all_and_its_tool_call_wi
         "{:?}",
         dead[0].burial
     );
-    assert_eq!(bench.metrics.delivery_unconfirmed_batches.get(), 1);
+    assert_eq!(
+        bench.metrics.delivery_unconfirmed_batches.get(),
+        2,
+        "the question with the tool call, and what was behind it"
+    );
+    // The hopeless one was tried with them, too.
+    assert_eq!(bench.metrics.delivery_zero_counts_events.get(), 2);
     let state = bench.finish().await;
     assert_eq!((state.stored, state.duplicates), (5, 0));
 }
