@@ -533,7 +533,13 @@ async fn a_reply_that_nobody_reads_keeps_its_room_until_its_connection_ends() {
 
 #[tokio::test]
 async fn what_is_too_large_for_the_api_s_database_is_refused_alone_and_kept() {
-    let door = Door::open(settings()).await;
+    let roomy = Settings {
+        max_body_bytes: 16 << 20,
+        max_in_flight_bytes: 64 << 20,
+        max_event_bytes: 15 << 20,
+        ..settings()
+    };
+    let door = Door::open(roomy).await;
     let list = |count| vec!["1"; count].join(",");
     let body = format!(
         r#"[{{"input":"a"}},{{"input":"large","raw_output":{{"list":[{}]}}}},{{"input":"doubtful","raw_output":{{"list":[{}]}}}}]"#,
