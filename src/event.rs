@@ -138,6 +138,7 @@ impl Event {
         }
         .map_err(Refusal::EventTask)?;
         let project = choose_project(fields.text(Field::ProjectId)?.as_deref(), stamps.project)?;
+        project.check_unpadded()?;
         let session = fields.text(Field::SessionId)?.map(Cow::into_owned);
 
         let mut stamped = Vec::new();
@@ -194,9 +195,14 @@ pub fn task_of(json: &[u8]) -> Option<TaskId> {
 }
 
 /// The `project_id` that an event or a feedback names itself, for one that was refused and is kept as a dead letter.
-/// `None` if it names none that could be one.
+/// Quotes and blanks around it are part of it. `None` if it names none that could be one.
 pub fn project_of(json: &[u8]) -> Option<ProjectId> {
     ProjectId::new(&json::text_of(json::field(json, "project_id")?)?).ok()
+}
+
+/// The fields of an event that the API knows, and whether something can lie below each.
+pub fn known_fields() -> impl Iterator<Item = (&'static str, bool)> {
+    rules::ALL.iter().map(|row| (row.name, row.may_hold_more()))
 }
 
 /// The text of what should be a JSON object, without white space around it. Only its first byte is checked.

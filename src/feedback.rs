@@ -39,8 +39,8 @@ pub struct Feedback {
     notes: Option<String>,
 }
 
-/// What is read of a feedback body; anything else in it is ignored, as the API does.
-const FIELDS: [&str; 7] = [
+/// What is read of a feedback body; anything else in it is ignored, as the API does. All are texts.
+pub const FIELDS: [&str; 7] = [
     "flag",
     "human_eval",
     "source",
@@ -63,6 +63,12 @@ impl Feedback {
     /// Not an object; a field of the wrong type; no judgement, or two that differ; a task id that names no
     /// task (`undefined` or empty); no project.
     pub fn parse(raw: &[u8], task: Option<&str>, project: Option<&ProjectId>) -> Result<Self, Refusal> {
+        let feedback = Self::read(raw, task, project)?;
+        feedback.project.check_unpadded()?;
+        Ok(feedback)
+    }
+
+    fn read(raw: &[u8], task: Option<&str>, project: Option<&ProjectId>) -> Result<Self, Refusal> {
         let text = object_text(raw)?;
         let mut values = [None; FIELDS.len()];
         json::for_each_field(
@@ -122,9 +128,9 @@ impl Feedback {
         ])
     }
 
-    /// The inverse of [`Feedback::to_record`].
+    /// The inverse of [`Feedback::to_record`]. Takes any project that is one: an earlier version may have let it in.
     pub fn from_record(record: &[u8]) -> Option<Self> {
-        Self::parse(record, None, None).ok()
+        Self::read(record, None, None).ok()
     }
 
     /// Body for `POST /v2/tasks/{task_id}/human-eval` (contract.md section 2).

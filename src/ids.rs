@@ -1,5 +1,9 @@
 //! Names that travel through every layer: projects, tasks, lanes and sequence numbers.
 
+mod padding;
+
+pub use padding::Padding;
+
 use std::fmt;
 use std::sync::Arc;
 
@@ -28,6 +32,11 @@ pub enum IdError {
     /// The id holds a control character, which no URL path can carry.
     #[error("{0} holds a control character: remove it")]
     Control(&'static str),
+    /// The id has quotes or blanks around it, which a file of variables or a shell left there.
+    #[error(
+        "{0} has {1} around it: leave them off (a file of variables, such as that of docker --env-file, passes them on)"
+    )]
+    Padded(&'static str, Padding),
 }
 
 fn check(what: &'static str, text: &str) -> Result<(), IdError> {
@@ -86,6 +95,31 @@ id!(
     TaskId,
     "task_id"
 );
+
+impl ProjectId {
+    /// The id as a client sends it or a person writes it. In addition to the checks of [`ProjectId::new`], no quote and
+    /// no blank may stand around it: `docker run --env-file` passes those of its file on as part of the value, and no
+    /// project of the API has such an id. What an earlier version stored under such an id is read with `new`.
+    ///
+    /// # Errors
+    /// The first check that fails.
+    pub fn from_client(text: &str) -> Result<Self, IdError> {
+        let id = Self::new(text)?;
+        id.check_unpadded()?;
+        Ok(id)
+    }
+
+    /// Whether nothing stands around the id.
+    ///
+    /// # Errors
+    /// [`IdError::Padded`] for quotes or blanks.
+    pub fn check_unpadded(&self) -> Result<(), IdError> {
+        match Padding::of(&self.0) {
+            Some(padding) => Err(IdError::Padded("project_id", padding)),
+            None => Ok(()),
+        }
+    }
+}
 
 /// What a lane carries.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -149,5 +183,18 @@ mod tests {
             Err(IdError::TooLong("task_id", 513))
         );
         assert_eq!(TaskId::new("a/b?ü").map(|t| t.to_string()), Ok("a/b?ü".into()));
+    }
+
+    #[test]
+    fn a_project_id_with_quotes_or_blanks_is_refused_from_clients_and_read_from_disk() {
+        for text in ["\"p\"", "'p'", "p ", " p", "\"p", "p'", "\u{a0}p", "“p”"] {
+            assert!(
+                matches!(ProjectId::from_client(text), Err(IdError::Padded("project_id", _))),
+                "{text:?}"
+            );
+            assert!(ProjectId::new(text).is_ok(), "{text:?}");
+        }
+        assert_eq!(ProjectId::from_client("undefined"), Err(IdError::Undefined("project_id")));
+        assert!(ProjectId::from_client("my project's id").is_ok());
     }
 }

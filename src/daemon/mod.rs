@@ -87,6 +87,7 @@ pub async fn run(
 
     let mut parts = Parts::start(&settings, sockets, &spool, courier_settings);
     names.announce(&settings);
+    settings.announce(&parts.board);
     notify::ready(&format!("accepting on {names}"));
     let upkeep = tokio::spawn(parts.upkeep(&spool));
 
@@ -159,6 +160,7 @@ struct Parts {
     stop_delivering: watch::Sender<bool>,
     owned: Option<OwnedSocket>,
     admin: Arc<Admin>,
+    board: Board,
     pulse: Pulse,
 }
 
@@ -232,7 +234,7 @@ impl Parts {
         let delivery = courier::run(
             spool.clone(),
             courier_settings,
-            board,
+            board.clone(),
             metrics,
             heart,
             stopped(delivering),
@@ -247,6 +249,7 @@ impl Parts {
             stop_delivering,
             owned: sockets.owned,
             admin,
+            board,
             pulse,
         }
     }
