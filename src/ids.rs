@@ -189,12 +189,18 @@ mod tests {
     fn a_project_id_with_quotes_or_blanks_is_refused_from_clients_and_read_from_disk() {
         for text in ["\"p\"", "'p'", "p ", " p", "\"p", "p'", "\u{a0}p", "“p”"] {
             assert!(
-                matches!(ProjectId::from_client(text), Err(IdError::Padded("project_id", _))),
+                matches!(
+                    ProjectId::from_client(text),
+                    Err(IdError::Padded("project_id", _))
+                ),
                 "{text:?}"
             );
             assert!(ProjectId::new(text).is_ok(), "{text:?}");
         }
-        assert_eq!(ProjectId::from_client("undefined"), Err(IdError::Undefined("project_id")));
+        assert_eq!(
+            ProjectId::from_client("undefined"),
+            Err(IdError::Undefined("project_id"))
+        );
         assert!(ProjectId::from_client("my project's id").is_ok());
     }
 }

@@ -39,7 +39,12 @@ fn passed(settings: &Settings) -> String {
     };
     let missing = [settings.lacks_key(), settings.lacks_project().map(str::to_owned)];
     text.extend(missing.iter().flatten().map(|note| format!("note: {note}\n")));
-    text.extend(settings.warnings.iter().map(|warning| format!("warning: {warning}\n")));
+    text.extend(
+        settings
+            .warnings
+            .iter()
+            .map(|warning| format!("warning: {warning}\n")),
+    );
     text
 }
 

@@ -170,7 +170,11 @@ fn datum(key: &Key, amount: u128) -> Datum {
 
 fn show(key: &str, amount: u128) -> String {
     let number = u64::try_from(amount).unwrap_or(u64::MAX);
-    match KEYS.iter().find(|known| known.path == key).map(|known| known.kind) {
+    match KEYS
+        .iter()
+        .find(|known| known.path == key)
+        .map(|known| known.kind)
+    {
         Some(Kind::Time { .. }) => units::show_duration(Duration::from_nanos(number)),
         Some(Kind::Size { .. }) => units::show_size(number),
         _ => number.to_string(),
@@ -221,7 +225,11 @@ mod tests {
                     let shown = values::show(resolved.key, &resolved.datum);
                     let kind = ::config::ValueKind::from(shown.trim_matches('"'));
                     if resolved.key.kind.bounds().is_some() {
-                        assert_eq!(values::read(resolved.key, &kind).as_ref(), Ok(&resolved.datum), "{shown}");
+                        assert_eq!(
+                            values::read(resolved.key, &kind).as_ref(),
+                            Ok(&resolved.datum),
+                            "{shown}"
+                        );
                     }
                 }
                 tried += 1;
@@ -234,29 +242,66 @@ mod tests {
     fn a_default_says_what_it_follows_from() {
         let set = |key, value: &str| [(key, value.to_owned())];
         for (set, key, shown, from) in [
-            (set("spool.max_bytes", "24 MiB"), "intake.max_body_bytes", "24 MiB", "spool.max_bytes"),
-            (set("spool.max_bytes", "2 MiB"), "intake.max_event_bytes", "2 MiB", "spool.max_bytes"),
-            (set("intake.max_in_flight_bytes", "40 MiB"), "intake.max_body_bytes", "20 MiB", "intake.max_in_flight_bytes"),
-            (set("intake.max_body_bytes", "200 MiB"), "intake.max_in_flight_bytes", "400 MiB", "intake.max_body_bytes"),
+            (
+                set("spool.max_bytes", "24 MiB"),
+                "intake.max_body_bytes",
+                "24 MiB",
+                "spool.max_bytes",
+            ),
+            (
+                set("spool.max_bytes", "2 MiB"),
+                "intake.max_event_bytes",
+                "2 MiB",
+                "spool.max_bytes",
+            ),
+            (
+                set("intake.max_in_flight_bytes", "40 MiB"),
+                "intake.max_body_bytes",
+                "20 MiB",
+                "intake.max_in_flight_bytes",
+            ),
+            (
+                set("intake.max_body_bytes", "200 MiB"),
+                "intake.max_in_flight_bytes",
+                "400 MiB",
+                "intake.max_body_bytes",
+            ),
             (set("retry.max", "100 ms"), "retry.min", "100 ms", "retry.max"),
             (set("retry.min", "2 min"), "retry.max", "120 s", "retry.min"),
         ] {
             let resolver = resolved(&set);
-            assert_eq!(show(key, amount(&resolver, key).expect("a value")), shown, "{key}");
+            assert_eq!(
+                show(key, amount(&resolver, key).expect("a value")),
+                shown,
+                "{key}"
+            );
             assert_eq!(resolver.origin(key), format!("default, from {from}"), "{key}");
             assert!(resolver.mistakes.is_empty());
         }
         let plain = resolved(&set("spool.max_bytes", "1 GiB"));
-        assert_eq!(plain.origin("intake.max_body_bytes"), BUILT_IN, "it fits as it is");
+        assert_eq!(
+            plain.origin("intake.max_body_bytes"),
+            BUILT_IN,
+            "it fits as it is"
+        );
     }
 
     #[test]
     fn two_settings_that_contradict_each_other_are_one_mistake_that_names_both() {
-        let set = [("intake.max_event_bytes", "8 MiB".to_owned()), ("spool.max_bytes", "2 MiB".to_owned())];
+        let set = [
+            ("intake.max_event_bytes", "8 MiB".to_owned()),
+            ("spool.max_bytes", "2 MiB".to_owned()),
+        ];
         let mistakes = resolved(&set).mistakes;
-        let [mistake] = mistakes.as_slice() else { panic!("{mistakes:?}") };
+        let [mistake] = mistakes.as_slice() else {
+            panic!("{mistakes:?}")
+        };
         let told = mistake.to_string();
-        for part in ["intake.max_event_bytes (--set): 8 MiB", "spool.max_bytes, which is 2 MiB (--set)", "raise spool.max_bytes to 8 MiB"] {
+        for part in [
+            "intake.max_event_bytes (--set): 8 MiB",
+            "spool.max_bytes, which is 2 MiB (--set)",
+            "raise spool.max_bytes to 8 MiB",
+        ] {
             assert!(told.contains(part), "{told}");
         }
     }

@@ -54,8 +54,9 @@ fn attributed(value: Value, origin: &String) -> Value {
     let kind = match value.kind {
         ValueKind::Table(table) => {
             let table = table.into_iter();
-            let table: Map<String, Value> =
-                table.map(|(name, value)| (name, attributed(value, origin))).collect();
+            let table: Map<String, Value> = table
+                .map(|(name, value)| (name, attributed(value, origin)))
+                .collect();
             ValueKind::Table(table)
         }
         ValueKind::Array(list) => {
@@ -80,7 +81,11 @@ mod tests {
     }
 
     fn texts(list: &[&str]) -> ValueKind {
-        ValueKind::Array(list.iter().map(|text| Value::new(Some(&"--set".to_owned()), *text)).collect())
+        ValueKind::Array(
+            list.iter()
+                .map(|text| Value::new(Some(&"--set".to_owned()), *text))
+                .collect(),
+        )
     }
 
     #[test]
@@ -92,9 +97,21 @@ mod tests {
             assert_eq!(at(&key, "[]"), Ok(texts(&[])), "{key}");
             assert_eq!(at(&key, r#""a""#), Ok("a".into()), "{key}");
             assert_eq!(at(&key, "a, b"), Ok("a, b".into()), "bare, for {key}");
-            for broken in ["[", "[a]", "[\"a\"", "[\"a\"]]", "\"a\", \"b\"", "[\"a\"]\nx = 1", "{a}", "'a"] {
+            for broken in [
+                "[",
+                "[a]",
+                "[\"a\"",
+                "[\"a\"]]",
+                "\"a\", \"b\"",
+                "[\"a\"]\nx = 1",
+                "{a}",
+                "'a",
+            ] {
                 let told = at(&key, broken).expect_err(broken);
-                assert!(told.starts_with(&key) && told.contains("(--set): begins like TOML"), "{told}");
+                assert!(
+                    told.starts_with(&key) && told.contains("(--set): begins like TOML"),
+                    "{told}"
+                );
             }
         }
     }
@@ -119,14 +136,19 @@ mod tests {
             ("log.level", "\"info\"\nformat = \"json\""),
         ] {
             let told = at(key, text).expect_err(text);
-            assert!(!told.contains("hidden") && !told.contains(char::is_control), "{told}");
+            assert!(
+                !told.contains("hidden") && !told.contains(char::is_control),
+                "{told}"
+            );
         }
     }
 
     #[test]
     fn a_section_takes_a_table() {
         let kind = at("redact.rules.x", r#"{ regex = "a", fields = ["input"] }"#).expect("a table");
-        let ValueKind::Table(table) = kind else { panic!("{kind:?}") };
+        let ValueKind::Table(table) = kind else {
+            panic!("{kind:?}")
+        };
         assert_eq!(table["regex"].origin(), Some("--set"));
         assert_eq!(table["fields"].kind, texts(&["input"]));
         assert!(at("redact.rules.x", "{ regex").is_err());

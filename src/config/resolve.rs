@@ -85,11 +85,7 @@ impl Resolver {
 
     /// Fills in the two defaults that depend on the surroundings.
     fn compute(&mut self, sources: &Sources) {
-        let folder = |name: &str| {
-            sources
-                .folder(name)
-                .map(|path| (path, derived_from(name)))
-        };
+        let folder = |name: &str| sources.folder(name).map(|path| (path, derived_from(name)));
         if self.text("spool.path").is_none() {
             let (path, origin) =
                 folder("STATE_DIRECTORY").unwrap_or_else(|| (PathBuf::from("./data"), BUILT_IN.to_owned()));

@@ -170,7 +170,10 @@ fn ids(kind: &ValueKind) -> Result<Datum, String> {
         other => vec![other.clone()],
     };
     if parts.is_empty() {
-        return Err("is an empty list, which would let in whoever can open the socket: name some, or leave it out".to_owned());
+        return Err(
+            "is an empty list, which would let in whoever can open the socket: name some, or leave it out"
+                .to_owned(),
+        );
     }
     // The largest number means "nobody in particular" to the kernel.
     let id = |part: &ValueKind| whole(part).filter(|id| *id < u64::from(u32::MAX));

@@ -43,7 +43,10 @@ fn what_is_absent_or_null_stays_absent_upstream() {
 fn feedback_of_a_project_in_quotes_is_refused_but_read_back_from_disk() {
     let quoted = ProjectId::new("'p'").expect("an id");
     let raw = br#"{"task_id":"t","flag":"success","project_id":"\"p\""}"#;
-    for (raw, project) in [(&raw[..], None), (br#"{"task_id":"t","flag":"success"}"#, Some(&quoted))] {
+    for (raw, project) in [
+        (&raw[..], None),
+        (br#"{"task_id":"t","flag":"success"}"#, Some(&quoted)),
+    ] {
         let refusal = Feedback::parse(raw, None, project).expect_err("the project is wrong");
         assert!(refusal.to_string().contains("quotation marks"), "{refusal}");
     }

@@ -33,7 +33,10 @@ impl fmt::Display for Padding {
 
 /// Also what text editors put in the place of `"` and `'`.
 fn is_quote(c: char) -> bool {
-    matches!(c, '"' | '\'' | '`' | '\u{ab}' | '\u{bb}' | '\u{2018}'..='\u{201f}')
+    matches!(
+        c,
+        '"' | '\'' | '`' | '\u{ab}' | '\u{bb}' | '\u{2018}'..='\u{201f}'
+    )
 }
 
 /// Also the zero width space and the byte order mark, which nobody sees.
@@ -50,7 +53,16 @@ mod tests {
         for text in ["\"a\"", "'a'", "\"a", "a\"", "`a`", "“a”", "«a»", "\""] {
             assert_eq!(Padding::of(text), Some(Padding::Quotes), "{text:?}");
         }
-        for text in [" a", "a ", "a\t", "\r\n", "\u{a0}a", "a\u{200b}", "\u{feff}a", "\"a\" "] {
+        for text in [
+            " a",
+            "a ",
+            "a\t",
+            "\r\n",
+            "\u{a0}a",
+            "a\u{200b}",
+            "\u{feff}a",
+            "\"a\" ",
+        ] {
             assert_eq!(Padding::of(text), Some(Padding::Blanks), "{text:?}");
         }
         for text in ["", "a", "a b", "a\"b", "it's", "ü"] {

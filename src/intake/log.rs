@@ -256,7 +256,10 @@ mod tests {
                 matches!(&entries[..], [Entry::Refused { record, .. }, Entry::Queued { .. }] if record == raw.as_bytes())
             );
         }
-        assert!(plan(&[own], &door(None)).is_ok(), "it is kept without any other project, too");
+        assert!(
+            plan(&[own], &door(None)).is_ok(),
+            "it is kept without any other project, too"
+        );
     }
 
     #[test]

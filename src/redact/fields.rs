@@ -154,9 +154,7 @@ fn is_odd(part: &Part) -> bool {
     let Part::Key(key) = part else {
         return false;
     };
-    key == "$"
-        || key.trim() != key
-        || key.contains(|c: char| c.is_control() || "\"'`[]{}(),*\\".contains(c))
+    key == "$" || key.trim() != key || key.contains(|c: char| c.is_control() || "\"'`[]{}(),*\\".contains(c))
 }
 
 impl fmt::Display for FieldPath {
@@ -261,10 +259,25 @@ mod tests {
             "metadata\n.x",
             "len(input)",
         ] {
-            assert_eq!(FieldPath::parse(odd), Err(PathError::Odd(odd.to_owned())), "{odd}");
-            assert_eq!(FieldPath::parse_dropped(odd), Err(PathError::Odd(odd.to_owned())), "{odd}");
+            assert_eq!(
+                FieldPath::parse(odd),
+                Err(PathError::Odd(odd.to_owned())),
+                "{odd}"
+            );
+            assert_eq!(
+                FieldPath::parse_dropped(odd),
+                Err(PathError::Odd(odd.to_owned())),
+                "{odd}"
+            );
         }
-        for fine in ["metadata.First Name", "metadata.x-y", "metadata.$schema", "metadata.x:y", "metadata.ü", "metadata.7"] {
+        for fine in [
+            "metadata.First Name",
+            "metadata.x-y",
+            "metadata.$schema",
+            "metadata.x:y",
+            "metadata.ü",
+            "metadata.7",
+        ] {
             assert!(FieldPath::parse(fine).is_ok(), "{fine}");
         }
     }

@@ -45,6 +45,11 @@ pub(super) enum Command {
         letters: Vec<Revived>,
         reply: oneshot::Sender<Result<Vec<u64>, AppendError>>,
     },
+    Transfer {
+        events: Vec<(Leased, Vec<u8>)>,
+        to: Lane,
+        reply: AppendReply,
+    },
     Purge {
         numbers: BTreeSet<u64>,
         reply: oneshot::Sender<Result<u64, DeadLettersError>>,

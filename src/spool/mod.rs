@@ -21,7 +21,7 @@
 //! # Parts
 //! `owner` the thread's loop, `group` and `commit` one group commit, `dead`, `funeral` and `requeue` dead
 //! letters, `read` leases, `lanes` and `queue` the state in
-//! memory, `find` what is queued of one task, `generation` the row of folders, `sealed` reading all but the newest, `recovery` opening, `scan`,
+//! memory, `transfer` events that change their lane, `find` what is queued of one task, `generation` the row of folders, `sealed` reading all but the newest, `recovery` opening, `scan`,
 //! `salvage` and `repair` what is damaged, `durable` and `disk` the narrow seam to sled and the
 //! machine, `room` admission, `dropping` and `drop_log` what makes room for it, `ballast` a full disk, `view` what is shown
 //! outside, [`offline`] looking at the folder of a daemon that is stopped.
@@ -68,6 +68,7 @@ pub(crate) mod simulated;
 mod slots;
 #[cfg(test)]
 mod tests;
+mod transfer;
 mod view;
 
 pub use dead::{DeadLettersError, DeadPage, KeptLetter};
@@ -381,6 +382,22 @@ impl Spool {
     /// At most [`MAX_LETTERS`]. Resolves when that is synced, with the numbers of letters that were not there any more.
     pub async fn requeue(&self, letters: Vec<Revived>) -> Result<Vec<u64>, AppendError> {
         self.ask(|reply| Command::Requeue { letters, reply })
+            .await
+            .unwrap_or(Err(AppendError::Closed))
+    }
+
+    /// Puts leased events at the end of another lane, in this order, all or none, each with the record that stands beside
+    /// it. They leave their own lanes in the same commit, so that each is in one of the two after any crash, and the ledger
+    /// does not change. Resolves when that is synced. After an error they are back in their own lanes.
+    ///
+    /// # Errors
+    /// The disk or sled failed, or the spool is shutting down.
+    pub async fn transfer(&self, events: Vec<(Leased, Vec<u8>)>, to: &Lane) -> Result<(), AppendError> {
+        if events.is_empty() {
+            return Ok(());
+        }
+        let to = to.clone();
+        self.ask(|reply| Command::Transfer { events, to, reply })
             .await
             .unwrap_or(Err(AppendError::Closed))
     }

@@ -180,6 +180,9 @@ impl Owner {
             Command::Requeue { letters, reply } => {
                 let _ = reply.send(self.requeue(letters, group, Instant::now()));
             }
+            Command::Transfer { events, to, reply } => {
+                let _ = reply.send(self.transfer(events, &to, Instant::now()));
+            }
             Command::Purge { numbers, reply } => {
                 let _ = reply.send(self.purge(&numbers));
             }
@@ -241,7 +244,7 @@ impl Owner {
         self.publish_lanes(touched);
     }
 
-    fn release(&mut self, events: impl Iterator<Item = (u32, u64)>) {
+    pub(super) fn release(&mut self, events: impl Iterator<Item = (u32, u64)>) {
         let now = Instant::now();
         let mut touched = BTreeSet::new();
         for (lane, seq) in events {

@@ -3,7 +3,10 @@ use super::{Stand, pair, refused};
 
 #[test]
 fn lists_are_taken_in_tomls_form_as_well_as_with_commas() {
-    let stand = Stand::new().env("PHOSPHOD__REDACT__DROP_FIELDS", "[\"metadata.headers\", 'metadata.ip']");
+    let stand = Stand::new().env(
+        "PHOSPHOD__REDACT__DROP_FIELDS",
+        "[\"metadata.headers\", 'metadata.ip']",
+    );
     for (set, key, value) in [
         (
             "intake.browser.origins=[\"http://localhost:3000\"]",
@@ -15,8 +18,16 @@ fn lists_are_taken_in_tomls_form_as_well_as_with_commas() {
             "intake.browser.origins",
             "[\"http://localhost:3000\", \"https://a.example\"]",
         ),
-        ("intake.unix_allow_uids=[0, 1000]", "intake.unix_allow_uids", "[\"0\", \"1000\"]"),
-        ("redact.detect=[\"email\", \"ip\"]", "redact.detect", "[\"email\", \"ip\"]"),
+        (
+            "intake.unix_allow_uids=[0, 1000]",
+            "intake.unix_allow_uids",
+            "[\"0\", \"1000\"]",
+        ),
+        (
+            "redact.detect=[\"email\", \"ip\"]",
+            "redact.detect",
+            "[\"email\", \"ip\"]",
+        ),
         ("redact.detect=\"all\"", "redact.detect", "[\"all\"]"),
         ("batch.max_events=7", "batch.max_events", "7"),
         ("batch.max_age=\"2 s\"", "batch.max_age", "\"2 s\""),
@@ -25,7 +36,10 @@ fn lists_are_taken_in_tomls_form_as_well_as_with_commas() {
     }
     assert_eq!(
         stand.shown(&[], "redact.drop_fields"),
-        pair("[\"metadata.headers\", \"metadata.ip\"]", "PHOSPHOD__REDACT__DROP_FIELDS")
+        pair(
+            "[\"metadata.headers\", \"metadata.ip\"]",
+            "PHOSPHOD__REDACT__DROP_FIELDS"
+        )
     );
 }
 
@@ -40,15 +54,24 @@ fn a_section_is_taken_as_a_table_that_adds_to_what_is_there() {
         stand.shown(&[], "redact.rules.ticket.regex"),
         pair("\"T-\\\\d+\"", from)
     );
-    assert_eq!(stand.shown(&[], "redact.rules.ticket.fields"), pair("[\"input\"]", from));
+    assert_eq!(
+        stand.shown(&[], "redact.rules.ticket.fields"),
+        pair("[\"input\"]", from)
+    );
     let set = [
         "--set",
         "redact.rules.ticket.action=drop",
         "--set",
         "redact.rules.ticket={fields = [\"output\"]}",
     ];
-    assert_eq!(stand.shown(&set, "redact.rules.ticket.action"), pair("\"drop\"", "--set"));
-    assert_eq!(stand.shown(&set, "redact.rules.ticket.fields"), pair("[\"output\"]", "--set"));
+    assert_eq!(
+        stand.shown(&set, "redact.rules.ticket.action"),
+        pair("\"drop\"", "--set")
+    );
+    assert_eq!(
+        stand.shown(&set, "redact.rules.ticket.fields"),
+        pair("[\"output\"]", "--set")
+    );
     assert_eq!(stand.shown(&set, "redact.rules.ticket.regex").1, from);
     refused(
         &Stand::new(),
@@ -76,7 +99,10 @@ fn what_only_begins_like_toml_is_a_mistake() {
         &stand,
         &set,
         &[
-            &["redact.drop_fields (PHOSPHOD__REDACT__DROP_FIELDS)", "is not a list, such as"],
+            &[
+                "redact.drop_fields (PHOSPHOD__REDACT__DROP_FIELDS)",
+                "is not a list, such as",
+            ],
             &["redact.fields (config.toml:2)", "list in quotes"],
             &["redact.detect (--set)", "is not a list"],
             &["intake.browser.origins (--set)", "is not a text"],
@@ -96,7 +122,11 @@ fn a_path_that_cannot_be_one_is_a_mistake_whichever_way_it_comes() {
         &stand,
         &["--set", "redact.fields=(input)"],
         &[
-            &["redact.drop_fields (config.toml:2)", "metadata['headers']", "is no path"],
+            &[
+                "redact.drop_fields (config.toml:2)",
+                "metadata['headers']",
+                "is no path",
+            ],
             &["redact.drop_fields (config.toml:2)", "$.input", "is no path"],
             &["redact.rules.x.fields (config.toml:5)", "meta*", "is no path"],
             &["redact.fields (--set)", "(input)", "is no path"],
@@ -119,10 +149,21 @@ fn small_bounds_alone_are_fine_and_say_what_follows_from_them() {
     // One round tells all that two settings can be wrong about.
     refused(
         &stand,
-        &["--set", "intake.max_body_bytes=64 MiB", "--set", "intake.max_in_flight_bytes=16 MiB"],
         &[
-            &["intake.max_body_bytes (--set)", "spool.max_bytes, which is 24 MiB (config.toml:1)"],
-            &["intake.max_body_bytes (--set)", "half of intake.max_in_flight_bytes, which is 16 MiB"],
+            "--set",
+            "intake.max_body_bytes=64 MiB",
+            "--set",
+            "intake.max_in_flight_bytes=16 MiB",
+        ],
+        &[
+            &[
+                "intake.max_body_bytes (--set)",
+                "spool.max_bytes, which is 24 MiB (config.toml:1)",
+            ],
+            &[
+                "intake.max_body_bytes (--set)",
+                "half of intake.max_in_flight_bytes, which is 16 MiB",
+            ],
         ],
     );
 }

@@ -273,7 +273,10 @@ fn rules_between_keys_are_told() {
             ],
         ),
         (
-            &["intake.max_in_flight_bytes=255 MiB", "intake.max_body_bytes=128 MiB"],
+            &[
+                "intake.max_in_flight_bytes=255 MiB",
+                "intake.max_body_bytes=128 MiB",
+            ],
             &[
                 "intake.max_body_bytes",
                 "more than half of intake.max_in_flight_bytes",

@@ -20,13 +20,18 @@ fn a_check_says_that_events_are_only_queued_and_that_projects_must_be_named() {
              PHOSPHO_PROJECT_ID or upstream.project_id",
         ]
     );
-    let stand = Stand::new().env("PHOSPHO_API_KEY", KEY).env("PHOSPHO_PROJECT_ID", "p");
+    let stand = Stand::new()
+        .env("PHOSPHO_API_KEY", KEY)
+        .env("PHOSPHO_PROJECT_ID", "p");
     assert_eq!(checked(&stand, &[]), ["ok: no file, built-in defaults"]);
 
     let stand = Stand::new().file("key", KEY);
     let of_another = ["upstream.projects.q.api_key_file=key", "upstream.project_id=p"];
     let lines = checked(&stand, &of_another);
-    assert!(lines[1].contains("no API key for the default project p"), "{lines:?}");
+    assert!(
+        lines[1].contains("no API key for the default project p"),
+        "{lines:?}"
+    );
     let own = ["upstream.projects.p.api_key_file=key", "upstream.project_id=p"];
     assert_eq!(checked(&stand, &own).len(), 1);
 }
@@ -46,7 +51,9 @@ fn a_check_warns_of_redaction_that_does_nothing() {
     );
     assert!(lines[2].starts_with("warning: redact.drop_fields (config.toml:4): \"customer\""));
 
-    let stand = Stand::new().env("PHOSPHO_API_KEY", KEY).env("PHOSPHO_PROJECT_ID", "p");
+    let stand = Stand::new()
+        .env("PHOSPHO_API_KEY", KEY)
+        .env("PHOSPHO_PROJECT_ID", "p");
     let lines = checked(&stand, &["redact.fields=input", "redact.action=drop"]);
     assert_eq!(lines.len(), 3, "{lines:?}");
     for (line, key) in lines[1..].iter().zip(["redact.fields", "redact.action"]) {

@@ -248,7 +248,8 @@ async fn a_redaction_field_that_is_no_field_of_an_event_is_in_the_log_and_among_
         .with("redact.detect", "email")
         .with("redact.fields", "[\"inptu\", \"own_field\"]");
     let mut daemon = setup.start().await;
-    let sentence = "redact.fields (--set): \"inptu\" begins with what is no field of an event; did you mean \"input\"?";
+    let sentence =
+        "redact.fields (--set): \"inptu\" begins with what is no field of an event; did you mean \"input\"?";
     daemon.logged(&format!("configuration: {sentence}")).await;
     let hints = eventually("the hint", || async {
         let hints = daemon.status().await["hints"].clone();

@@ -109,15 +109,27 @@ mod tests {
             ("user", "\"user_id\""),
         ] {
             let (sentence, is_hint) = doubt(path, false).expect(path);
-            assert!(is_hint && sentence.ends_with(&format!("did you mean {meant}?")), "{sentence}");
+            assert!(
+                is_hint && sentence.ends_with(&format!("did you mean {meant}?")),
+                "{sentence}"
+            );
         }
         let (sentence, is_hint) = doubt("customer_email", true).expect("no field of the API");
-        assert!(!is_hint && sentence.contains("\"metadata.customer_email\""), "{sentence}");
+        assert!(
+            !is_hint && sentence.contains("\"metadata.customer_email\""),
+            "{sentence}"
+        );
     }
 
     #[test]
     fn a_path_below_a_text_and_a_dropped_element_do_nothing() {
-        for path in ["input.text", "output.*", "notes.0", "session_id.x", "system_prompt.a"] {
+        for path in [
+            "input.text",
+            "output.*",
+            "notes.0",
+            "session_id.x",
+            "system_prompt.a",
+        ] {
             let (sentence, is_hint) = doubt(path, false).expect(path);
             assert!(is_hint && sentence.contains("fits nothing"), "{sentence}");
         }
@@ -129,7 +141,11 @@ mod tests {
     fn paths_that_fit_events_and_feedback_pass() {
         for (name, may_hold_more) in known_fields() {
             assert_eq!(doubt(name, false), None, "{name}");
-            assert_eq!(doubt(&format!("{name}.x"), false).is_none(), may_hold_more, "{name}");
+            assert_eq!(
+                doubt(&format!("{name}.x"), false).is_none(),
+                may_hold_more,
+                "{name}"
+            );
         }
         for path in ["*", "*.x", "metadata.0", "raw_input.0.content", "metadata.inptu"] {
             assert_eq!(doubt(path, false), None, "{path}");

@@ -13,6 +13,7 @@ mod moving;
 mod offline;
 mod order;
 mod requeue;
+mod transfer;
 
 use super::*;
 use crate::ids::{Kind, ProjectId};
