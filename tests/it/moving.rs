@@ -102,9 +102,8 @@ async fn the_running_daemon_moves_a_parked_lane_and_delivers_it() {
     let hints = pair.daemon.status().await["hints"].to_string();
     assert!(hints.contains("phosphod spool move --from"), "{hints}");
     let socket = pair.daemon.unix.clone();
-    let args = ["--socket", text(&socket), "--from", WRONG, "--to", RIGHT];
     let output = tokio::task::spawn_blocking(move || {
-        spool_move(&args.map(str::to_owned).each_ref().map(String::as_str))
+        spool_move(&["--socket", text(&socket), "--from", WRONG, "--to", RIGHT])
     });
     let output = output.await.expect("it ran");
     assert_eq!(output.status.code(), Some(0), "{}", said(&output));
