@@ -1,7 +1,7 @@
 //! Moves what is queued of a project to another one: events that were queued under a wrong project id.
 //!
 //! A group at a time is taken on lease and put into the other project's lane in one commit ([`Spool::transfer`]), the logs
-//! first, then the feedback. What a courier has on lease meanwhile is waited for, for a while, and else left where it is.
+//! first, then the feedback. Couriers get none of it meanwhile. What one has on lease meanwhile is waited for, for a while, and else left where it is.
 
 use crate::batch::Limits;
 use crate::event;
@@ -9,7 +9,7 @@ use crate::ids::{Kind, Lane, ProjectId};
 use crate::spool::{LaneView, Leased, Spool};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep_until};
 
 /// Bounds of a group: other callers of the spool wait for no more than one of these.
 const GROUP: Limits = Limits {
@@ -126,9 +126,7 @@ async fn move_lane(spool: &Spool, view: &LaneView, to: &Lane, moved: &mut u64) -
     };
     let until = Instant::now() + PATIENCE;
     loop {
-        // Looked at before the lease, so that no change in between is missed.
-        view.ready();
-        let leased = spool.lease(view.lane(), &GROUP).await;
+        let leased = spool.claim(view.lane(), &GROUP).await;
         let (meant, later): (Vec<Leased>, Vec<Leased>) =
             leased.into_iter().partition(|event| event.seq() <= last);
         if !later.is_empty() {
@@ -153,7 +151,6 @@ async fn move_lane(spool: &Spool, view: &LaneView, to: &Lane, moved: &mut u64) -
         if is_over || now >= until {
             return Ok(());
         }
-        // What a courier settles is no news of this kind, so the wait is cut into short ones.
-        let _ = timeout_at(until.min(now + LOOK_EVERY), view.changed()).await;
+        sleep_until(until.min(now + LOOK_EVERY)).await;
     }
 }

@@ -24,6 +24,11 @@ pub(super) enum Command {
         limits: Limits,
         reply: oneshot::Sender<Vec<Leased>>,
     },
+    Claim {
+        lane: Lane,
+        limits: Limits,
+        reply: oneshot::Sender<Vec<Leased>>,
+    },
     Settle {
         events: Vec<Leased>,
         reply: oneshot::Sender<()>,

@@ -386,6 +386,15 @@ impl Spool {
             .unwrap_or(Err(AppendError::Closed))
     }
 
+    /// The same as [`Spool::lease`] for who moves a whole project: for some seconds from here on nobody else gets anything of this
+    /// lane, nor of the other one of its project, whose feedback would else be free to go once its logs have left.
+    pub async fn claim(&self, lane: &Lane, limits: &Limits) -> Vec<Leased> {
+        let (lane, limits) = (lane.clone(), *limits);
+        self.ask(|reply| Command::Claim { lane, limits, reply })
+            .await
+            .unwrap_or_default()
+    }
+
     /// Puts leased events at the end of another lane, in this order, all or none, each with the record that stands beside
     /// it. They leave their own lanes in the same commit, so that each is in one of the two after any crash, and the ledger
     /// does not change. Resolves when that is synced. After an error they are back in their own lanes.

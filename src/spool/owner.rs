@@ -160,6 +160,9 @@ impl Owner {
                 // Leases of a caller that has gone away are released as they are dropped.
                 let _ = reply.send(self.lease(&lane, &limits, Instant::now()));
             }
+            Command::Claim { lane, limits, reply } => {
+                let _ = reply.send(self.claim(&lane, &limits, Instant::now()));
+            }
             Command::Settle { events, reply } => {
                 self.settle(events);
                 let _ = reply.send(());
@@ -377,7 +380,7 @@ impl Owner {
                 Command::Append { reply, .. } => {
                     let _ = reply.send(Err(AppendError::Closed));
                 }
-                Command::Lease { .. } | Command::Close { .. } => {}
+                Command::Lease { .. } | Command::Claim { .. } | Command::Close { .. } => {}
                 ending => {
                     self.handle(ending, &mut Group::default());
                 }

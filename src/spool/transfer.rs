@@ -1,6 +1,6 @@
 //! Events that change their lane: those of a project under a wrong id.
 //!
-//! They are on lease, so that nobody else has them. One commit puts them behind what the other lane has and ends them
+//! They are on lease, so that nobody else has them, and while they are taken nobody else is given any of their lanes. One commit puts them behind what the other lane has and ends them
 //! in their own: after a kill at any point each is in exactly one of the two. They get new sequences, and the ledger stays as
 //! it is: they are neither accepted once more nor delivered.
 use super::dropping::Dropping;
@@ -9,9 +9,10 @@ use super::lanes::Memo;
 use super::lease::Leased;
 use super::owner::Owner;
 use super::{AppendError, Entry};
+use crate::batch::Limits;
 use crate::ids::Lane;
 use std::collections::BTreeSet;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// What a commit takes out of its lanes to put it into another, and how that is undone if the commit fails.
 #[derive(Default)]
@@ -20,7 +21,24 @@ pub(super) struct Transferred {
     memo: Memo,
 }
 
+/// How long a claim keeps others from the two lanes of a project. It ends by itself, should who moves them be gone.
+const CLAIM_FOR: Duration = Duration::from_secs(5);
+
 impl Owner {
+    /// Leases for who moves a project, and keeps others from it for a while.
+    pub(super) fn claim(&mut self, lane: &Lane, limits: &Limits, now: Instant) -> Vec<Leased> {
+        let Some(number) = self.lanes.number(lane) else {
+            return Vec::new();
+        };
+        self.lanes.set_readable(number);
+        let leased = self.lease(lane, limits, now);
+        for number in [Some(number), self.lanes.peer(number)].into_iter().flatten() {
+            self.lanes.set_unreadable(number, now + CLAIM_FOR);
+            self.lanes.publish(number);
+        }
+        leased
+    }
+
     /// Puts events into another lane, all or none. After an error they are back in their own.
     pub(super) fn transfer(
         &mut self,

@@ -213,3 +213,29 @@ async fn feedback_comes_after_the_logs_that_were_moved_before_it() {
     spool.settle(&logs("new"), leased).await;
     assert_eq!(queued_in(&spool, &feedback("new")).await, ["feedback moved"]);
 }
+
+#[tokio::test]
+async fn while_a_project_is_claimed_nobody_else_gets_any_of_it_and_then_they_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let spool = open(folder.path());
+    let (logs, feedback, other) = (logs("old"), feedback("old"), logs("other"));
+    let entries = [&logs, &logs, &feedback, &other].map(|lane| queued(lane, "x"));
+    spool.append(entries.into()).await.unwrap();
+    let first = spool.claim(&logs, &limits(1)).await;
+    assert_eq!(first.len(), 1);
+    assert_eq!(spool.lease(&logs, &limits(9)).await.len(), 0);
+    let second = spool.claim(&logs, &limits(9)).await;
+    assert_eq!(second.len(), 1, "but who claims goes on");
+    spool
+        .settle(&logs, first.into_iter().chain(second).collect())
+        .await;
+    assert_eq!(spool.lease(&feedback, &limits(9)).await.len(), 0);
+    assert_eq!(view(&spool, &feedback).ready().events, 0);
+    assert_eq!(spool.lease(&other, &limits(9)).await.len(), 1);
+    // It ends by itself, and whoever waits learns it.
+    let waiting = view(&spool, &feedback);
+    waiting.ready();
+    waiting.changed().await;
+    assert_eq!(spool.lease(&feedback, &limits(9)).await.len(), 1);
+    assert_eq!(spool.claim(&super::logs("never"), &limits(9)).await.len(), 0);
+}
