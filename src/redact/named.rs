@@ -1,0 +1,435 @@
+//! Secrets that a text calls by a name: `api_key=...`, `"password": "..."`, `Password: ...`.
+use super::nested::Escapes;
+use super::secret_name::{Secret, is_no_value, is_opaque, is_several_words};
+use super::text::PieceText;
+use memchr::{memchr2, memchr2_iter, memmem};
+use std::ops::Range;
+
+/// Most bytes of a name that stands bare.
+const MOST_NAME: usize = 64;
+
+/// Most blanks between a name, what follows it, and a value.
+const MOST_BLANKS: usize = 64;
+
+/// Bytes from which on a value is no call and no words of code.
+const MOST_WORDS: usize = 64;
+
+/// Most equals signs at the end of a key.
+const MOST_PADDING: usize = 3;
+
+/// Fewest characters of a key or a token that stands bare.
+const KEY_CHARS: usize = 12;
+
+/// Fewest of a password that stands bare behind a colon, where a sentence may go on.
+const PASSWORD_CHARS: usize = 4;
+
+/// Hands the place of each value to `hit`. `source` is the text before its escapes were read.
+pub(super) fn find(text: &str, source: &str, hit: &mut dyn FnMut(Range<usize>)) {
+    let mut quotes = Quotes::of(source);
+    let mut behind = 0;
+    for at in memchr2_iter(b':', b'=', text.as_bytes()) {
+        if at < behind {
+            continue;
+        }
+        if let Some(name) = Name::before(text, at)
+            && let Some(place) = value(text, at, name, &mut quotes)
+        {
+            behind = place.end;
+            hit(place);
+        }
+    }
+}
+
+/// What stands before a colon or an equals sign.
+#[derive(Debug, Clone, Copy)]
+struct Name {
+    secret: Secret,
+    is_quoted: bool,
+}
+
+impl Name {
+    fn before(text: &str, at: usize) -> Option<Self> {
+        let blanks = |text: &str| text.bytes().rev().take(MOST_BLANKS).take_while(is_blank).count();
+        let front = text.get(..at)?;
+        let front = &front[..front.len() - blanks(front)];
+        // `user[password]=`, `config["password"] =`
+        let front = front.strip_suffix(']').unwrap_or(front);
+        // `**Password**:`
+        let front = front.strip_suffix("**").unwrap_or(front);
+        let quoted = front.strip_suffix(['"', '\'', '`']);
+        let front = quoted.unwrap_or(front);
+        let is_part = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.');
+        let word = |text: &str| text.bytes().rev().take(MOST_NAME).take_while(is_part).count();
+        let last = word(front);
+        if last == 0 {
+            return None;
+        }
+        let start = front.len() - last;
+        let secret = Secret::named(&front[start..]).or_else(|| {
+            // `Your API key:`
+            let before = front[..start].strip_suffix(' ')?;
+            let two = before.len() - word(before);
+            Secret::named(&front[two..])
+        });
+        Some(Self {
+            secret: secret?,
+            is_quoted: quoted.is_some(),
+        })
+    }
+}
+
+fn is_blank(byte: &u8) -> bool {
+    matches!(byte, b' ' | b'\t')
+}
+
+/// The place of the value behind the colon or the equals sign at `at`.
+fn value(text: &str, at: usize, name: Name, quotes: &mut Quotes<'_>) -> Option<Range<usize>> {
+    let bytes = text.as_bytes();
+    let is_equation = bytes[at] == b'=';
+    let mut start = at + 1;
+    match bytes.get(start)? {
+        // `:=`, `==`, `=>`
+        b'=' | b'>' => start += 1,
+        // `Secret::new`
+        b':' => return None,
+        _ => {}
+    }
+    // `**Password:** ...`
+    if text.get(start..)?.starts_with("**") {
+        start += 2;
+    }
+    let gap = text[start..].bytes().take(MOST_BLANKS);
+    let gap = gap.take_while(|byte| byte.is_ascii_whitespace()).count();
+    let has_break = text[start..start + gap].contains('\n');
+    start += gap;
+    // `b"..."`, `f'...'`
+    if let [b'b' | b'f' | b'r' | b'u', b'"' | b'\'', ..] = bytes.get(start..)? {
+        start += 1;
+    }
+    match bytes.get(start)? {
+        b'"' | b'\'' | b'`' => quoted(text, start, name, is_equation, quotes),
+        _ => {
+            let place = bare(text, start, name.secret, is_equation && !has_break)?;
+            // Behind an empty value, the next line gives another name.
+            let goes_on = text[place.clone()].ends_with('=') || text[place.end..].starts_with(['=', ':']);
+            let is_next_line = has_break && (goes_on || name.secret != Secret::Key);
+            (!is_next_line).then_some(place)
+        }
+    }
+}
+
+/// The value whose opening quote stands at `open`.
+fn quoted(
+    text: &str,
+    open: usize,
+    name: Name,
+    is_equation: bool,
+    quotes: &mut Quotes<'_>,
+) -> Option<Range<usize>> {
+    let start = open + 1;
+    let is_definite = name.is_quoted || is_equation;
+    let end = quotes.closing(text, open).unwrap_or_else(|| {
+        // It was cut off: to the end of its line, or of the word.
+        let ends = |c: char| c == '\n' || (!is_definite && (c.is_whitespace() || is_quote(c)));
+        text[start..]
+            .find(ends)
+            .map_or(text.len(), |length| start + length)
+    });
+    let value = &text[start..end];
+    let place = name.secret.within(value)?;
+    // A sentence in quotes.
+    if !is_definite && value[place.clone()].contains(char::is_whitespace) {
+        return None;
+    }
+    Some(start + place.start..start + place.end)
+}
+
+fn is_quote(c: char) -> bool {
+    matches!(c, '"' | '\'' | '`')
+}
+
+/// The value without quotes that begins at `start`. What is turned down is short, or has neither
+/// colon nor equals sign in it: so no part of a text is read again and again.
+fn bare(text: &str, start: usize, secret: Secret, is_equation: bool) -> Option<Range<usize>> {
+    let rest = &text[start..];
+    let head = rest.as_bytes().get(..MOST_WORDS).unwrap_or(rest.as_bytes());
+    let is_url = memmem::find(head, b"://").is_some();
+    let is_folder = secret == Secret::PasswordOrFolder && matches!(head, [b'/' | b'~' | b'.', ..]);
+    if is_url || is_folder {
+        return None;
+    }
+    let length = match secret {
+        Secret::Key | Secret::Token => length_of_key(rest),
+        Secret::Password | Secret::PasswordOrFolder => length_of_password(rest),
+    };
+    let value = &rest[..length];
+    let is_call = rest[length..].starts_with(['(', '[', '{']);
+    let is_code = match secret {
+        Secret::Key | Secret::Token => is_several_words(value),
+        _ => value.contains('.') && !value.contains('-') && is_several_words(value),
+    };
+    if length < MOST_WORDS && (is_call || is_code) {
+        return None;
+    }
+    let is_secret = match secret {
+        Secret::Key => value.trim_end_matches('=').len() >= KEY_CHARS,
+        Secret::Token => is_opaque(value),
+        _ if is_equation => !value.is_empty(),
+        // A sentence may go on.
+        _ => value.chars().count() >= PASSWORD_CHARS && !value.chars().all(char::is_alphabetic),
+    };
+    (is_secret && !is_no_value(value)).then_some(start..start + length)
+}
+
+fn length_of_key(rest: &str) -> usize {
+    let is_part =
+        |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'~' | b'+' | b'/' | b'-');
+    let key = rest.bytes().take_while(is_part).count();
+    let padding = rest[key..].bytes().take(MOST_PADDING);
+    key + padding.take_while(|byte| *byte == b'=').count()
+}
+
+fn length_of_password(rest: &str) -> usize {
+    let ends = |c: char| {
+        c.is_whitespace() || is_quote(c) || is_bracket(c) || matches!(c, '&' | ';' | ',' | '<' | '>' | '|')
+    };
+    let word = &rest[..rest.find(ends).unwrap_or(rest.len())];
+    word.trim_end_matches(['.', '!', '?', ':', '*', '\\']).len()
+}
+
+fn is_bracket(c: char) -> bool {
+    matches!(c, '(' | ')' | '[' | ']' | '{' | '}')
+}
+
+/// Kinds of quotes, and most depths that are told apart.
+const KINDS: usize = 3;
+const DEPTHS: usize = 12;
+
+/// Finds closing quotes. Of JSON within a string, a quote is known by the backslashes before it.
+struct Quotes<'s> {
+    source: &'s str,
+    cursor: Cursor<'s>,
+    /// By kind and depth: no closing one stands before that place.
+    none_before: [[usize; DEPTHS]; KINDS],
+}
+
+impl<'s> Quotes<'s> {
+    fn of(source: &'s str) -> Self {
+        Self {
+            source,
+            cursor: Cursor {
+                pieces: Escapes::of(source),
+                piece: 0..0,
+                end: 0,
+                is_plain: true,
+            },
+            none_before: [[0; DEPTHS]; KINDS],
+        }
+    }
+
+    /// The place of the quote that closes the one at `open`, on the same line; places come in
+    /// rising order.
+    fn closing(&mut self, text: &str, open: usize) -> Option<usize> {
+        let quote = *text.as_bytes().get(open)?;
+        let kind = usize::from(quote == b'\'') + 2 * usize::from(quote == b'`');
+        self.cursor.go_to(open);
+        let depth = self.cursor.standing(self.source).depth().min(DEPTHS - 1);
+        if open < self.none_before[kind][depth] {
+            return None;
+        }
+        let mut ahead = self.cursor.clone();
+        let mut from = open + 1;
+        while let Some(found) = memchr2(quote, b'\n', text.as_bytes().get(from..)?) {
+            let at = from + found;
+            ahead.go_to(at);
+            let is_break = text.as_bytes()[at] == b'\n';
+            if is_break && ahead.is_plain {
+                self.none_before[kind][depth] = at;
+                return None;
+            }
+            if !is_break && ahead.standing(self.source).closes(depth) {
+                return Some(at);
+            }
+            from = at + 1;
+        }
+        self.none_before[kind][depth] = text.len();
+        None
+    }
+}
+
+/// The piece of the source that a place of the text comes from.
+#[derive(Clone)]
+struct Cursor<'s> {
+    pieces: Escapes<'s>,
+    /// Where it stands in the source.
+    piece: Range<usize>,
+    /// Where it ends in the text.
+    end: usize,
+    is_plain: bool,
+}
+
+impl Cursor<'_> {
+    fn go_to(&mut self, place: usize) {
+        while self.end <= place {
+            let Some(piece) = self.pieces.next() else { return };
+            self.piece = piece.at..self.pieces.at();
+            self.end += piece.text.len();
+            self.is_plain = matches!(piece.text, PieceText::Plain(_));
+        }
+    }
+
+    /// How the quote of the piece is written.
+    fn standing(&self, source: &str) -> Standing {
+        let written = source.get(self.piece.clone()).unwrap_or_default();
+        if self.is_plain || !written.starts_with('\\') {
+            return Standing::default();
+        }
+        let simple = written.trim_end_matches(is_quote);
+        let is_coded = simple.len() == written.len();
+        let units = simple.bytes().filter(|byte| *byte == b'\\').count();
+        let coded = simple.match_indices("u005").count();
+        Standing {
+            backslashes: units + coded,
+            is_coded,
+        }
+    }
+}
+
+/// A quote behind so many backslashes, perhaps as `u0022`.
+#[derive(Debug, Clone, Copy, Default)]
+struct Standing {
+    backslashes: usize,
+    is_coded: bool,
+}
+
+impl Standing {
+    /// How often it has to be decoded to open or close a string.
+    fn depth(self) -> usize {
+        match self.is_coded {
+            true => self.backslashes.max(1).ilog2() as usize + 1,
+            false => (self.backslashes + 1).ilog2() as usize,
+        }
+    }
+
+    /// Whether it closes a string of that depth, or one around it.
+    fn closes(mut self, depth: usize) -> bool {
+        for _ in 0..depth {
+            let is_even = self.backslashes.is_multiple_of(2);
+            match (is_even, self.is_coded) {
+                (true, false) => return true,
+                (true, true) => {}
+                (false, _) => self.is_coded = false,
+            }
+            self.backslashes /= 2;
+        }
+        !self.is_coded && self.backslashes.is_multiple_of(2)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::nested::resolve;
+    use super::*;
+    use serde_json::json;
+
+    /// The values, as they stand in the source.
+    fn found(source: &str) -> Vec<String> {
+        let text = resolve(source).unwrap_or_else(|| source.to_owned());
+        let mut hits = Vec::new();
+        find(&text, source, &mut |range| hits.push(text[range].to_owned()));
+        hits
+    }
+
+    #[test]
+    fn what_is_called_a_secret_is_one() {
+        for (text, secret) in [
+            (r#"{"api_key": "k1"}"#, "k1"),
+            (r#"{"password":"correct horse","a":"b"}"#, "correct horse"),
+            ("{'password': 'it is'}", "it is"),
+            ("password = \"a b\"", "a b"),
+            ("config[\"password\"] = f'x1'", "x1"),
+            ("\"password\" => \"x1\"", "x1"),
+            ("password=hunter2&next=1", "hunter2"),
+            ("user[password]=swordfish&x", "swordfish"),
+            ("Server=db;Pwd=a.b-c;Database=x", "a.b-c"),
+            ("password=correct-horse-battery", "correct-horse-battery"),
+            ("Password: hunter2.", "hunter2"),
+            ("**Password:** hunter2", "hunter2"),
+            ("`password`: hunter2", "hunter2"),
+            ("Your API key: 0123456789abcdef", "0123456789abcdef"),
+            ("X-Api-Key: abcdef0123456789", "abcdef0123456789"),
+            ("secret_key:\n  abcdef0123456789", "abcdef0123456789"),
+            ("?token=abcdef0123456789abcd&x", "abcdef0123456789abcd"),
+            ("{\"password\": \"cut off h", "cut off h"),
+            ("password: 'cut off", "cut"),
+            ("{\"authorization\": \"Bearer abc\"}", "abc"),
+            (r#"{\"password\":\"a\\\"b\",\"c\":\"d\"}"#, r#"a"b"#),
+            (
+                r#"{\u0022password\u0022:\u0022a\\u0022b\u0022,\u0022c\u0022:1}"#,
+                r#"a"b"#,
+            ),
+            (r#"{"password":"a\"b","c":"d"}"#, r#"a"b"#),
+            ("%22password%22%3A%22a%20b%22%2C%22c%22", "a b"),
+        ] {
+            assert_eq!(found(text), [secret], "{text}");
+        }
+    }
+
+    #[test]
+    fn what_only_speaks_of_one_is_none() {
+        for text in [
+            "api_key: none",
+            "password: string",
+            "password: must be long",
+            "The secret: \"never give up\"",
+            "api_key=os.environ.get(x)",
+            "api_key = settings.openai_api_key",
+            "password = get_password()",
+            "password=\"\"",
+            "\"password\": \"****\"",
+            "password=${DB_PASSWORD}",
+            "PWD=/home/ada",
+            "prompt_tokens: 123456789012",
+            "max_tokens=1000000000000",
+            "token: Hello",
+            "token=abc",
+            "\"token_count\": \"1234567890123\"",
+            "secret::Secret::new",
+            "password:\nUser2: ada",
+            "API_KEY=\nOTHER_NAME_1234=x",
+            "reset password: https://example.com/r/1",
+            "{\"password\": {\"a\": 1}}",
+            "authorization: required-for-all-requests",
+            ":",
+            "=",
+            "password",
+            "password=",
+            "password:",
+        ] {
+            assert_eq!(found(text), Vec::<String>::new(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_quoted_value_is_found_to_its_end_at_any_depth() {
+        let password = r#"a"b\c\"d\n'e"#;
+        let mut text = json!({"password": password, "next": "kept"}).to_string();
+        for depth in 0..7 {
+            let mut hits = Vec::new();
+            let resolved = resolve(&text).expect("it has escapes");
+            find(&resolved, &text, &mut |range| hits.push(range));
+            assert_eq!(hits.len(), 1, "{depth}: {text}");
+            let (before, after) = (&resolved[..hits[0].start], &resolved[hits[0].end..]);
+            assert!(
+                before.ends_with("\"password\":\"") || before.ends_with("\":\""),
+                "{depth}: {before}"
+            );
+            assert!(
+                after.starts_with('"') && !after.contains('e') || after.starts_with("\",\"next"),
+                "{after}"
+            );
+            text = json!(text).to_string();
+            text = text[1..text.len() - 1].to_owned();
+        }
+    }
+}
