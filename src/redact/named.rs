@@ -2,7 +2,7 @@
 use super::nested::Escapes;
 use super::secret_name::{Secret, is_no_value, is_opaque, is_several_words};
 use super::text::PieceText;
-use memchr::{memchr2, memchr2_iter, memmem};
+use memchr::{memchr2, memchr2_iter};
 use std::ops::Range;
 
 /// Most bytes of a name that stands bare.
@@ -13,6 +13,9 @@ const MOST_BLANKS: usize = 64;
 
 /// Bytes from which on a value is no call and no words of code.
 const MOST_WORDS: usize = 64;
+
+/// Most letters of the scheme of a URL.
+const MOST_SCHEME: usize = 16;
 
 /// Most equals signs at the end of a key.
 const MOST_PADDING: usize = 3;
@@ -32,10 +35,9 @@ pub(super) fn find(text: &str, source: &str, hit: &mut dyn FnMut(Range<usize>)) 
             continue;
         }
         if let Some(name) = Name::before(text, at)
-            && let Some(place) = value(text, at, name, &mut quotes)
+            && let Some(value) = Value::behind(text, at, name)
         {
-            behind = place.end;
-            hit(place);
+            behind = value.find(&mut quotes, hit).unwrap_or(behind);
         }
     }
 }
@@ -82,66 +84,126 @@ fn is_blank(byte: &u8) -> bool {
     matches!(byte, b' ' | b'\t')
 }
 
-/// The place of the value behind the colon or the equals sign at `at`.
-fn value(text: &str, at: usize, name: Name, quotes: &mut Quotes<'_>) -> Option<Range<usize>> {
-    let bytes = text.as_bytes();
-    let is_equation = bytes[at] == b'=';
-    let mut start = at + 1;
-    match bytes.get(start)? {
-        // `:=`, `==`, `=>`
-        b'=' | b'>' => start += 1,
-        // `Secret::new`
-        b':' => return None,
-        _ => {}
-    }
-    // `**Password:** ...`
-    if text.get(start..)?.starts_with("**") {
-        start += 2;
-    }
-    let gap = text[start..].bytes().take(MOST_BLANKS);
-    let gap = gap.take_while(|byte| byte.is_ascii_whitespace()).count();
-    let has_break = text[start..start + gap].contains('\n');
-    start += gap;
-    // `b"..."`, `f'...'`
-    if let [b'b' | b'f' | b'r' | b'u', b'"' | b'\'', ..] = bytes.get(start..)? {
-        start += 1;
-    }
-    match bytes.get(start)? {
-        b'"' | b'\'' | b'`' => quoted(text, start, name, is_equation, quotes),
-        _ => {
-            let place = bare(text, start, name.secret, is_equation && !has_break)?;
-            // Behind an empty value, the next line gives another name.
-            let goes_on = text[place.clone()].ends_with('=') || text[place.end..].starts_with(['=', ':']);
-            let is_next_line = has_break && (goes_on || name.secret != Secret::Key);
-            (!is_next_line).then_some(place)
+/// What stands behind the colon or the equals sign.
+#[derive(Debug, Clone, Copy)]
+struct Value<'t> {
+    text: &'t str,
+    start: usize,
+    name: Name,
+    is_equation: bool,
+    /// Whether it stands on a further line.
+    has_break: bool,
+}
+
+impl<'t> Value<'t> {
+    /// That of the sign at `at`.
+    fn behind(text: &'t str, at: usize, name: Name) -> Option<Self> {
+        let bytes = text.as_bytes();
+        let mut start = at + 1;
+        match bytes.get(start)? {
+            // `:=`, `==`, `=>`
+            b'=' | b'>' => start += 1,
+            // `Secret::new`
+            b':' => return None,
+            _ => {}
         }
+        // `**Password:** ...`
+        if text.get(start..)?.starts_with("**") {
+            start += 2;
+        }
+        let gap = start;
+        start = behind_blanks(text, start);
+        Some(Self {
+            text,
+            start,
+            name,
+            is_equation: bytes[at] == b'=',
+            has_break: text[gap..start].contains('\n'),
+        })
+    }
+
+    /// Hands the places of what is secret in it to `hit`. Where to look further, if something is.
+    fn find(mut self, quotes: &mut Quotes<'_>, hit: &mut dyn FnMut(Range<usize>)) -> Option<usize> {
+        let bytes = self.text.as_bytes();
+        let mut behind = None;
+        let is_list = bytes.get(self.start) == Some(&b'[');
+        if is_list {
+            self.start = behind_blanks(self.text, self.start + 1);
+        }
+        // `b"..."`, `f'...'`
+        if let [b'b' | b'f' | b'r' | b'u', b'"' | b'\'', ..] = bytes.get(self.start..)? {
+            self.start += 1;
+        }
+        if !self.text[self.start..].starts_with(is_quote) {
+            let place = self.bare().filter(|_| !is_list)?;
+            hit(place.clone());
+            return Some(place.end);
+        }
+        while self.text[self.start..].starts_with(is_quote) {
+            let end = self.end_of_quoted(quotes);
+            if let Some(place) = self.quoted(end) {
+                behind = Some(place.end);
+                hit(place);
+            }
+            let next = behind_blanks(self.text, (end + 1).min(self.text.len()));
+            if !is_list || bytes.get(next) != Some(&b',') {
+                break;
+            }
+            self.start = behind_blanks(self.text, next + 1);
+        }
+        behind
+    }
+
+    /// Whether it is a value in any case, and not a sentence that goes on.
+    fn is_definite(&self) -> bool {
+        self.name.is_quoted || self.is_equation
+    }
+
+    /// Where its closing quote stands.
+    fn end_of_quoted(&self, quotes: &mut Quotes<'_>) -> usize {
+        let (text, inner) = (self.text, self.start + 1);
+        quotes.closing(text, self.start).unwrap_or_else(|| {
+            // It was cut off: to the end of its line, or of the word.
+            let is_end = |c: char| c.is_whitespace() || is_quote(c);
+            let ends = |c: char| c == '\n' || (!self.is_definite() && is_end(c));
+            let length = text[inner..].find(ends);
+            length.map_or(text.len(), |length| inner + length)
+        })
+    }
+
+    /// What is secret between its quotes.
+    fn quoted(&self, end: usize) -> Option<Range<usize>> {
+        let inner = self.start + 1;
+        let value = &self.text[inner..end];
+        let place = self.name.secret.within(value)?;
+        // A sentence in quotes.
+        if !self.is_definite() && value[place.clone()].contains(char::is_whitespace) {
+            return None;
+        }
+        Some(inner + place.start..inner + place.end)
+    }
+
+    /// The value without quotes.
+    fn bare(&self) -> Option<Range<usize>> {
+        let is_equation = self.is_equation && !self.has_break;
+        let place = bare(self.text, self.start, self.name.secret, is_equation)?;
+        let value = &self.text[place.clone()];
+        // A number of JSON is no text: something else in its place would not be JSON.
+        if self.name.is_quoted && !self.is_equation && value.parse::<f64>().is_ok() {
+            return None;
+        }
+        // Behind an empty value, the next line gives another name.
+        let goes_on = value.ends_with('=') || self.text[place.end..].starts_with(['=', ':']);
+        let is_next_line = self.has_break && (goes_on || self.name.secret != Secret::Key);
+        (!is_next_line).then_some(place)
     }
 }
 
-/// The value whose opening quote stands at `open`.
-fn quoted(
-    text: &str,
-    open: usize,
-    name: Name,
-    is_equation: bool,
-    quotes: &mut Quotes<'_>,
-) -> Option<Range<usize>> {
-    let start = open + 1;
-    let is_definite = name.is_quoted || is_equation;
-    let end = quotes.closing(text, open).unwrap_or_else(|| {
-        // It was cut off: to the end of its line, or of the word.
-        let ends = |c: char| c == '\n' || (!is_definite && (c.is_whitespace() || is_quote(c)));
-        text[start..]
-            .find(ends)
-            .map_or(text.len(), |length| start + length)
-    });
-    let value = &text[start..end];
-    let place = name.secret.within(value)?;
-    // A sentence in quotes.
-    if !is_definite && value[place.clone()].contains(char::is_whitespace) {
-        return None;
-    }
-    Some(start + place.start..start + place.end)
+/// The first place from `at` on that is no white space, or where that is more than usual.
+fn behind_blanks(text: &str, at: usize) -> usize {
+    let rest = text.as_bytes().get(at..).unwrap_or_default();
+    let blanks = rest.iter().take(MOST_BLANKS);
+    at + blanks.take_while(|byte| byte.is_ascii_whitespace()).count()
 }
 
 fn is_quote(c: char) -> bool {
@@ -152,9 +214,13 @@ fn is_quote(c: char) -> bool {
 /// colon nor equals sign in it: so no part of a text is read again and again.
 fn bare(text: &str, start: usize, secret: Secret, is_equation: bool) -> Option<Range<usize>> {
     let rest = &text[start..];
-    let head = rest.as_bytes().get(..MOST_WORDS).unwrap_or(rest.as_bytes());
-    let is_url = memmem::find(head, b"://").is_some();
-    let is_folder = secret == Secret::PasswordOrFolder && matches!(head, [b'/' | b'~' | b'.', ..]);
+    let scheme = rest
+        .bytes()
+        .take(MOST_SCHEME)
+        .take_while(u8::is_ascii_alphabetic)
+        .count();
+    let is_url = scheme > 0 && rest[scheme..].starts_with("://");
+    let is_folder = secret == Secret::PasswordOrFolder && rest.starts_with(['/', '~', '.']);
     if is_url || is_folder {
         return None;
     }
@@ -350,6 +416,7 @@ mod tests {
             ("config[\"password\"] = f'x1'", "x1"),
             ("\"password\" => \"x1\"", "x1"),
             ("password=hunter2&next=1", "hunter2"),
+            ("password=hunter2 https://example.com", "hunter2"),
             ("user[password]=swordfish&x", "swordfish"),
             ("Server=db;Pwd=a.b-c;Database=x", "a.b-c"),
             ("password=correct-horse-battery", "correct-horse-battery"),
@@ -376,6 +443,13 @@ mod tests {
     }
 
     #[test]
+    fn each_of_a_list_is_found() {
+        let text = r#"{\"passwords\": [ \"a1\", \"none\",\n\"b,2\"], \"c\": \"d\"}"#;
+        assert_eq!(found(text), ["a1", "b,2"]);
+        assert_eq!(found("passwords=['a', 'b"), ["a", "b"]);
+    }
+
+    #[test]
     fn what_only_speaks_of_one_is_none() {
         for text in [
             "api_key: none",
@@ -399,6 +473,8 @@ mod tests {
             "API_KEY=\nOTHER_NAME_1234=x",
             "reset password: https://example.com/r/1",
             "{\"password\": {\"a\": 1}}",
+            "{\"password\": 123456, \"api_key\": 12345678901234}",
+            "{\"passwords\": [1, \"a\"]}",
             "authorization: required-for-all-requests",
             ":",
             "=",
