@@ -33,8 +33,9 @@ impl ApiKeys {
         })
     }
 
-    /// Hands the place of each find to `hit`; two may overlap.
-    pub(super) fn find(&self, text: &str, hit: &mut dyn FnMut(Range<usize>)) {
+    /// Hands the place of each find to `hit`; two may overlap. Where another view of the text has
+    /// its escapes read, `is_read` is false: a key of several lines is then left to that one.
+    pub(super) fn find(&self, text: &str, is_read: bool, hit: &mut dyn FnMut(Range<usize>)) {
         let bytes = text.as_bytes();
         if self.beginnings.is_match(text) {
             find_groups(&self.known, text, &mut |place| {
@@ -50,7 +51,7 @@ impl ApiKeys {
         if memmem::find(bytes, b"hooks").is_some() {
             find_groups(&self.webhook, text, hit);
         }
-        if memmem::find(bytes, b"-----BEGIN").is_some() {
+        if is_read && memmem::find(bytes, b"-----BEGIN").is_some() {
             self.find_private_keys(text, hit);
         }
         if memmem::find(bytes, b"://").is_some() {
@@ -88,7 +89,7 @@ impl ApiKeys {
 fn end_of_pem(rest: &str) -> usize {
     let bytes = rest.as_bytes();
     let is_part = |byte: u8| {
-        byte.is_ascii_alphanumeric() || byte.is_ascii_whitespace() || b"+/=-_:,.()\\".contains(&byte)
+        byte.is_ascii_alphanumeric() || byte.is_ascii_whitespace() || b"+/=-_:,.()".contains(&byte)
     };
     let mut length = 0;
     while let Some(byte) = bytes.get(length).filter(|byte| is_part(**byte)) {
@@ -126,7 +127,8 @@ const KNOWN_KEYS: &str = r"(?x)
       | AIza[A-Za-z0-9_-]{30,}
       | GOCSPX-[A-Za-z0-9_-]{20,}
       | ya29\.[A-Za-z0-9_-]{20,}
-      | xox[abcdeoprs]-[A-Za-z0-9%-]{10,}
+      | xox[abceoprs]-[A-Za-z0-9-]{10,}
+      | xoxd-(?:[A-Za-z0-9/+=-]|%2[BFbf]|%3[Dd]){10,}
       | xapp-[A-Za-z0-9-]{10,}
       | hf_[A-Za-z0-9]{20,}
       | gsk_[A-Za-z0-9]{20,}
@@ -176,7 +178,7 @@ mod tests {
     fn found(text: &str) -> Vec<&str> {
         let keys = ApiKeys::new().expect("its regexes are right");
         let mut hits = Vec::new();
-        keys.find(text, &mut |range| hits.push(&text[range]));
+        keys.find(text, true, &mut |range| hits.push(&text[range]));
         hits
     }
 

@@ -130,7 +130,7 @@ impl Finder {
                 }
             }
             Finder::ApiKey(keys) => {
-                keys.find(text, hit);
+                keys.find(text, view.source.is_some(), hit);
                 if let Some(source) = view.source {
                     named::find(text, source, hit);
                 }

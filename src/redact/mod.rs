@@ -23,6 +23,7 @@ mod mask;
 mod named;
 mod nested;
 mod phone;
+mod quotes;
 mod screen;
 mod secret_name;
 mod text;

@@ -1,8 +1,7 @@
 //! Secrets that a text calls by a name: `api_key=...`, `"password": "..."`, `Password: ...`.
-use super::nested::Escapes;
+use super::quotes::{Quoted, Quotes};
 use super::secret_name::{Secret, is_no_value, is_opaque, is_several_words};
-use super::text::PieceText;
-use memchr::{memchr2, memchr2_iter};
+use memchr::memchr2_iter;
 use std::ops::Range;
 
 /// Most bytes of a name that stands bare.
@@ -28,7 +27,7 @@ const PASSWORD_CHARS: usize = 4;
 
 /// Hands the place of each value to `hit`. `source` is the text before its escapes were read.
 pub(super) fn find(text: &str, source: &str, hit: &mut dyn FnMut(Range<usize>)) {
-    let mut quotes = Quotes::of(source);
+    let mut quotes = Quotes::of(text, source);
     let mut behind = 0;
     for at in memchr2_iter(b':', b'=', text.as_bytes()) {
         if at < behind {
@@ -140,7 +139,11 @@ impl<'t> Value<'t> {
             return Some(place.end);
         }
         while self.text[self.start..].starts_with(is_quote) {
-            let end = self.end_of_quoted(quotes);
+            let end = match quotes.look(self.start) {
+                Quoted::To(end) => end,
+                Quoted::CutOff => self.end_of_line_or_word(),
+                Quoted::Nothing => break,
+            };
             if let Some(place) = self.quoted(end) {
                 behind = Some(place.end);
                 hit(place);
@@ -159,16 +162,13 @@ impl<'t> Value<'t> {
         self.name.is_quoted || self.is_equation
     }
 
-    /// Where its closing quote stands.
-    fn end_of_quoted(&self, quotes: &mut Quotes<'_>) -> usize {
-        let (text, inner) = (self.text, self.start + 1);
-        quotes.closing(text, self.start).unwrap_or_else(|| {
-            // It was cut off: to the end of its line, or of the word.
-            let is_end = |c: char| c.is_whitespace() || is_quote(c);
-            let ends = |c: char| c == '\n' || (!self.is_definite() && is_end(c));
-            let length = text[inner..].find(ends);
-            length.map_or(text.len(), |length| inner + length)
-        })
+    /// Where it ends if nothing closes it: it may have been cut off.
+    fn end_of_line_or_word(&self) -> usize {
+        let inner = self.start + 1;
+        let is_line = self.is_definite() && self.text[self.start..].starts_with('"');
+        let ends = |c: char| c == '\n' || (!is_line && (c.is_whitespace() || is_quote(c)));
+        let length = self.text[inner..].find(ends);
+        length.map_or(self.text.len(), |length| inner + length)
     }
 
     /// What is secret between its quotes.
@@ -265,131 +265,6 @@ fn length_of_password(rest: &str) -> usize {
 
 fn is_bracket(c: char) -> bool {
     matches!(c, '(' | ')' | '[' | ']' | '{' | '}')
-}
-
-/// Kinds of quotes, and most depths that are told apart.
-const KINDS: usize = 3;
-const DEPTHS: usize = 12;
-
-/// Finds closing quotes. Of JSON within a string, a quote is known by the backslashes before it.
-struct Quotes<'s> {
-    source: &'s str,
-    cursor: Cursor<'s>,
-    /// By kind and depth: no closing one stands before that place.
-    none_before: [[usize; DEPTHS]; KINDS],
-}
-
-impl<'s> Quotes<'s> {
-    fn of(source: &'s str) -> Self {
-        Self {
-            source,
-            cursor: Cursor {
-                pieces: Escapes::of(source),
-                piece: 0..0,
-                end: 0,
-                is_plain: true,
-            },
-            none_before: [[0; DEPTHS]; KINDS],
-        }
-    }
-
-    /// The place of the quote that closes the one at `open`, on the same line; places come in
-    /// rising order.
-    fn closing(&mut self, text: &str, open: usize) -> Option<usize> {
-        let quote = *text.as_bytes().get(open)?;
-        let kind = usize::from(quote == b'\'') + 2 * usize::from(quote == b'`');
-        self.cursor.go_to(open);
-        let depth = self.cursor.standing(self.source).depth().min(DEPTHS - 1);
-        if open < self.none_before[kind][depth] {
-            return None;
-        }
-        let mut ahead = self.cursor.clone();
-        let mut from = open + 1;
-        while let Some(found) = memchr2(quote, b'\n', text.as_bytes().get(from..)?) {
-            let at = from + found;
-            ahead.go_to(at);
-            let is_break = text.as_bytes()[at] == b'\n';
-            if is_break && ahead.is_plain {
-                self.none_before[kind][depth] = at;
-                return None;
-            }
-            if !is_break && ahead.standing(self.source).closes(depth) {
-                return Some(at);
-            }
-            from = at + 1;
-        }
-        self.none_before[kind][depth] = text.len();
-        None
-    }
-}
-
-/// The piece of the source that a place of the text comes from.
-#[derive(Clone)]
-struct Cursor<'s> {
-    pieces: Escapes<'s>,
-    /// Where it stands in the source.
-    piece: Range<usize>,
-    /// Where it ends in the text.
-    end: usize,
-    is_plain: bool,
-}
-
-impl Cursor<'_> {
-    fn go_to(&mut self, place: usize) {
-        while self.end <= place {
-            let Some(piece) = self.pieces.next() else { return };
-            self.piece = piece.at..self.pieces.at();
-            self.end += piece.text.len();
-            self.is_plain = matches!(piece.text, PieceText::Plain(_));
-        }
-    }
-
-    /// How the quote of the piece is written.
-    fn standing(&self, source: &str) -> Standing {
-        let written = source.get(self.piece.clone()).unwrap_or_default();
-        if self.is_plain || !written.starts_with('\\') {
-            return Standing::default();
-        }
-        let simple = written.trim_end_matches(is_quote);
-        let is_coded = simple.len() == written.len();
-        let units = simple.bytes().filter(|byte| *byte == b'\\').count();
-        let coded = simple.match_indices("u005").count();
-        Standing {
-            backslashes: units + coded,
-            is_coded,
-        }
-    }
-}
-
-/// A quote behind so many backslashes, perhaps as `u0022`.
-#[derive(Debug, Clone, Copy, Default)]
-struct Standing {
-    backslashes: usize,
-    is_coded: bool,
-}
-
-impl Standing {
-    /// How often it has to be decoded to open or close a string.
-    fn depth(self) -> usize {
-        match self.is_coded {
-            true => self.backslashes.max(1).ilog2() as usize + 1,
-            false => (self.backslashes + 1).ilog2() as usize,
-        }
-    }
-
-    /// Whether it closes a string of that depth, or one around it.
-    fn closes(mut self, depth: usize) -> bool {
-        for _ in 0..depth {
-            let is_even = self.backslashes.is_multiple_of(2);
-            match (is_even, self.is_coded) {
-                (true, false) => return true,
-                (true, true) => {}
-                (false, _) => self.is_coded = false,
-            }
-            self.backslashes /= 2;
-        }
-        !self.is_coded && self.backslashes.is_multiple_of(2)
-    }
 }
 
 #[cfg(test)]

@@ -359,6 +359,17 @@ fn text() -> impl Strategy<Value = String> {
         Just("2024-01-15"),
         Just("[email]"),
         Just("[ip:0123456789012345]"),
+        Just("password: "),
+        Just("api_key='"),
+        Just("\"secret\":\""),
+        Just("redis://:a@b/"),
+        Just("-----BEGIN PRIVATE KEY-----"),
+        Just("\\u0022"),
+        Just("\\u005c"),
+        Just("%22"),
+        Just("\\"),
+        Just(","),
+        Just("}"),
         Just(" "),
         Just("é😀"),
         Just("\"\\\n"),
@@ -375,10 +386,14 @@ fn value() -> impl Strategy<Value = Value> {
         any::<i64>().prop_map(Value::from),
         Just(Value::Null)
     ];
+    value_of(leaf)
+}
+
+fn value_of(leaf: impl Strategy<Value = Value> + 'static) -> impl Strategy<Value = Value> {
     leaf.prop_recursive(4, 24, 4, |inner| {
         prop_oneof![
             prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
-            prop::collection::hash_map("[a-c]", inner, 0..4)
+            prop::collection::hash_map("[a-c]|password", inner, 0..4)
                 .prop_map(|map| Value::Object(map.into_iter().collect())),
         ]
     })
@@ -399,6 +414,27 @@ fn shape(value: &Value) -> Value {
 }
 
 proptest! {
+    #[test]
+    fn json_within_strings_stays_json_of_the_same_shape_however_deep(
+        value in value_of(prop_oneof![text().prop_map(Value::from), Just(json!(7)), Just(Value::Null)]),
+        depth in 1_usize..5,
+        hash: bool,
+    ) {
+        let action = if hash { Action::Hash } else { Action::Replace };
+        let redactor = redactor(Rules { action, ..rules() });
+        let event = (0..depth).fold(value.clone(), |inner, _| json!({"a": inner.to_string()}));
+        let after = apply(&redactor, &event.to_string());
+        let mut read: Value = serde_json::from_str(&after).expect("it stays JSON");
+        for _ in 0..depth {
+            let inner = read["a"].as_str().expect("a text");
+            read = match serde_json::from_str(inner) {
+                Ok(read) => read,
+                Err(error) => panic!("{error}: {inner}"),
+            };
+        }
+        prop_assert_eq!(shape(&read), shape(&value));
+    }
+
     #[test]
     fn it_stays_json_of_the_same_shape_and_once_is_enough(value in value(), hash: bool) {
         let action = if hash { Action::Hash } else { Action::Replace };

@@ -26,6 +26,8 @@ fn password(rest: &str, is_cut: bool) -> Option<Range<usize>> {
     if is_cut && url.len() == rest.len() {
         url = url.trim_end_matches(|c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.'));
     }
+    // A quote that is coded ends it too.
+    let url = url.split("u0022").next()?;
     let colon = url.find([':', '/', '@'])?;
     let password = url.get(colon..)?.strip_prefix(':')?;
     let slash = password.find('/').unwrap_or(password.len());
