@@ -5,8 +5,11 @@ use crate::wire::json::push_string;
 use serde_json::Value;
 use std::sync::LazyLock;
 
-/// What is planted, one of each detector's.
-const SECRETS: [&str; 7] = [
+/// Most depths at which a text is JSON within a string.
+const MOST_DEPTH: usize = 5;
+
+/// What is planted, one of each detector's and more of keys.
+const SECRETS: [&str; 10] = [
     "bob@example.com",
     "+33 6 12 34 56 78",
     "4111 1111 1111 1111",
@@ -14,6 +17,9 @@ const SECRETS: [&str; 7] = [
     "DE89 3704 0044 0532 0130 00",
     "203.0.113.7",
     "2001:db8::17",
+    "ghp_0123456789abcdefghij0123",
+    "AKIAIOSFODNN7EXAMPLE",
+    "eyJhbGciOiJIUzI1.eyJzdWIiOiIx.sig-1",
 ];
 
 static REDACTORS: LazyLock<[Redactor; 3]> = LazyLock::new(|| {
@@ -74,18 +80,53 @@ pub fn redact(data: &[u8]) {
         .nth(text.chars().count() / 2)
         .unwrap_or(0);
     let (before, after) = text.split_at(middle);
-    let mut planted = b"{\"input\":".to_vec();
-    push_string(&mut planted, &format!("{before}\n{secret}\n{after}"));
-    planted.push(b'}');
+    let planted = format!("{before}\n{secret}\n{after}");
+    let depth = usize::from(data.last().copied().unwrap_or_default()) % (MOST_DEPTH + 1);
     for redactor in REDACTORS.iter() {
-        let left = event(redactor, &planted);
-        let Ok(Value::Object(left)) = serde_json::from_slice(&left) else {
-            panic!("it stays an object");
-        };
+        let left = unwrapped(
+            &event(redactor, wrapped("input", &planted, depth).as_bytes()),
+            depth,
+        );
         let lines = left["input"].as_str().unwrap_or_default().split('\n');
         // What came beside it may have been the same.
         assert!(lines.clone().all(|line| line != secret), "{secret} in {left:?}");
+        let left = unwrapped(
+            &event(redactor, wrapped("apiKey", &text, depth).as_bytes()),
+            depth,
+        );
+        let key = left["apiKey"].as_str().unwrap_or_default();
+        // Words that stand for no key may be left, and long texts in which strings cannot be told.
+        assert!(!key.contains("hunter2") || !text.contains("hunter2") || key.len() < text.len());
     }
+}
+
+/// A text as a member of an object, which is the text of a member, and so on.
+fn wrapped(name: &str, text: &str, depth: usize) -> String {
+    let member = |name: &str, text: &str| {
+        let mut object = b"{\"".to_vec();
+        object.extend_from_slice(name.as_bytes());
+        object.extend_from_slice(b"\":");
+        push_string(&mut object, text);
+        object.push(b'}');
+        String::from_utf8_lossy(&object).into_owned()
+    };
+    (0..depth).fold(member(name, text), |inner, _| member("arguments", &inner))
+}
+
+/// The innermost object of those. Each is still one, unless the string that held it was emptied.
+fn unwrapped(event: &[u8], depth: usize) -> Value {
+    let parsed = |text: &[u8]| match serde_json::from_slice(text) {
+        Ok(value @ Value::Object(_)) => value,
+        _ => panic!("it stays an object: {}", String::from_utf8_lossy(text)),
+    };
+    let mut object = parsed(event);
+    for _ in 0..depth {
+        object = match object["arguments"].as_str() {
+            Some(inner) if !inner.is_empty() => parsed(inner.as_bytes()),
+            _ => return Value::Null,
+        };
+    }
+    object
 }
 
 /// What is left of it.
