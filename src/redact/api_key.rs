@@ -5,7 +5,7 @@
 //! and looking costs a fraction of what the regexes do.
 use super::basic::is_credentials;
 use super::secret_name::is_words;
-use super::url;
+use super::{steps, url};
 use memchr::memmem;
 use regex::Regex;
 use std::ops::Range;
@@ -101,6 +101,7 @@ fn end_of_pem(rest: &str) -> usize {
             return close.map_or(length, |close| length + "-----END".len() + close + "-----".len());
         }
         length += 1;
+        steps::add(1);
     }
     rest[..length].trim_end().len()
 }

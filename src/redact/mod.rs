@@ -26,6 +26,7 @@ mod phone;
 mod quotes;
 mod screen;
 mod secret_name;
+mod steps;
 mod text;
 mod url;
 mod walk;

@@ -1,6 +1,7 @@
 //! Secrets that a text calls by a name: `api_key=...`, `"password": "..."`, `Password: ...`.
 use super::quotes::{Quoted, Quotes};
 use super::secret_name::{Secret, is_no_value, is_opaque, is_several_words};
+use super::steps;
 use memchr::memchr2_iter;
 use std::ops::Range;
 
@@ -175,6 +176,7 @@ impl<'t> Value<'t> {
     fn quoted(&self, end: usize) -> Option<Range<usize>> {
         let inner = self.start + 1;
         let value = &self.text[inner..end];
+        steps::add(value.len());
         let place = self.name.secret.within(value)?;
         // A sentence in quotes.
         if !self.is_definite() && value[place.clone()].contains(char::is_whitespace) {
@@ -228,6 +230,7 @@ fn bare(text: &str, start: usize, secret: Secret, is_equation: bool) -> Option<R
         Secret::Key | Secret::Token => length_of_key(rest),
         Secret::Password | Secret::PasswordOrFolder => length_of_password(rest),
     };
+    steps::add(length);
     let value = &rest[..length];
     let is_call = rest[length..].starts_with(['(', '[', '{']);
     let is_code = match secret {
@@ -271,6 +274,7 @@ fn is_bracket(c: char) -> bool {
 mod tests {
     use super::super::nested::resolve;
     use super::*;
+    use proptest::prelude::*;
     use serde_json::json;
 
     /// The values, as they stand in the source.
@@ -359,6 +363,29 @@ mod tests {
         ] {
             assert_eq!(found(text), Vec::<String>::new(), "{text}");
         }
+    }
+
+    proptest! {
+        #[test]
+        fn keys_are_found_however_their_names_are_written(
+            before in "[ ,({]?",
+            name in "(api[_-]?key|ACCESS[_-]?TOKEN|Auth_token|refresh-token|secretkey|client_secret)[\"']?",
+            sign in "[ \\t]{0,3}[:=][ \\t\\r\\n]{0,3}",
+            key in "[0-9][A-Za-z0-9._~+/-]{11,16}={0,2}",
+            quote in "[\"'`]?",
+            after in "( \\)|)",
+        ) {
+            let text = format!("{before}{name}{sign}{quote}{key}{quote}{after}");
+            let is_next_line = sign.contains('\n') && key.ends_with('=');
+            if quote.is_empty() && (is_next_line || is_number(&key)) {
+                return Ok(());
+            }
+            prop_assert_eq!(found(&text), [key], "{}", text);
+        }
+    }
+
+    fn is_number(key: &str) -> bool {
+        key.parse::<f64>().is_ok()
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! backslash and an `n`, or several backslashes. To a detector, the `n` then looks like a part of
 //! the word behind it. Here, a run of backslashes with what it escapes is one character, at any
 //! depth, and so are a percent-coded byte and a colour code of a terminal.
+use super::steps;
 use super::text::{Piece, PieceText, located};
 use memchr::memchr3;
 use std::ops::Range;
@@ -57,6 +58,7 @@ impl<'t> Iterator for Escapes<'t> {
                 PieceText::Plain(plain)
             }
         };
+        steps::add(self.at - at);
         Some(Piece { at, text })
     }
 }
@@ -178,7 +180,7 @@ fn colour(rest: &str) -> usize {
         .take_while(is_parameter)
         .count();
     match parameters.as_bytes().get(count) {
-        Some(b'@'..=b'~') => count + 2,
+        Some(letter) if letter.is_ascii_alphabetic() => count + 2,
         _ => 0,
     }
 }
@@ -249,6 +251,7 @@ mod tests {
             (r"\ud83d\ude00 \\ud83d\\ude00 \ud83d!", "😀 😀 \u{fffd}!"),
             (r"https:\/\/a\_b\@c", "https://a_b@c"),
             (r"\x0a\U0001f600", "\n😀"),
+            (r"\u001b[\n4", "\u{1b}[\n4"),
             ("%0A%2B33%252B%C3%A9%C3!%ff", "\n+33+é\u{fffd}!\u{fffd}"),
             (
                 "\u{1b}[1;31m7\\u001b[0m8\\x1b[K9\\e[m1\\033[2J2",

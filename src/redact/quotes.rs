@@ -1,15 +1,13 @@
 //! The quotes of a text in which JSON may stand within strings of JSON: which one closes a value,
 //! and which one closes the string around it.
 use super::nested::Escapes;
+use super::steps;
 use super::text::PieceText;
 use memchr::{memchr2, memchr3};
 use std::ops::Range;
 
 /// Most depths that are told apart.
 const DEPTHS: usize = 12;
-
-/// Kinds of quotes: `"`, `'`, backticks, and what JSON does not know as a quote, such as `%22`.
-const KINDS: usize = 4;
 
 /// Most blanks behind a closing quote that are passed over.
 const MOST_BLANKS: usize = 64;
@@ -25,8 +23,6 @@ pub(super) struct Quotes<'s> {
     known: usize,
     /// The depths of these strings.
     open: [bool; DEPTHS],
-    /// By kind and depth: no closing one stands before that place.
-    none_before: [[usize; DEPTHS]; KINDS],
 }
 
 /// What a quote before a value does.
@@ -48,7 +44,6 @@ impl<'s> Quotes<'s> {
             cursor: Cursor::of(source),
             known: 0,
             open: [false; DEPTHS],
-            none_before: [[0; DEPTHS]; KINDS],
         }
     }
 
@@ -75,6 +70,7 @@ impl<'s> Quotes<'s> {
         let part = |known: usize| bytes.get(known..place).unwrap_or_default();
         while let Some(found) = memchr2(b'"', b'\n', part(self.known)) {
             let at = self.known + found;
+            steps::add(found + 1);
             self.cursor.go_to(at);
             self.known = at + 1;
             if bytes[at] == b'"' {
@@ -113,32 +109,21 @@ impl<'s> Quotes<'s> {
     }
 
     /// The place of what closes the quote at `at`, on the same line: another such, or one that
-    /// closes the string around it.
-    fn closing(&mut self, quote: u8, at: usize, depth: Option<usize>) -> Option<usize> {
-        let kind = match quote {
-            _ if depth.is_none() => 3,
-            b'\'' => 1,
-            b'`' => 2,
-            _ => 0,
-        };
-        if at < self.none_before[kind][depth.unwrap_or_default()] {
-            return None;
-        }
+    /// closes the string around it. If nothing does, the next quote is deeper: so no part of a text
+    /// is looked through more often than there are depths.
+    fn closing(&self, quote: u8, at: usize, depth: Option<usize>) -> Option<usize> {
         let bytes = self.text.as_bytes();
         let mut ahead = self.cursor.clone();
         let mut from = at + 1;
-        let mut end = bytes.len();
         while let Some(found) = memchr3(quote, b'"', b'\n', bytes.get(from..)?) {
             let at = from + found;
+            steps::add(found + 1);
             ahead.go_to(at);
             let other = ahead.depth(self.source);
             // One of a string around it closes it too.
             let closes = other.is_some() == depth.is_some() && other <= depth;
             match bytes[at] {
-                b'\n' if ahead.is_plain => {
-                    end = at;
-                    break;
-                }
+                b'\n' if ahead.is_plain => return None,
                 b'\n' => {}
                 found if found == quote && closes => return Some(at),
                 b'"' if self.closed(other).is_some() && self.ends_string(at) => return Some(at),
@@ -146,7 +131,6 @@ impl<'s> Quotes<'s> {
             }
             from = at + 1;
         }
-        self.none_before[kind][depth.unwrap_or_default()] = end;
         None
     }
 }

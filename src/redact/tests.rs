@@ -413,6 +413,67 @@ fn shape(value: &Value) -> Value {
     }
 }
 
+/// What hostile texts repeat: the beginnings of many finds, and finds.
+const HOSTILE: [&str; 34] = [
+    "@",
+    "7",
+    "eyJ",
+    "\\",
+    "\\n",
+    "\\\\n4",
+    "\\\"",
+    "\\u005c",
+    "\\ud83d",
+    "%",
+    "%25",
+    "%0A4",
+    "%C3",
+    "\u{1b}[1",
+    ":",
+    "a=",
+    "password=",
+    "password:",
+    "password='",
+    "password:\"a ",
+    "\"password\":'",
+    "\\\"password\\\":\\\"\\\\\\\"a",
+    "pwd=/",
+    "password=a.",
+    "api_key = ",
+    "passwords=['a',",
+    "://",
+    "://a:b",
+    "://a:b@",
+    "-----BEGIN PRIVATE KEY-----",
+    "-----BEGIN PRIVATE KEY----------END",
+    "Basic YTpi ",
+    "password: http://",
+    "[email]",
+];
+
+#[test]
+fn the_work_grows_as_the_text_does() {
+    let redactor = redactor(rules());
+    let steps = |text: &str| {
+        let event = json!({"input": text, "password": text}).to_string();
+        steps::taken(|| {
+            redactor.apply(event.as_bytes());
+        })
+    };
+    // A text of its own ends each, so that what is looked for is found at the far end or nowhere.
+    for end in ["", "(", "\"", "@"] {
+        for part in HOSTILE {
+            let text = |bytes: usize| part.repeat(bytes / part.len()) + end;
+            let (once, twice) = (steps(&text(1 << 16)), steps(&text(1 << 17)));
+            assert!(
+                2 * once + once / 4 + 1024 >= twice,
+                "{part} {end}: {once}, {twice}"
+            );
+            assert!(twice <= (1 << 17) * 40, "{part} {end}: {twice}");
+        }
+    }
+}
+
 proptest! {
     #[test]
     fn json_within_strings_stays_json_of_the_same_shape_however_deep(

@@ -1,4 +1,5 @@
 //! Passwords in URLs: `https://user:password@host`, also those that hold an `@` or a `/`.
+use super::steps;
 use memchr::memmem;
 use std::ops::Range;
 
@@ -23,6 +24,7 @@ pub(super) fn find(text: &str, hit: &mut dyn FnMut(Range<usize>)) {
 fn password(rest: &str, is_cut: bool) -> Option<Range<usize>> {
     let ends = |c: char| c.is_whitespace() || matches!(c, '"' | '<' | '>' | '`');
     let mut url = rest.split(ends).next()?;
+    steps::add(url.len());
     if is_cut && url.len() == rest.len() {
         url = url.trim_end_matches(|c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.'));
     }
