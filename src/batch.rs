@@ -95,7 +95,8 @@ pub fn body<'a>(events: impl IntoIterator<Item = &'a [u8]>) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::split_batch;
+    use crate::wire::split::Form;
+    use crate::wire::split_whole;
     use proptest::prelude::*;
 
     fn limits(max_events: usize, max_bytes: usize) -> Limits {
@@ -167,7 +168,8 @@ mod tests {
                     // The next one would not have fitted.
                     prop_assert!(count == max_events || body.len() + 1 + next.len() > max_bytes);
                 }
-                seen.extend(split_batch(&body, usize::MAX).expect("a batch").iter().map(|event| event.get().to_owned()));
+                let cut = split_whole(&body, Form::Batch, usize::MAX, usize::MAX).expect("a batch");
+                seen.extend(cut.into_iter().flatten().map(|event| String::from_utf8_lossy(event.text).into_owned()));
                 left = rest;
             }
             prop_assert_eq!(seen, events);

@@ -3,6 +3,8 @@
 //! Names start with `phosphod_` and end with their unit or `_total`. No label takes a client's free text,
 //! so the number of series is bounded.
 
+mod prometheus_text;
+
 use crate::ledger::Ledger;
 use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::counter::Counter;
@@ -91,6 +93,8 @@ pub struct Metrics {
     pub delivery_unaddressable_events: Counter,
     /// `phosphod_delivery_unconfirmed_batches_total`: batches that the API accepted and did not store.
     pub delivery_unconfirmed_batches: Counter,
+    /// `phosphod_delivery_deferred_events`: events that keep failing alone while others pass, and are tried again beside them.
+    pub delivery_deferred_events: Gauge,
     /// `phosphod_dead_letters_requeued_total`: dead letters that operators had queued again.
     pub dead_letters_requeued: Counter,
     /// `phosphod_dead_letters_purged_total`: dead letters that operators had removed.
@@ -103,6 +107,9 @@ pub struct Metrics {
     pub delivery_in_flight_requests: Family<KindLabel, Gauge>,
     /// `phosphod_lanes{state}`: lanes by what they are doing.
     pub lanes: Family<StateLabel, Gauge>,
+    /// `phosphod_log_lines_dropped_total`: lines of the daemon's own log that its reader will never
+    /// see.
+    pub log_lines_dropped: Counter,
 }
 
 impl Metrics {
@@ -129,12 +136,14 @@ impl Metrics {
             delivery_over_quota_events: Counter::default(),
             delivery_unaddressable_events: Counter::default(),
             delivery_unconfirmed_batches: Counter::default(),
+            delivery_deferred_events: Gauge::default(),
             dead_letters_requeued: Counter::default(),
             dead_letters_purged: Counter::default(),
             dead_letters_dropped: Counter::default(),
             delivery_window_requests: Gauge::default(),
             delivery_in_flight_requests: Family::default(),
             lanes: Family::default(),
+            log_lines_dropped: Counter::default(),
         };
         let r = &mut this.registry;
         r.register(
@@ -224,6 +233,11 @@ impl Metrics {
             this.delivery_unconfirmed_batches.clone(),
         );
         r.register(
+            "delivery_deferred_events",
+            "Events that keep failing alone while others pass, and are tried again beside them",
+            this.delivery_deferred_events.clone(),
+        );
+        r.register(
             "dead_letters_requeued",
             "Dead letters queued again by operators",
             this.dead_letters_requeued.clone(),
@@ -249,10 +263,15 @@ impl Metrics {
             this.delivery_in_flight_requests.clone(),
         );
         r.register("lanes", "Lanes by what they are doing", this.lanes.clone());
+        r.register(
+            "log_lines_dropped",
+            "Lines of the daemon's own log that its reader will never see",
+            this.log_lines_dropped.clone(),
+        );
         this
     }
 
-    /// The Prometheus text, with the ledger as given.
+    /// The page as OpenMetrics text, with the ledger as given.
     pub fn encode(&self, ledger: &Ledger) -> Result<String, std::fmt::Error> {
         for (state, value) in [
             ("accepted", ledger.accepted),
@@ -268,6 +287,11 @@ impl Metrics {
         let mut out = String::new();
         text::encode(&mut out, &self.registry)?;
         Ok(out)
+    }
+
+    /// The same page in the text format 0.0.4 of Prometheus.
+    pub fn encode_prometheus(&self, ledger: &Ledger) -> Result<String, std::fmt::Error> {
+        Ok(prometheus_text::from_open_metrics(&self.encode(ledger)?))
     }
 }
 

@@ -5,6 +5,7 @@
 //! uncompressed; a reply is read up to a bound. Connections are kept and used again.
 
 mod fault;
+mod progress;
 #[cfg(test)]
 pub(crate) mod script;
 
@@ -12,15 +13,16 @@ use crate::ids::{ProjectId, TaskId};
 use crate::secret::Secret;
 use crate::verdict::{Answer, Failure, FailureKind, Outcome};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use progress::{Progress, Upload};
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
-use reqwest::{Certificate, Client, Method, Proxy, Response, Url};
+use reqwest::{Body, Certificate, Client, Method, Proxy, Response, Url};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 /// Longest that making a connection may take, name lookup and TLS included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// Longest that a feedback request may take: the API holds one for 31 s (contract.md section 2).
+/// Longest that a feedback request may go without progress: the API holds one for 31 s (contract.md section 2).
 const FEEDBACK_TIMEOUT: Duration = Duration::from_secs(40);
 /// Longest that an unused connection is kept. Servers commonly close theirs after 60 s or more.
 const POOL_IDLE: Duration = Duration::from_secs(50);
@@ -40,7 +42,8 @@ const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC
 pub struct Settings {
     /// Without `/v2`. Default `https://api.phospho.ai`. A trailing slash or a path prefix is fine.
     pub base_url: String,
-    /// Longest that a log request or a read-back may take. Default 30 s.
+    /// Longest that a log request or a read-back may go without any progress. Default 30 s. An attempt as a whole may take twice
+    /// as long, and a second more for every 16 KiB.
     pub timeout: Duration,
     /// Further trusted certificates, PEM.
     pub ca_file: Option<PathBuf>,
@@ -125,7 +128,17 @@ impl Upstream {
         if let Some(script) = &self.script {
             return script.ask(path, key, body, timeout).await;
         }
-        match self.exchange(method, path, key, body, timeout).await {
+        let progress = Progress::new(body.as_ref().map_or(0, Vec::len));
+        let exchange = self.exchange(method, path, key, body, &progress);
+        let ended = tokio::select! {
+            biased;
+            ended = exchange => ended,
+            () = progress.stalled(timeout) => Err(Failure {
+                kind: FailureKind::Timeout,
+                detail: "time ran out".into(),
+            }),
+        };
+        match ended {
             Ok(answer) => Outcome::Answered(answer),
             Err(failure) => Outcome::Failed(failure),
         }
@@ -137,17 +150,18 @@ impl Upstream {
         path: &[&str],
         key: &Secret,
         body: Option<Vec<u8>>,
-        timeout: Duration,
+        progress: &Progress,
     ) -> Result<Answer, Failure> {
         let mut request = self
             .client
             .request(method, self.url(path)?)
-            .timeout(timeout)
             .header(AUTHORIZATION, bearer(key)?);
         if let Some(body) = body {
+            let body = Body::wrap(Upload::new(body, progress));
             request = request.header(CONTENT_TYPE, "application/json").body(body);
         }
         let response = request.send().await.map_err(|err| fault::while_sending(&err))?;
+        progress.came(0);
         let status = response.status().as_u16();
         let retry_after = response
             .headers()
@@ -156,7 +170,7 @@ impl Upstream {
         Ok(Answer {
             status,
             retry_after,
-            body: read_body(response, (200..300).contains(&status)).await?,
+            body: read_body(response, status, progress).await?,
         })
     }
 
@@ -262,11 +276,22 @@ fn retry_after(value: &str, now: SystemTime) -> Option<Duration> {
 }
 
 /// The whole body of a 2xx, or as much of another reply's as an excerpt needs.
-async fn read_body(mut response: Response, whole: bool) -> Result<bytes::Bytes, Failure> {
+async fn read_body(
+    mut response: Response,
+    status: u16,
+    progress: &Progress,
+) -> Result<bytes::Bytes, Failure> {
+    let whole = (200..300).contains(&status);
+    // What says these about a large request often does not read the rest of it, so the connection breaks.
+    let enough = !whole && matches!(status, 408 | 413 | 504 | 524);
     let limit = if whole { MAX_REPLY_BYTES } else { MAX_ERROR_BYTES };
     let mut body = bytes::BytesMut::new();
     loop {
-        match response.chunk().await {
+        let chunk = response.chunk().await;
+        if let Ok(Some(chunk)) = &chunk {
+            progress.came(chunk.len());
+        }
+        match chunk {
             Ok(None) => return Ok(body.freeze()),
             Ok(Some(chunk)) if body.len() + chunk.len() <= limit => body.extend_from_slice(&chunk),
             Ok(Some(_)) if whole => {
@@ -279,7 +304,7 @@ async fn read_body(mut response: Response, whole: bool) -> Result<bytes::Bytes, 
                 return Ok(body.freeze());
             }
             // The status is worth more than the rest of its explanation.
-            Err(_) if !whole && !body.is_empty() => return Ok(body.freeze()),
+            Err(_) if enough || !whole && !body.is_empty() => return Ok(body.freeze()),
             Err(err) => return Err(fault::while_reading(&err)),
         }
     }

@@ -3,6 +3,10 @@
 //! Where the contract is silent, the rule is to lose nothing and to guess nothing: an answer that nobody understands is
 //! tried again, and one that only a person can mend parks the project. Only an answer about the content of
 //! the request ([`LogVerdict::Bisect`], [`LogVerdict::Split`], [`Fate::Refused`]) leads to a dead letter.
+//!
+//! **Whose word is it?** The API is FastAPI: each of its refusals is a JSON object with `detail`. Any other refusal comes from
+//! something in between: a firewall, a proxy, a login page. Such a thing may refuse all requests, or only those whose content it
+//! dislikes; one answer does not say which. [`LogVerdict::Blocked`] leaves that to whoever sees what becomes of others.
 mod reply;
 
 use crate::wire::json;
@@ -66,6 +70,28 @@ pub enum Fate {
     Refused(String),
 }
 
+/// What a refusal that only a person can mend is taken for: by what becomes of others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Blocked {
+    /// It is the API's own word: JSON with `detail`.
+    pub own: bool,
+    /// If nothing passes: what is wrong with the project and what to do about it, in one sentence.
+    pub park: String,
+    /// If others pass: why this one is given up.
+    pub refusal: String,
+}
+
+/// What a passing fault may have to do with the request that met it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Suspect {
+    /// Nothing: no connection came about, or the API itself says that it is busy.
+    Nothing,
+    /// Its size: it took too long or was cut off on the way.
+    Size,
+    /// Something in it: the answer is not the API's own.
+    Content,
+}
+
 /// What to do about a batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LogVerdict {
@@ -86,12 +112,16 @@ pub enum LogVerdict {
         /// What is wrong and what to do about it, in one sentence.
         reason: String,
     },
+    /// Refused: the project waits for a person if nothing passes; if others do, this is about an event, as with `Bisect`.
+    Blocked(Blocked),
     /// A passing fault, and nothing was taken: the same again, later.
     Retry {
         /// What the upstream asked for, uncapped.
         after: Option<Duration>,
         /// What is wrong, in one sentence.
         reason: String,
+        /// What it may have to do with the request.
+        suspect: Suspect,
     },
     /// The answer was lost or says nothing, so the request may have been taken: read back what is stored, then send the rest again.
     Unknown {
@@ -99,7 +129,18 @@ pub enum LogVerdict {
         after: Option<Duration>,
         /// What is wrong, in one sentence.
         reason: String,
+        /// What it may have to do with the request.
+        suspect: Suspect,
     },
+}
+
+impl LogVerdict {
+    /// Frees the request of the suspicion that the fault has to do with it.
+    pub fn acquit(&mut self) {
+        if let Self::Retry { suspect, .. } | Self::Unknown { suspect, .. } = self {
+            *suspect = Suspect::Nothing;
+        }
+    }
 }
 
 /// What to do about one feedback.
@@ -124,6 +165,8 @@ pub enum FeedbackVerdict {
         /// What is wrong and what to do about it, in one sentence.
         reason: String,
     },
+    /// The project waits for a person if nothing passes; if other feedback does, this one is refused for good.
+    Blocked(Blocked),
     /// A passing fault.
     Retry {
         /// What the upstream asked for, uncapped.
@@ -136,21 +179,26 @@ pub enum FeedbackVerdict {
 /// Decides about a batch of `events` events. `server_errors` counts how many 500s in a row this same
 /// batch has met, this one included: a 500 can pass once, a repeated one means poison.
 ///
-/// Any 2xx is judged by its list alone. A 4xx that the contract does not know parks: it is more likely about the route
-/// or a proxy than about one event, and bisecting would bury every event there is. A connection that broke after the request may
+/// Any 2xx is judged by its list alone. A 4xx that the contract does not know, or that is not the API's own, may be about the route, a
+/// proxy or one event ([`LogVerdict::Blocked`]). A connection that broke after the request may
 /// have left, and a 5xx of a proxy, leave open whether it was taken; a 500 and a 503 of the API say that it was not.
 pub fn of_log(outcome: &Outcome, events: usize, server_errors: u32) -> LogVerdict {
+    let suspect = suspect(outcome);
     let answer = match outcome {
         Outcome::Answered(answer) => answer,
         Outcome::Failed(failure) => {
             let (after, reason) = (None, failure.sentence());
             return match failure.kind {
-                FailureKind::Dns | FailureKind::Connect | FailureKind::Tls => {
-                    LogVerdict::Retry { after, reason }
-                }
-                FailureKind::Timeout | FailureKind::Closed | FailureKind::Garbled => {
-                    LogVerdict::Unknown { after, reason }
-                }
+                FailureKind::Dns | FailureKind::Connect | FailureKind::Tls => LogVerdict::Retry {
+                    after,
+                    reason,
+                    suspect,
+                },
+                FailureKind::Timeout | FailureKind::Closed | FailureKind::Garbled => LogVerdict::Unknown {
+                    after,
+                    reason,
+                    suspect,
+                },
             };
         }
     };
@@ -161,33 +209,65 @@ pub fn of_log(outcome: &Outcome, events: usize, server_errors: u32) -> LogVerdic
             Err(fault) => {
                 let reason =
                     format!("upstream answered {said}, but {fault}: whether it took the batch is unknown");
-                LogVerdict::Unknown { after, reason }
+                LogVerdict::Unknown {
+                    after,
+                    reason,
+                    suspect,
+                }
             }
         },
-        400 | 422 => LogVerdict::Bisect {
+        400 | 422 if answer.is_own() => LogVerdict::Bisect {
             reason: format!("upstream refused the request because of an event ({said})"),
         },
-        404 => LogVerdict::Park {
-            reason: format!(
-                "upstream does not know the project ({said}): check its id (upstream.project_id, or the one that the \
-                 application sends) and upstream.base_url, then reload"
-            ),
-        },
+        404 if answer.is_own() => LogVerdict::Blocked(answer.blocked(format!(
+            "upstream does not know the project ({said}): check its id (upstream.project_id, or the one that the \
+             application sends) and upstream.base_url, then reload"
+        ))),
         413 => LogVerdict::Split {
             reason: format!("the request is too large for upstream ({said})"),
         },
         500 if server_errors >= 2 => LogVerdict::Bisect {
             reason: format!("upstream failed on the same batch {server_errors} times ({said})"),
         },
-        status => match fault_for_a_person(status, &said) {
-            Some(reason) => LogVerdict::Park { reason },
-            None => {
-                let reason = format!("upstream is not able to take the batch now ({said})");
-                match status {
-                    ..=500 | 503 => LogVerdict::Retry { after, reason },
-                    _ => LogVerdict::Unknown { after, reason },
-                }
+        407 => LogVerdict::Park {
+            reason: barrier(answer),
+        },
+        300..=499 if !is_passing(answer.status) => {
+            LogVerdict::Blocked(answer.blocked(barrier(answer)))
+        }
+        status => {
+            let reason = format!("upstream is not able to take the batch now ({said})");
+            match status {
+                ..=500 | 503 => LogVerdict::Retry {
+                    after,
+                    reason,
+                    suspect,
+                },
+                _ => LogVerdict::Unknown {
+                    after,
+                    reason,
+                    suspect,
+                },
             }
+        }
+    }
+}
+
+/// What a fault may have to do with the request, should it turn out to be a passing one.
+///
+/// A 500 is told from poison elsewhere. 524 is how one large proxy says 504.
+fn suspect(outcome: &Outcome) -> Suspect {
+    match outcome {
+        Outcome::Failed(failure) => match failure.kind {
+            FailureKind::Dns | FailureKind::Connect | FailureKind::Tls => Suspect::Nothing,
+            FailureKind::Timeout | FailureKind::Closed => Suspect::Size,
+            FailureKind::Garbled => Suspect::Content,
+        },
+        Outcome::Answered(answer) => match answer.status {
+            408 | 413 | 504 | 524 => Suspect::Size,
+            500 => Suspect::Nothing,
+            _ if answer.is_own() => Suspect::Nothing,
+            _ => Suspect::Content,
         },
     }
 }
@@ -217,23 +297,27 @@ pub fn of_feedback(outcome: &Outcome) -> FeedbackVerdict {
     match answer.status {
         200..=299 => FeedbackVerdict::Delivered,
         404 if names_a_task(&answer.body) => FeedbackVerdict::NotYet,
-        404 => FeedbackVerdict::Park {
-            reason: format!(
-                "upstream has no route for feedback ({said}): check upstream.base_url, which stands without /v2, then reload"
-            ),
-        },
-        400 | 413 | 422 => FeedbackVerdict::Refused {
+        404 => FeedbackVerdict::Blocked(answer.blocked(format!(
+            "upstream has no route for feedback ({said}): check upstream.base_url, which stands without /v2, then reload"
+        ))),
+        413 => FeedbackVerdict::Refused {
             reason: format!("upstream refused the feedback ({said})"),
         },
+        400 | 422 if answer.is_own() => FeedbackVerdict::Refused {
+            reason: format!("upstream refused the feedback ({said})"),
+        },
+        407 => FeedbackVerdict::Park {
+            reason: barrier(answer),
+        },
+        300..=499 if !is_passing(answer.status) => {
+            FeedbackVerdict::Blocked(answer.blocked(barrier(answer)))
+        }
         408 | 425 | 429 | 503 => FeedbackVerdict::Retry {
             after: answer.retry_after,
             reason: format!("upstream is not able to take the feedback now ({said})"),
         },
-        status => match fault_for_a_person(status, &said) {
-            Some(reason) => FeedbackVerdict::Park { reason },
-            None => FeedbackVerdict::ReadBack {
-                reason: format!("upstream failed, and may have counted the feedback ({said})"),
-            },
+        _ => FeedbackVerdict::ReadBack {
+            reason: format!("upstream failed, and may have counted the feedback ({said})"),
         },
     }
 }
@@ -249,37 +333,62 @@ pub fn names_a_task(body: &[u8]) -> bool {
 /// Why a task cannot be read back until a person has mended something; `None` for any other answer.
 pub fn bars_reading(outcome: &Outcome) -> Option<String> {
     match outcome {
-        Outcome::Answered(answer) if matches!(answer.status, 300..=399 | 401 | 403) => {
-            fault_for_a_person(answer.status, &answer.said())
-        }
+        Outcome::Answered(answer) if matches!(answer.status, 300..=399 | 401 | 403) => Some(barrier(answer)),
         _ => None,
     }
 }
 
-/// What only a person can mend, with the remedy; `None` for a fault that may pass.
-fn fault_for_a_person(status: u16, said: &str) -> Option<String> {
-    Some(match status {
+/// Whether a 4xx may pass by itself.
+fn is_passing(status: u16) -> bool {
+    matches!(status, 408 | 425 | 429)
+}
+
+/// What only a person can mend if every request meets it, with the remedy.
+fn barrier(answer: &Answer) -> String {
+    let said = answer.said();
+    match answer.status {
         300..=399 => format!(
             "upstream answered with a redirect ({said}), which is never followed with the key: correct \
              upstream.base_url, then reload"
         ),
-        401 => format!(
+        401 if answer.is_own() => format!(
             "upstream refused the API key ({said}): set upstream.api_key_file and reload, or PHOSPHO_API_KEY and restart"
         ),
-        403 => format!(
+        403 if answer.is_own() => format!(
             "upstream does not let this API key use the project ({said}): check PHOSPHO_API_KEY or \
              upstream.api_key_file and the project's id, then reload"
         ),
-        408 | 425 | 429 => return None,
-        400..=499 => format!(
+        _ if answer.is_own() => format!(
             "upstream gave an answer that the phospho API does not give ({said}): check upstream.base_url and \
              upstream.proxy, then reload"
         ),
-        _ => return None,
-    })
+        status => format!(
+            "something between here and the API answered {status} (it is not the API's own answer, which is JSON with \
+             a detail): check upstream.base_url, upstream.proxy, and any firewall or login page on the way, then reload"
+        ),
+    }
 }
 
 impl Answer {
+    /// Whether a refusal is the API's own word: a JSON object with `detail`. A long one may be cut off, because it quotes the
+    /// events; `detail` comes first in it.
+    fn is_own(&self) -> bool {
+        self.body.trim_ascii_start().starts_with(b"{\"detail\":")
+            || json::field(&self.body, "detail").is_some()
+    }
+
+    fn blocked(&self, park: String) -> Blocked {
+        let own = self.is_own();
+        let (said, status) = (self.said(), self.status);
+        let refusal = match own {
+            true => format!("upstream refused this one with {said}, while others pass"),
+            false => format!(
+                "refused with {status} by something between here and the API (not the API's own answer), while others pass"
+            ),
+        };
+        Blocked { own, park, refusal }
+    }
+
     /// Status and, where it can be shown, what the API said: `401: Invalid token`.
     fn said(&self) -> String {
         match reply::detail(&self.body) {

@@ -1,14 +1,13 @@
 //! Shapes of the wire: what stands between the bytes of a request and an event.
 //!
-//! Bodies are cut into events here, without looking into them: an event stays the very bytes that came. Nothing recurses,
-//! so that depth costs memory of one byte a level and no stack.
+//! Bodies are cut into events here ([`mod@split`]), without looking into them: an event stays the very bytes that came. Nothing
+//! recurses, so that depth costs no stack.
 pub mod json;
 pub mod reply;
+pub mod split;
 
 use json::{JsonKind, Malformed};
-use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
-use serde_json::value::RawValue;
-use std::fmt;
+use split::{Element, Fault, FaultKind, Form, Splitter};
 
 /// The key that a log request's events stand under.
 pub const BATCH_KEY: &str = "batched_log_events";
@@ -60,13 +59,15 @@ pub enum BodyError {
         /// What the route takes.
         expected: &'static str,
     },
-    /// More events than can be held at once.
-    #[error(
-        "the body has more than {most} events: send it in smaller parts, or raise intake.max_in_flight_bytes"
-    )]
-    TooMany {
-        /// As many are taken.
-        most: usize,
+    /// A body that was taken as a stream is wrong at some byte.
+    #[error("the body cannot be read as JSON at byte {byte}: {what}. Expected {expected}")]
+    Stream {
+        /// Offset in the body, from 0.
+        byte: u64,
+        /// What is wrong there.
+        what: &'static str,
+        /// What the route takes.
+        expected: &'static str,
     },
 }
 
@@ -74,155 +75,119 @@ const EXPECTED_BATCH: &str = "{\"batched_log_events\": [{\"input\": \"...\", \"o
 const EXPECTED_ANY: &str = "one event such as {\"input\": \"...\", \"output\": \"...\"}, a list of events, \
                             or {\"batched_log_events\": [...]}";
 
-/// Cuts `{"batched_log_events": [...]}` into its events. Other top-level keys are ignored; of several lists the
-/// last counts, as in the API. The events may be any JSON: [`crate::wire`] does not look into them.
-///
-/// # Errors
-/// Not UTF-8, not JSON, not an object, or no list under that key. The API answers 422 or 400 to all of these.
-/// More than `most` events: a list of tiny ones would take many times the body's own memory.
-pub fn split_batch(body: &[u8], most: usize) -> Result<Vec<&RawValue>, BodyError> {
-    let expected = EXPECTED_BATCH;
-    match read(body, expected)? {
-        (text, b'{') => read_batch(text, expected, most)?.ok_or(BodyError::NoList { expected }),
-        (text, _) => Err(wrong_shape(text, expected)),
+impl Form {
+    fn expected(self) -> &'static str {
+        match self {
+            Form::Batch => EXPECTED_BATCH,
+            Form::Any => EXPECTED_ANY,
+        }
     }
 }
 
-/// Cuts the body of the friendly `POST /log`: one event object, a list of events, or the batched form. An object
-/// that has the key `batched_log_events` is the batched form, whatever else is in it.
+/// Cuts a whole body into its events, of which each may be any text: [`crate::wire`] does not look into them. Of several
+/// lists the events of all are taken, in order. `None` if there are more than `most` events; then the body can be cut as
+/// well, by a [`Splitter`]. An event of more than `hold` bytes is cut short.
 ///
 /// # Errors
-/// As [`split_batch`], but an object without the list is one event.
-pub fn split_any(body: &[u8], most: usize) -> Result<Vec<&RawValue>, BodyError> {
-    let expected = EXPECTED_ANY;
-    let (text, first) = read(body, expected)?;
-    let malformed = |error| BodyError::Malformed {
-        fault: Malformed::new(text, &error),
-        expected,
+/// The body cannot be cut. The sentence tells the first thing that is wrong with it as JSON.
+pub fn split_whole(
+    body: &[u8],
+    form: Form,
+    hold: usize,
+    most: usize,
+) -> Result<Option<Vec<Element<'_>>>, BodyError> {
+    let mut splitter = Splitter::new(form, hold);
+    let (mut events, mut is_over) = (Vec::new(), false);
+    let mut rest = body;
+    loop {
+        match splitter.next(&mut rest) {
+            Ok(Some(_)) if events.len() == most => is_over = true,
+            Ok(Some(event)) => {
+                let start = usize::try_from(event.start).unwrap_or(body.len());
+                let text = body.get(start..start + event.text.len()).unwrap_or_default();
+                events.push(Element { text, ..event });
+            }
+            Ok(None) => break,
+            Err(fault) => return Err(explain(body, form, fault)),
+        }
+    }
+    match splitter.finish() {
+        Err(fault) => Err(explain(body, form, fault)),
+        Ok(()) => Ok((!is_over).then_some(events)),
+    }
+}
+
+/// Why a body that is here as a whole cannot be cut, with its line and column.
+fn explain(body: &[u8], form: Form, fault: Fault) -> BodyError {
+    let expected = form.expected();
+    let (marked, body) = (body.len(), json::without_mark(body));
+    let text = match std::str::from_utf8(body) {
+        Ok(text) => text,
+        Err(error) => return utf8(error.valid_up_to()),
     };
-    match first {
-        b'[' => {
-            let mut deserializer = serde_json::Deserializer::from_str(text);
-            let list = List { most }.deserialize(&mut deserializer);
-            let list = list.and_then(|events| deserializer.end().map(|()| events));
-            list.map_err(malformed)?.ok_or(BodyError::TooMany { most })
+    if json::trim(text).is_empty() {
+        return BodyError::Empty { expected };
+    }
+    let mark = (marked - body.len()) as u64;
+    let byte = usize::try_from(fault.byte.saturating_sub(mark)).unwrap_or(text.len());
+    let found = match (JsonKind::of_text(text), fault.kind) {
+        (Ok(found), _) => found,
+        // The same place in other words, which know what was expected there.
+        (Err(first), FaultKind::Syntax(what)) if first.byte == byte && byte < text.len() => {
+            let fault = Malformed::at(text, byte, what);
+            return BodyError::Malformed { fault, expected };
         }
-        b'{' => match read_batch(text, expected, most)? {
-            Some(events) => Ok(events),
-            None => Ok(vec![serde_json::from_str(text).map_err(malformed)?]),
-        },
-        _ => Err(wrong_shape(text, expected)),
-    }
-}
-
-/// The body as text, and its first byte that is not white space.
-fn read<'a>(body: &'a [u8], expected: &'static str) -> Result<(&'a str, u8), BodyError> {
-    // Once for all: serde_json need not check any string again.
-    let text = std::str::from_utf8(body).map_err(|error| BodyError::Utf8 {
-        byte: error.valid_up_to(),
-    })?;
-    match json::trim(text).as_bytes() {
-        [first, ..] => Ok((text, *first)),
-        [] => Err(BodyError::Empty { expected }),
-    }
-}
-
-/// Why a text that begins like neither an object nor a list was not taken.
-fn wrong_shape(text: &str, expected: &'static str) -> BodyError {
-    match JsonKind::of_text(text) {
-        Ok(found) => BodyError::WrongShape { found, expected },
-        Err(fault) => BodyError::Malformed { fault, expected },
-    }
-}
-
-/// The list of the batched form; `None` if there is no such key.
-fn read_batch<'a>(
-    text: &'a str,
-    expected: &'static str,
-    most: usize,
-) -> Result<Option<Vec<&'a RawValue>>, BodyError> {
-    let mut deserializer = serde_json::Deserializer::from_str(text);
-    let found = deserializer
-        .deserialize_map(BatchVisitor { most })
-        .and_then(|found| deserializer.end().map(|()| found));
-    let found = found.map_err(|error| {
-        let fault = Malformed::new(text, &error);
-        match error.is_data() {
-            // The only type that the visitor insists on is the list's.
-            true => BodyError::NotAList {
-                line: fault.line,
-                column: fault.column,
+        (Err(fault), _) => return BodyError::Malformed { fault, expected },
+    };
+    match fault.kind {
+        FaultKind::Empty => BodyError::Empty { expected },
+        FaultKind::WrongShape => BodyError::WrongShape { found, expected },
+        FaultKind::NoList => BodyError::NoList { expected },
+        FaultKind::NotAList => {
+            let (line, column) = json::place(text, byte);
+            BodyError::NotAList {
+                line,
+                column,
                 expected,
-            },
-            false => BodyError::Malformed { fault, expected },
-        }
-    })?;
-    match found {
-        None => Ok(None),
-        Some(list) => list.map(Some).ok_or(BodyError::TooMany { most }),
-    }
-}
-
-/// `None` for a list of more than that.
-type Bounded<'a> = Option<Vec<&'a RawValue>>;
-
-/// A list of any values; what is over `most` is checked and not kept.
-struct List {
-    most: usize,
-}
-
-impl<'de> DeserializeSeed<'de> for List {
-    type Value = Bounded<'de>;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-        deserializer.deserialize_seq(self)
-    }
-}
-
-impl<'de> Visitor<'de> for List {
-    type Value = Bounded<'de>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a list")
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
-        let mut events = Vec::new();
-        while let Some(event) = list.next_element()? {
-            if events.len() == self.most {
-                while list.next_element::<IgnoredAny>()?.is_some() {}
-                return Ok(None);
-            }
-            events.push(event);
-        }
-        Ok(Some(events))
-    }
-}
-
-struct BatchVisitor {
-    most: usize,
-}
-
-impl<'de> Visitor<'de> for BatchVisitor {
-    /// `None` without the key.
-    type Value = Option<Bounded<'de>>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut events = None;
-        while let Some(key) = map.next_key::<&RawValue>()? {
-            if json::key_text(key).as_deref() == Some(BATCH_KEY) {
-                // Of several the last counts; the one before must not stay meanwhile.
-                drop(events.take());
-                events = Some(map.next_value_seed(List { most: self.most })?);
-            } else {
-                map.next_value::<IgnoredAny>()?;
             }
         }
-        Ok(events)
+        FaultKind::Syntax(what) => BodyError::Malformed {
+            fault: Malformed::at(text, byte, what),
+            expected,
+        },
+    }
+}
+
+fn utf8(byte: usize) -> BodyError {
+    BodyError::Utf8 { byte }
+}
+
+impl Fault {
+    /// The same for a body that went by: its beginning is not here any more.
+    pub fn of_stream(self, form: Form) -> BodyError {
+        let expected = form.expected();
+        let what = match self.kind {
+            FaultKind::Empty => return BodyError::Empty { expected },
+            FaultKind::NoList => return BodyError::NoList { expected },
+            FaultKind::WrongShape => "it begins like something else",
+            FaultKind::NotAList => "batched_log_events is not a list",
+            FaultKind::Syntax(what) => what,
+        };
+        BodyError::Stream {
+            byte: self.byte,
+            what,
+            expected,
+        }
+    }
+}
+
+/// Why the body is not JSON where it is one event, as [`Element::is_body`] says.
+pub fn explain_event(event: &[u8]) -> Result<(), BodyError> {
+    let expected = EXPECTED_ANY;
+    let text = std::str::from_utf8(event).map_err(|error| utf8(error.valid_up_to()))?;
+    match JsonKind::of_text(text) {
+        Ok(_) => Ok(()),
+        Err(fault) => Err(BodyError::Malformed { fault, expected }),
     }
 }
 

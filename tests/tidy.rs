@@ -229,6 +229,98 @@ fn a_breach_of_the_layers_is_seen() {
     assert_eq!(two("use crate::wire;", "use crate::ids;"), 2);
 }
 
+// ---- executables ----
+
+/// Where tests make executables: by another process, see there.
+const EXECUTABLES: &str = "support/executable.rs";
+/// Test files that copy files which nobody executes where they lie.
+const DATA_COPIES: [&str; 3] = ["boot/world.rs", "faults/wreck.rs", "package/root.rs"];
+/// This file, which has the words in it that it looks for.
+const THIS: &str = "tidy.rs";
+
+/// Test files that make an executable by themselves: one that this process has open for writing while another test starts a child
+/// cannot be executed ("Text file busy").
+fn own_executables(files: &[File]) -> Vec<String> {
+    let mut found = Vec::new();
+    for (path, text) in files
+        .iter()
+        .filter(|(path, _)| path != EXECUTABLES && path != THIS)
+    {
+        let code = code(text);
+        if code.contains("fs::copy(") && !DATA_COPIES.contains(&path.as_str()) {
+            found.push(format!(
+                "tests/{path} copies a file: by support::executable if it is executed"
+            ));
+        }
+        let copies_binary = |call: &str| {
+            call.split(';')
+                .next()
+                .is_some_and(|call| call.contains("CARGO_BIN_EXE"))
+        };
+        if code.split("fs::copy(").skip(1).any(copies_binary) {
+            found.push(format!(
+                "tests/{path} copies the binary: use support::executable::binary"
+            ));
+        }
+        let quoted = |line: &str| line.find("#!/").is_some_and(|at| line[..at].contains('"'));
+        let modes = ["OpenOptionsExt", "O_CREAT"];
+        if code.lines().any(quoted) || modes.iter().any(|word| code.contains(word)) {
+            found.push(format!(
+                "tests/{path} writes a script: use support::executable::script"
+            ));
+        }
+    }
+    found
+}
+
+#[test]
+fn no_test_makes_an_executable_by_itself() {
+    let tests = root().join("tests");
+    let mut files = Vec::new();
+    sources(&tests, &tests, &mut files);
+    assert!(files.iter().any(|(path, _)| path == EXECUTABLES));
+    for path in DATA_COPIES {
+        let text = files
+            .iter()
+            .find(|(found, _)| found == path)
+            .map(|(_, text)| text);
+        assert!(
+            text.is_some_and(|text| text.contains("fs::copy(")),
+            "{path} copies nothing"
+        );
+    }
+    assert_eq!(own_executables(&files), Vec::<String>::new());
+}
+
+#[test]
+fn a_test_that_makes_an_executable_is_seen() {
+    let seen = |path: &str, text: &str| own_executables(&[(path.to_owned(), text.to_owned())]).len();
+    assert_eq!(
+        seen(
+            "it/a.rs",
+            "fs::write(&path, \"text\");\n// fs::copy(a, b)\n#![allow(x)]"
+        ),
+        0
+    );
+    assert_eq!(seen("it/a.rs", "std::fs::copy(from, to)"), 1);
+    assert_eq!(
+        seen(
+            "boot/world.rs",
+            "std::fs::copy(from, to); env!(\"CARGO_BIN_EXE_x\")"
+        ),
+        0
+    );
+    assert_eq!(
+        seen("boot/world.rs", "std::fs::copy(env!(\"CARGO_BIN_EXE_x\"), to)"),
+        1
+    );
+    assert_eq!(
+        seen("it/a.rs", "fs::write(&path, format!(\"#!/bin/sh\\n{script}\"))"),
+        1
+    );
+    assert_eq!(seen("it/a.rs", "let script = r#\"#!/bin/sh\necho\"#;"), 1);
+}
+
 // ---- configuration keys ----
 
 /// A key as `config.toml` has it.

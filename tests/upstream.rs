@@ -2,16 +2,21 @@
 
 #![allow(clippy::expect_used, clippy::unwrap_used)]
 
+#[path = "support/address.rs"]
+mod address;
+
+use address::own_host;
 use phosphod::ids::{ProjectId, TaskId};
 use phosphod::secret::Secret;
 use phosphod::upstream::{Settings, Upstream};
 use phosphod::verdict::{FailureKind, Outcome};
+use std::net::Ipv4Addr;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 /// Longest wait for what must happen.
-const LONG: Duration = Duration::from_secs(30);
+const LONG: Duration = Duration::from_secs(120);
 
 fn settings(base_url: String) -> Settings {
     Settings {
@@ -38,7 +43,11 @@ async fn post(settings: &Settings) -> Outcome {
 }
 
 async fn listen() -> (TcpListener, String) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    listen_on(Ipv4Addr::LOCALHOST).await
+}
+
+async fn listen_on(host: Ipv4Addr) -> (TcpListener, String) {
+    let listener = TcpListener::bind((host, 0)).await.expect("a free port");
     let addr = listener.local_addr().expect("bound");
     (listener, addr.to_string())
 }
@@ -154,7 +163,7 @@ async fn faults_below_http_are_told_apart() {
     let (_, outcome) = served(b"HTTP/1.1 200 OK\r\nContent-Length: 999999999999\r\n\r\n{\"logged").await;
     assert_eq!(kind(&outcome), Some(FailureKind::Garbled), "{outcome:?}");
 
-    let (listener, addr) = listen().await;
+    let (listener, addr) = listen_on(own_host()).await;
     drop(listener);
     let outcome = post(&settings(format!("http://{addr}"))).await;
     assert_eq!(kind(&outcome), Some(FailureKind::Connect), "{outcome:?}");
@@ -166,7 +175,7 @@ async fn faults_below_http_are_told_apart() {
 async fn a_silent_server_meets_the_time_limit() {
     let (listener, addr) = listen().await;
     let settings = Settings {
-        timeout: Duration::from_millis(50),
+        timeout: Duration::from_secs(1),
         ..settings(format!("http://{addr}"))
     };
     let serve = async {
@@ -262,7 +271,7 @@ async fn a_connection_is_used_again() {
 
 #[tokio::test]
 async fn a_configured_proxy_is_used_and_its_password_is_not_told() {
-    let (listener, addr) = listen().await;
+    let (listener, addr) = listen_on(own_host()).await;
     let proxy = Some(format!("http://user:hunter2@{addr}"));
     let through = Settings {
         proxy,

@@ -4,6 +4,7 @@
 mod asked;
 mod dead_letters;
 mod events;
+mod exposition;
 mod letters;
 mod status;
 
@@ -17,8 +18,9 @@ use crate::redact::{Redactor, Screen};
 use crate::spool::{DeadPage, Spool};
 use asked::Asked;
 use bytes::Bytes;
+use exposition::Format;
 use hyper::StatusCode;
-use hyper::header::{HeaderValue, LINK};
+use hyper::header::{ACCEPT, HeaderValue, LINK, VARY};
 use letters::{Broken, Check, Done};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
@@ -28,10 +30,6 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
-
-/// The text format of the metrics (OpenMetrics 1.0, which Prometheus asks for).
-const METRICS_TYPE: HeaderValue =
-    HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
 
 /// What a client is told to wait while the daemon does not accept, in seconds.
 const RETRY_AFTER_S: u32 = 5;
@@ -124,7 +122,7 @@ impl Admin {
         }
     }
 
-    fn metrics(&self) -> Reply {
+    fn metrics(&self, call: &Call) -> Reply {
         let lanes = self.spool.lanes().borrow().clone();
         let mut counts = status::StateCounts::default();
         for view in lanes.iter() {
@@ -145,10 +143,18 @@ impl Admin {
             .dead_letters_dropped
             .inner()
             .store(self.spool.dropped_letters(), Relaxed);
-        match self.metrics.encode(&self.spool.ledger()) {
-            Ok(page) => text(StatusCode::OK, METRICS_TYPE, page),
-            Err(_) => fault("the metrics could not be written"),
-        }
+        let format = Format::asked(call.request().headers());
+        let ledger = self.spool.ledger();
+        let page = match format {
+            Format::Prometheus => self.metrics.encode_prometheus(&ledger),
+            Format::OpenMetrics => self.metrics.encode(&ledger),
+        };
+        let Ok(page) = page else {
+            return fault("the metrics could not be written");
+        };
+        let mut reply = text(StatusCode::OK, format.content_type(), page);
+        reply.headers_mut().insert(VARY, ACCEPT.into());
+        reply
     }
 
     fn status(&self) -> Reply {
@@ -171,6 +177,8 @@ impl Admin {
             damage: self.spool.damage().into(),
         };
         let uptime = self.started.elapsed();
+        let mut given_up = self.board.waiting(Instant::now());
+        given_up.extend(self.spool.letters_hint());
         status::Status::new(
             &self.about.base_url,
             uptime,
@@ -178,6 +186,7 @@ impl Admin {
             lanes.collect(),
             spool,
             &self.board.notices(),
+            &given_up,
         )
     }
 
@@ -312,7 +321,7 @@ impl Service for Admin {
         match id {
             Id::Healthz => json(StatusCode::OK, &b"{\"status\":\"ok\"}"[..]),
             Id::Readyz => self.ready(),
-            Id::Metrics => self.metrics(),
+            Id::Metrics => self.metrics(&call),
             Id::Status => self.status(),
             Id::DeadLetters => self.dead_letters(&call).await,
             Id::DeadLetter => self.dead_letter(&call).await.unwrap_or_else(|refused| *refused),

@@ -24,7 +24,7 @@ pub(super) struct Status<'a> {
     more_lanes: usize,
     spool: Spool,
     upstream: Upstream<'a>,
-    /// Why something is not accepted or not sent, one sentence each; empty when all is well.
+    /// Why something is not accepted, not sent, or was given up, one sentence each; empty when all is well.
     hints: Vec<String>,
 }
 
@@ -131,8 +131,9 @@ impl<'a> Status<'a> {
         lanes: Vec<Lane>,
         spool: Spool,
         notices: &[String],
+        given_up: &[String],
     ) -> Self {
-        let hints = hints(&lanes, &spool, notices);
+        let hints = hints(&lanes, &spool, notices, given_up);
         let (lanes, more_lanes) = shown(lanes);
         Self {
             version: env!("CARGO_PKG_VERSION"),
@@ -175,14 +176,15 @@ fn shown(mut lanes: Vec<Lane>) -> (Vec<Lane>, usize) {
     (lanes, more)
 }
 
-/// Each reason once, however many lanes it holds up.
-fn hints(lanes: &[Lane], spool: &Spool, notices: &[String]) -> Vec<String> {
+/// Each reason once, however many lanes it holds up; what holds up most comes first. `given_up` is about single events.
+fn hints(lanes: &[Lane], spool: &Spool, notices: &[String], given_up: &[String]) -> Vec<String> {
     let waiting = lanes
         .iter()
         .filter(|lane| lane.queued > 0)
         .filter_map(|lane| lane.reason.as_ref());
     let (mut told, mut hints) = (HashSet::new(), Vec::new());
-    for reason in spool.refusing.iter().chain(notices).chain(waiting) {
+    let held_up = spool.refusing.iter().chain(notices).chain(waiting);
+    for reason in held_up.chain(given_up) {
         if told.insert(reason) && hints.len() < MOST_HINTS {
             hints.push(reason.clone());
         }
@@ -238,18 +240,23 @@ mod tests {
             lanes,
             spool,
             &["TCP: crowded".to_owned()],
+            &["2 events were given up".to_owned()],
         );
         let sentence = page.sentence();
         let page = serde_json::to_value(&page).expect("JSON");
         assert_eq!(
             page["hints"],
-            json!(["TCP: crowded", "no key: set PHOSPHO_API_KEY"])
+            json!([
+                "TCP: crowded",
+                "no key: set PHOSPHO_API_KEY",
+                "2 events were given up"
+            ])
         );
         assert_eq!(page["more_lanes"], 0);
         assert_eq!(page["uptime_s"], 9);
         assert_eq!(
             sentence,
-            "0 queued, 0 dead letters; TCP: crowded (and 1 more: see /status)"
+            "0 queued, 0 dead letters; TCP: crowded (and 2 more: see /status)"
         );
         assert_eq!(page["upstream"]["base_url"], "http://up");
         assert_eq!(page["lanes"][0]["state"], "queueing_only");
@@ -276,6 +283,7 @@ mod tests {
                 refusing: None,
                 damage: Damage::default(),
             },
+            &[],
             &[],
         );
         // Of the 900 that are parked one has nothing queued: p500.

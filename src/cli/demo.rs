@@ -20,7 +20,9 @@ mod table;
 mod tally;
 mod traffic;
 
-use super::FAILED;
+use super::background::LAST_LINES;
+use super::{FAILED, tell};
+use crate::daemon::limits;
 use crate::sandbox::{self, Sandbox};
 use child::Daemon;
 use screen::Screen;
@@ -45,6 +47,10 @@ pub(super) struct DemoArgs {
 
 /// Plays the demo. Exit code 1 when a number does not add up, when something fails, and when it is interrupted.
 pub(super) fn run(args: DemoArgs) -> ExitCode {
+    if let Err(sentence) = limits::check() {
+        tell(&format!("phosphod demo: {sentence}"));
+        return ExitCode::from(FAILED);
+    }
     let screen = Screen::new();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let played = match runtime {
@@ -52,10 +58,11 @@ pub(super) fn run(args: DemoArgs) -> ExitCode {
         Err(fault) => Err(format!("no threads could be started: {fault}")),
     };
     screen.clear();
+    screen.finish(LAST_LINES);
     match played {
         Ok(()) => ExitCode::SUCCESS,
         Err(sentence) => {
-            eprintln!("phosphod demo: {sentence}");
+            tell(&format!("phosphod demo: {sentence}"));
             ExitCode::from(FAILED)
         }
     }
@@ -122,6 +129,16 @@ impl Stage {
         self.daemon.insert(daemon).accepting().await
     }
 
+    /// Waits until the daemon has met the API while that is down. On a fast machine all is acknowledged before.
+    async fn is_tried_in_vain(&self) -> Result<(), String> {
+        let met = self
+            .sandbox
+            .wait_for(DEADLINE, |state| state.while_down > 0)
+            .await;
+        met.map(drop)
+            .map_err(|_| "the daemon never tried to deliver while the API was down".to_owned())
+    }
+
     /// kill -9.
     async fn kill_daemon(&mut self) {
         if let Some(daemon) = &mut self.daemon {
@@ -134,7 +151,9 @@ impl Stage {
         self.kill_daemon().await;
         self.sandbox.shutdown().await;
         if let Err(fault) = self.folder.close() {
-            eprintln!("phosphod demo: the temporary folder could not be removed: {fault}");
+            tell(&format!(
+                "phosphod demo: the temporary folder could not be removed: {fault}"
+            ));
         }
     }
 }

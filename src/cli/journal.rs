@@ -1,5 +1,6 @@
 //! Standard error as systemd's journal reads it: a line that begins with `<3>` is an error, one with `<4>` a warning, and so on
 //! (sd-daemon(3)). Without that `journalctl -p err` shows nothing.
+use super::background::Background;
 use std::io::{self, Write};
 use tracing::{Level, Metadata};
 use tracing_subscriber::fmt::MakeWriter;
@@ -16,8 +17,9 @@ pub(super) fn is_stderr() -> bool {
         .is_ok_and(|stderr| named == format!("{}:{}", stderr.st_dev, stderr.st_ino))
 }
 
-/// Standard error; for the journal with the priority of each line.
+/// Standard error, written in the background; for the journal with the priority of each line.
 pub(super) struct Stderr {
+    pub(super) lines: Background,
     pub(super) journal: bool,
 }
 
@@ -25,11 +27,17 @@ impl MakeWriter<'_> for Stderr {
     type Writer = Line;
 
     fn make_writer(&self) -> Line {
-        Line("")
+        Line {
+            priority: "",
+            lines: self.lines.clone(),
+        }
     }
 
     fn make_writer_for(&self, about: &Metadata<'_>) -> Line {
-        Line(if self.journal { priority(about.level()) } else { "" })
+        Line {
+            priority: if self.journal { priority(about.level()) } else { "" },
+            lines: self.lines.clone(),
+        }
     }
 }
 
@@ -42,19 +50,23 @@ fn priority(level: &Level) -> &'static str {
     }
 }
 
-/// One line with what it begins with. It is written as a whole, as the subscriber does, too.
-pub(super) struct Line(&'static str);
+/// One line with what it begins with. It is queued as a whole, as the subscriber writes it.
+pub(super) struct Line {
+    priority: &'static str,
+    lines: Background,
+}
 
 impl Write for Line {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.0.is_empty() {
-            return io::stderr().write(bytes);
+        if self.priority.is_empty() {
+            self.lines.write(bytes);
+        } else {
+            self.lines.write(&[self.priority.as_bytes(), bytes].concat());
         }
-        io::stderr().write_all(&[self.0.as_bytes(), bytes].concat())?;
         Ok(bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        io::stderr().flush()
+        Ok(())
     }
 }

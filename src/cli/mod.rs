@@ -1,5 +1,6 @@
 //! The commands: one file each. Exit codes: 0 fine, 1 failed, 2 usage (and of `spool` a folder that cannot be looked
 //! at, of `dead` and `event` a daemon that cannot be asked), 78 bad configuration.
+mod background;
 mod config;
 mod dead;
 mod demo;
@@ -16,6 +17,7 @@ mod spool;
 mod table;
 
 use crate::config::{Mistakes, Sources};
+use crate::daemon::signals::{self, Early};
 use clap::{Args, Parser, Subcommand};
 use std::io::Write;
 use std::path::PathBuf;
@@ -94,8 +96,13 @@ fn tell(line: &str) {
 
 /// The same for what the daemon ends with; an error for the journal, too.
 fn complain(line: &str) {
+    tell(&complaint(line));
+}
+
+/// A line with its priority, where standard error is the journal.
+fn complaint(line: &str) -> String {
     let priority = if journal::is_stderr() { journal::ERROR } else { "" };
-    tell(&format!("{priority}{line}"));
+    format!("{priority}{line}")
 }
 
 /// Prints what is wrong with the configuration.
@@ -108,6 +115,15 @@ fn bad_configuration(mistakes: &Mistakes) -> ExitCode {
 
 /// Reads the command line, does what it says, and returns the exit code.
 pub fn main() -> ExitCode {
+    // Before anything else: a signal in the first milliseconds must not end the daemon by its
+    // default action.
+    let is_run = std::env::args_os().nth(1).is_some_and(|word| word == "run");
+    let early = is_run.then(Early::arrange);
+    if let Err(fault) = signals::survive_file_size_limit() {
+        tell(&format!(
+            "phosphod: a limit on file sizes would end this without a word ({fault})"
+        ));
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(told) => {
@@ -121,7 +137,7 @@ pub fn main() -> ExitCode {
         }
     };
     match cli.command {
-        Command::Run(configured) => run::run(configured.sources()),
+        Command::Run(configured) => run::run(configured.sources(), early.unwrap_or_else(Early::arrange)),
         Command::Config(command) => config::run(command),
         Command::Spool(command) => spool::run(command),
         Command::Dead(command) => dead::run(command),

@@ -3,7 +3,9 @@ use super::table::printable;
 use super::{Configured, FAILED, bad_configuration, tell};
 use crate::config;
 use crate::redact::{Redactor, Seen, dotted};
-use crate::wire;
+use crate::wire::json::{JsonKind, without_mark};
+use crate::wire::split::{Element, Form};
+use crate::wire::split_whole;
 use clap::{Args, Subcommand};
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
@@ -80,15 +82,16 @@ struct Sample<'a> {
 
 /// The events of a file, whatever form it has.
 fn samples(bytes: &[u8]) -> Result<Vec<Sample<'_>>, String> {
-    let whole = match wire::split_any(bytes, usize::MAX) {
-        Ok(events) => return Ok(named("event", events.iter().map(|event| event.get().as_bytes()))),
+    let bytes = without_mark(bytes);
+    let whole = match split_whole(bytes, Form::Any, usize::MAX, usize::MAX).map(Option::unwrap_or_default) {
+        Ok(events) => return whole_events(&events),
         Err(fault) => fault.to_string().replacen("the body", "the file", 1),
     };
     let lines = named("line", bytes.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii));
     let (events, others): (Vec<_>, Vec<_>) = lines
         .into_iter()
         .filter(|line| !line.json.is_empty())
-        .partition(|line| serde_json::from_slice::<&RawValue>(line.json).is_ok());
+        .partition(|line| is_json(line.json));
     match others.first() {
         None if !events.is_empty() => Ok(events),
         Some(line) if !events.is_empty() => {
@@ -96,6 +99,23 @@ fn samples(bytes: &[u8]) -> Result<Vec<Sample<'_>>, String> {
         }
         _ => Err(format!("{whole}, or NDJSON")),
     }
+}
+
+/// Those of a file that is no NDJSON.
+fn whole_events<'a>(events: &[Element<'a>]) -> Result<Vec<Sample<'a>>, String> {
+    let samples = named("event", events.iter().map(|event| event.text));
+    let fault = samples.iter().find_map(|sample| {
+        let Ok(text) = std::str::from_utf8(sample.json) else {
+            return Some(format!("{} is not UTF-8: save it as UTF-8", sample.name));
+        };
+        let fault = JsonKind::of_text(text).err()?;
+        Some(format!("{} is {fault}: mend it, or leave it out", sample.name))
+    });
+    fault.map_or(Ok(samples), Err)
+}
+
+fn is_json(text: &[u8]) -> bool {
+    serde_json::from_slice::<&RawValue>(text).is_ok()
 }
 
 fn named<'a>(what: &str, parts: impl Iterator<Item = &'a [u8]>) -> Vec<Sample<'a>> {

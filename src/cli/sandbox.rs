@@ -1,11 +1,13 @@
 //! `phosphod sandbox`: a local stand-in for the phospho API.
 
-use super::tell;
+use super::background::{Background, LAST_LINES};
+use super::{FAILED, logging, tell};
+use crate::daemon::limits;
+use crate::daemon::signals::{Early, Signals};
 use crate::sandbox::{self, Settings, State};
-use std::io::Write;
+use prometheus_client::metrics::counter::Counter;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
-use tokio::signal::unix::{SignalKind, signal};
 
 /// Arguments of `phosphod sandbox`.
 #[derive(Debug, Clone, clap::Args)]
@@ -18,23 +20,41 @@ pub(super) struct SandboxArgs {
     control: Option<SocketAddr>,
 }
 
-/// Runs a sandbox until Ctrl-C or SIGTERM. Exit code 1 when it could not listen, or when something arrived that the
-/// contract does not know.
-pub(super) fn run(args: SandboxArgs) -> ExitCode {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    let result = runtime.and_then(|runtime| runtime.block_on(serve(args)));
-    match result {
-        Ok(state) => report(&state),
-        Err(error) => {
-            tell(&format!("phosphod sandbox: {error}"));
-            ExitCode::from(1)
-        }
-    }
+/// Where the lines go. Both ways are written in the background: requests are answered, and signals
+/// end it, whoever reads.
+struct Said {
+    out: Background,
+    log: Background,
 }
 
-async fn serve(args: SandboxArgs) -> std::io::Result<State> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
+/// Runs a sandbox until Ctrl-C or SIGTERM; a second one ends it at once. Exit code 1 when it could
+/// not listen, or when something arrived that the contract does not know.
+pub(super) fn run(args: SandboxArgs) -> ExitCode {
+    if let Err(sentence) = limits::check() {
+        tell(&format!("phosphod sandbox: {sentence}"));
+        return ExitCode::from(FAILED);
+    }
+    let said = Said {
+        out: Background::start(std::io::stdout(), Counter::default(), |_| {}),
+        log: logging::background(Counter::default()),
+    };
+    let result = logging::start_plain(&said.log).map_err(std::io::Error::other);
+    let runtime = result.and_then(|()| tokio::runtime::Builder::new_multi_thread().enable_all().build());
+    let result = runtime.and_then(|runtime| runtime.block_on(serve(args, &said)));
+    let code = match result {
+        Ok(state) => report(&state, &said),
+        Err(error) => {
+            said.log.line(&format!("phosphod sandbox: {error}"));
+            ExitCode::from(FAILED)
+        }
+    };
+    said.out.finish(LAST_LINES);
+    said.log.finish(LAST_LINES);
+    code
+}
+
+async fn serve(args: SandboxArgs, said: &Said) -> std::io::Result<State> {
+    let mut signals = Early::arrange().and_then(Signals::listen)?;
     let listen = args.listen;
     let next = SocketAddr::new(
         listen.ip(),
@@ -49,37 +69,30 @@ async fn serve(args: SandboxArgs) -> std::io::Result<State> {
         control: args.control.unwrap_or(next),
     })
     .await?;
-    say(&format!("sandbox: phospho API on http://{}", sandbox.addr()));
-    say(&format!(
+    said.out
+        .line(&format!("sandbox: phospho API on http://{}", sandbox.addr()));
+    said.out.line(&format!(
         "sandbox: control on http://{}/sandbox/state",
         sandbox.control_addr()
     ));
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
-    Ok(sandbox.shutdown().await)
+    signals.stop().await;
+    Ok(signals.last(sandbox.shutdown()).await)
 }
 
-/// A reader that closed its pipe has seen enough; `println` would panic.
-fn say(line: &str) {
-    let _ = writeln!(std::io::stdout(), "{line}");
-}
-
-fn report(state: &State) -> ExitCode {
-    say(&format!(
+fn report(state: &State, said: &Said) -> ExitCode {
+    said.out.line(&format!(
         "sandbox: {} requests, {} tasks stored, {} duplicates, {} refused, {} lost, {} feedback",
         state.requests, state.stored, state.duplicates, state.refused, state.lost, state.evals
     ));
     if state.surprises.is_empty() {
         return ExitCode::SUCCESS;
     }
-    tell(&format!(
+    said.log.line(&format!(
         "sandbox: {} requests that the contract does not know:",
         state.surprises.len()
     ));
     for surprise in &state.surprises {
-        tell(&format!("  {}", surprise.escape_debug()));
+        said.log.line(&format!("  {}", surprise.escape_debug()));
     }
-    ExitCode::from(1)
+    ExitCode::from(FAILED)
 }

@@ -12,11 +12,18 @@ const API_KEY: &str = "phospho-api-key";
 /// What clients must show over TCP. An empty one is a mistake, or the daemon would ask for nothing where it was meant to.
 const TOKEN: &str = "phosphod-token";
 
-/// Fills in what is found.
+/// Fills in what is found. One that was used before and is gone is a mistake.
 pub(super) fn fill_in(resolver: &mut Resolver, sources: &Sources) {
-    let Some(folder) = sources.folder(FOLDER) else {
-        return;
-    };
+    if let Some(folder) = sources.folder(FOLDER) {
+        fill_in_from(&folder, resolver);
+    }
+    if let Some(before) = &sources.again {
+        let lost = before.lost_credentials(&resolver.origins.credentials);
+        resolver.mistakes.extend(lost);
+    }
+}
+
+fn fill_in_from(folder: &Path, resolver: &mut Resolver) {
     let written = |key: &str| resolver.values.contains_key(key);
     let (key, token) = (folder.join(API_KEY), folder.join(TOKEN));
     let mut found = Vec::new();
@@ -31,7 +38,7 @@ pub(super) fn fill_in(resolver: &mut Resolver, sources: &Sources) {
     if !written("intake.token_file") && token.exists() {
         found.push(("intake.token_file".to_owned(), "intake.token_file", None, token));
     }
-    for (project, path) in of_projects(&folder) {
+    for (project, path) in of_projects(folder) {
         let at = PROJECT_KEY.split('.').map(|part| match part {
             "<id>" => project.clone(),
             part => part.to_owned(),
@@ -42,6 +49,7 @@ pub(super) fn fill_in(resolver: &mut Resolver, sources: &Sources) {
         }
     }
     for (at, key, of, path) in found {
+        resolver.origins.credentials.insert(at.clone(), path.clone());
         if let Some(key) = KEYS.iter().find(|known| known.path == key) {
             resolver.put_at(at, key, of, path, format!("{BUILT_IN}, from {FOLDER}"));
         }

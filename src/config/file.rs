@@ -1,33 +1,96 @@
 //! The configuration file: which one, and its text to values that remember their line.
 use super::mistakes::Mistake;
 use ::config::{Map, Value, ValueKind};
-use std::io::ErrorKind;
+use rustix::fs::OFlags;
+use std::fs::OpenOptions;
+use std::io::{ErrorKind, Read};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use toml::de::{DeTable, DeValue};
 
 /// Looked for in this order when none is named.
 const USUAL: [&str; 2] = ["config.toml", "/etc/phosphod/config.toml"];
 
+/// The text of a file, and whether it gives that only once.
+pub(super) struct Text {
+    pub(super) path: PathBuf,
+    pub(super) text: String,
+    pub(super) once: bool,
+}
+
 /// Finds and reads the file: the named one, else the first of the usual ones that exists. `None` if there is none.
-pub(super) fn read(named: Option<&Path>) -> Result<Option<(PathBuf, String)>, Mistake> {
+pub(super) fn read(named: Option<&Path>) -> Result<Option<Text>, Mistake> {
     if let Some(path) = named {
-        return match std::fs::read_to_string(path) {
-            Ok(text) => Ok(Some((path.to_owned(), text))),
-            Err(fault) if fault.kind() == ErrorKind::NotFound => {
+        return match open(path, OFlags::empty())? {
+            Some(text) => Ok(Some(text)),
+            None => {
                 let sentence = "there is no such file: name one that exists, or leave --config out";
                 Err(Mistake::new(path.display().to_string(), "--config", sentence))
             }
-            Err(fault) => Err(unreadable(path, &fault)),
         };
     }
     for path in USUAL.map(Path::new) {
-        match std::fs::read_to_string(path) {
-            Ok(text) => return Ok(Some((path.to_owned(), text))),
-            Err(fault) if fault.kind() == ErrorKind::NotFound => {}
-            Err(fault) => return Err(unreadable(path, &fault)),
+        if let Some(text) = open(path, OFlags::empty())? {
+            return Ok(Some(text));
         }
     }
     Ok(None)
+}
+
+/// Reads a file that must not be a pipe, which could be waited for without end. `None` if it is not
+/// there.
+pub(super) fn read_plain(path: &Path) -> Result<Option<Text>, Mistake> {
+    match open(path, OFlags::NONBLOCK)? {
+        Some(text) if text.once => {
+            let sentence = "is a pipe now and was a file: put the file back";
+            Err(Mistake::new(path.display().to_string(), "", sentence))
+        }
+        text => Ok(text),
+    }
+}
+
+/// The first of the usual files that is there.
+pub(super) fn first_of_the_usual() -> Option<PathBuf> {
+    let there = |path: &&Path| path.exists();
+    USUAL
+        .map(Path::new)
+        .iter()
+        .find(|path| there(path))
+        .map(|path| path.to_path_buf())
+}
+
+fn open(path: &Path, flags: OFlags) -> Result<Option<Text>, Mistake> {
+    let opened = OpenOptions::new()
+        .read(true)
+        .custom_flags(flags.bits().cast_signed())
+        .open(path);
+    let read = opened.and_then(|mut file| {
+        let kind = file.metadata()?.file_type();
+        let once = kind.is_fifo() || kind.is_socket();
+        let mut text = String::new();
+        // What is refused anyway is not read.
+        if !(once && flags.contains(OFlags::NONBLOCK)) {
+            file.read_to_string(&mut text)?;
+        }
+        Ok(Text {
+            path: path.to_owned(),
+            text,
+            once,
+        })
+    });
+    match read {
+        Ok(text) => Ok(Some(text)),
+        Err(fault) if fault.kind() == ErrorKind::NotFound => Ok(None),
+        Err(fault) => Err(unreadable(path, &fault)),
+    }
+}
+
+/// Whether there is a value in any table.
+pub(super) fn has_values(table: &Map<String, Value>) -> bool {
+    table.values().any(|value| match &value.kind {
+        ValueKind::Table(inner) => has_values(inner),
+        _ => true,
+    })
 }
 
 fn unreadable(path: &Path, fault: &std::io::Error) -> Mistake {

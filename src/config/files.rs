@@ -2,6 +2,7 @@
 use super::values;
 use crate::redact::HashKey;
 use crate::secret::Secret;
+use crate::wire::json::without_mark;
 use std::io::ErrorKind;
 use std::path::Path;
 
@@ -35,12 +36,12 @@ fn read(path: &Path) -> Result<Vec<u8>, String> {
 /// Whether there is no such file, or nothing in it.
 pub(super) fn is_blank(path: &Path) -> bool {
     match read(path) {
-        Ok(bytes) => bytes.iter().all(u8::is_ascii_whitespace),
+        Ok(bytes) => without_mark(&bytes).iter().all(u8::is_ascii_whitespace),
         Err(_) => !path.exists(),
     }
 }
 
-/// Reads an API key or a token.
+/// Reads an API key or a token, of which a byte order mark before it is no part.
 pub(super) fn secret(path: &Path) -> Result<Secret, String> {
     let bytes = read(path)?;
     let shown = path.display();
@@ -49,8 +50,9 @@ pub(super) fn secret(path: &Path) -> Result<Secret, String> {
             "{shown} is over 64 KiB: name the file that holds the key alone"
         ));
     }
-    let text = String::from_utf8(bytes).map_err(|_| format!("{shown} {}", values::UNSENDABLE))?;
-    let secret = Secret::new(&text).ok_or_else(|| format!("{shown} is empty: write the key into it"))?;
+    let text = std::str::from_utf8(without_mark(&bytes));
+    let text = text.map_err(|_| format!("{shown} {}", values::UNSENDABLE))?;
+    let secret = Secret::new(text).ok_or_else(|| format!("{shown} is empty: write the key into it"))?;
     if values::sendable(&secret) {
         Ok(secret)
     } else {
@@ -79,5 +81,26 @@ pub(super) fn certificates(path: &Path) -> Result<(), String> {
             "{} holds no certificate in PEM: export it as PEM",
             path.display()
         )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_byte_order_mark_is_no_part_of_a_key() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("key");
+        let written = |bytes: &[u8]| std::fs::write(&path, bytes).expect("written");
+        for bytes in [&b"abc"[..], b"abc\n", b"\xef\xbb\xbfabc\r\n", b"\xef\xbb\xbf abc"] {
+            written(bytes);
+            assert_eq!(secret(&path).expect("a key").expose(), "abc");
+            assert!(!is_blank(&path));
+        }
+        written(b"\xef\xbb\xbf\r\n");
+        assert!(secret(&path).expect_err("no key").contains("is empty") && is_blank(&path));
+        written(b"abc\xef\xbb\xbf");
+        assert!(secret(&path).is_err(), "only before it");
     }
 }

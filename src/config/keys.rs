@@ -247,7 +247,7 @@ pub const KEYS: &[Key] = {
             "intake.max_body_bytes",
             size(64 * KIB, GIB),
             Text("128 MiB"),
-            "Largest request body.",
+            "Largest request body; log requests may be of any size.",
         ),
         key(
             "intake.max_in_flight_bytes",

@@ -1,6 +1,7 @@
 //! From defaults, file, environment and `--set` to one tree of raw values that remember where they came from.
 use super::keys::{self, KEYS, Key};
 use super::mistakes::Mistake;
+use super::origins::ConfigFile;
 use super::{Sources, file, lookup};
 use ::config::{Config, ConfigError, Map, Source, Value, ValueKind};
 use std::collections::BTreeMap;
@@ -74,12 +75,25 @@ fn place(table: &mut Map<String, Value>, path: &[String], value: Value) {
 }
 
 /// Stacks the layers. What cannot be read or is not known goes to `mistakes`.
-pub(super) fn gather(sources: &Sources, mistakes: &mut Vec<Mistake>) -> Raw {
-    let file = file::read(sources.file.as_deref()).unwrap_or_else(|mistake| {
+pub(super) fn gather(sources: &Sources, mistakes: &mut Vec<Mistake>) -> (Raw, Option<ConfigFile>) {
+    let read = match &sources.again {
+        None => file::read(sources.file.as_deref()),
+        Some(origins) => origins.read_again(),
+    };
+    let read = read.unwrap_or_else(|mistake| {
         mistakes.push(mistake);
         None
     });
-    stack(file, sources, mistakes)
+    let of = read.as_ref().map(|read| ConfigFile {
+        path: read.path.clone(),
+        once: read.once,
+        has_values: file::parse(&read.path, &read.text).is_ok_and(|values| file::has_values(&values)),
+    });
+    let raw = stack(read.map(|read| (read.path, read.text)), sources, mistakes);
+    if let (Some(origins), Some(now), true) = (&sources.again, &of, mistakes.is_empty()) {
+        mistakes.extend(origins.emptied(now));
+    }
+    (raw, of)
 }
 
 /// The same with a file that was read.

@@ -12,6 +12,7 @@ pub mod keys;
 mod layers;
 mod lookup;
 mod mistakes;
+mod origins;
 mod redact;
 mod resolve;
 mod rules;
@@ -20,6 +21,7 @@ mod units;
 mod values;
 
 pub use mistakes::{Mistake, Mistakes};
+pub use origins::Origins;
 pub use rules::MOST_SOCKET_PATH_BYTES;
 pub use show::show;
 
@@ -49,6 +51,9 @@ pub struct Sources {
     pub set: Vec<String>,
     /// The environment.
     pub env: BTreeMap<String, OsString>,
+    /// What an earlier reading came from: this one reads the same, and refuses to find less.
+    /// `None`: the first reading.
+    pub again: Option<Origins>,
 }
 
 impl Sources {
@@ -59,6 +64,15 @@ impl Sources {
             file,
             set,
             env: env.collect(),
+            again: None,
+        }
+    }
+
+    /// The same for a reload after a reading that came from `origins`.
+    pub fn again(&self, origins: &Origins) -> Self {
+        Self {
+            again: Some(origins.clone()),
+            ..self.clone()
         }
     }
 
@@ -103,6 +117,10 @@ pub struct Settings {
     pub grace: Duration,
     /// The file that was read; `None` if there was none.
     pub file: Option<PathBuf>,
+    /// What was read, for a reload to read again.
+    pub origins: Origins,
+    /// In a reload: the file that a start would read now instead, if that is another one.
+    pub passed_over: Option<PathBuf>,
 }
 
 /// `[intake]`.
@@ -233,10 +251,18 @@ fn check(sources: &Sources) -> (Result<Settings, Mistakes>, Resolver) {
             log: log(&resolver),
             grace: resolver.time("shutdown.grace").unwrap_or_default(),
             file: resolver.file.clone(),
+            origins: resolver.origins.clone(),
+            passed_over: passed_over(sources),
         }),
         _ => Err(Mistakes(resolver.mistakes.clone())),
     };
     (settings, resolver)
+}
+
+/// The file that was not read because the first reading had another one, or none.
+fn passed_over(sources: &Sources) -> Option<PathBuf> {
+    let named = sources.file.is_some();
+    sources.again.as_ref().filter(|_| !named)?.passed_over()
 }
 
 fn count(resolver: &Resolver, path: &str) -> usize {

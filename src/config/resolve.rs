@@ -2,6 +2,7 @@
 use super::keys::{KEYS, Key, PROJECT_KEY};
 use super::layers::{self, Raw};
 use super::mistakes::Mistake;
+use super::origins::Origins;
 use super::values::{self, Datum};
 use super::{Sources, credentials, files, rules};
 use crate::ids::ProjectId;
@@ -27,6 +28,8 @@ pub(super) struct Resolver {
     pub(super) values: BTreeMap<String, Resolved>,
     pub(super) mistakes: Vec<Mistake>,
     pub(super) file: Option<PathBuf>,
+    /// What a reload has to read again.
+    pub(super) origins: Origins,
 }
 
 /// What a built-in default says of its origin.
@@ -36,11 +39,16 @@ impl Resolver {
     /// Gathers and reads all keys; the rules between them are not looked at yet.
     pub(super) fn new(sources: &Sources) -> Self {
         let mut mistakes = Vec::new();
-        let Raw { leaves, file } = layers::gather(sources, &mut mistakes);
+        let (Raw { leaves, file }, config_file) = layers::gather(sources, &mut mistakes);
+        let origins = Origins {
+            file: config_file,
+            ..Origins::default()
+        };
         let mut resolver = Self {
             values: BTreeMap::new(),
             mistakes,
             file,
+            origins,
         };
         for (path, leaf) in leaves {
             let origin = leaf.origin.unwrap_or_else(|| BUILT_IN.to_owned());

@@ -15,7 +15,14 @@
 //! - 500, alone: the same, with [`ROUNDS_FAILED`] rounds; and the event must fail [`ALONE_FAILURES`] times with a wait between,
 //!   and another event must have been accepted since the last burial, so that an upstream that breaks down
 //!   halfway through a batch does not take the rest with it.
+//! - An answer that something in between gives ([`blocked`]): buried once others pass and it is refused alone again and again.
+//!   The project is parked, and nothing is buried, if nothing passes.
+//!
+//! **Passing faults** that may have to do with what is sent make the next part smaller; one event that keeps failing alone while others
+//! pass is taken out of their way ([`faults`]).
 
+mod blocked;
+mod faults;
 #[cfg(test)]
 mod tests;
 
@@ -42,6 +49,16 @@ pub(super) struct Sent<E> {
     pub(super) over_quota: bool,
     /// It was looked for and not there, after the last time that it was sent.
     pub(super) absent: bool,
+    /// Passing faults that it met alone, in a row.
+    lone_faults: u32,
+    /// Another passed after it had met too many of them.
+    compared: bool,
+    /// What had passed when it was refused alone by something in between, or by a key that others may use.
+    blocked_at: Option<u64>,
+    /// How often it was so.
+    refusals: u32,
+    /// How often it was so again after another had passed.
+    proofs: u32,
 }
 
 impl<E> Sent<E> {
@@ -51,6 +68,11 @@ impl<E> Sent<E> {
             attempts: 0,
             over_quota: false,
             absent: false,
+            lone_faults: 0,
+            compared: false,
+            blocked_at: None,
+            refusals: 0,
+            proofs: 0,
         }
     }
 }
@@ -85,10 +107,24 @@ pub(super) enum Then {
     },
 }
 
+/// Why an event waits for what becomes of another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Why {
+    /// The API refused it.
+    Refused,
+    /// Something in between refused it.
+    Blocked,
+    /// It keeps meeting passing faults.
+    Stalled,
+}
+
 /// An event that failed alone, and how.
 #[derive(Debug)]
 struct Held<E> {
     sent: Sent<E>,
+    why: Why,
+    /// It was tried from the end of the queue.
+    from_end: bool,
     reason: String,
     status: Option<u16>,
     excerpt: Option<String>,
@@ -125,6 +161,30 @@ pub(super) struct Delivery<E> {
     rounds: u32,
     /// It was looked for company since the last part was sent.
     offered: bool,
+    /// All that is left failed alone, some of it blocked, and another is wanted to compare it with; else the project is to be parked
+    /// for this reason.
+    lonely: Option<String>,
+    /// There was none.
+    forsaken: Option<String>,
+    /// How often that was so since something passed last.
+    companions: usize,
+    /// The lane waits for a person.
+    is_parked: bool,
+    /// The front of `queue` was taken from its end.
+    from_end: bool,
+    /// What passed: replies to this delivery's parts, and to other requests of the lane.
+    passes: u64,
+    elsewhere: u64,
+    /// Faults in a row that are not the API's own word, of parts with several events.
+    faults: u32,
+    /// How many events that keep failing alone may be taken out.
+    may_defer: usize,
+    /// How often one was held for that.
+    holds: u32,
+    /// What was tried meanwhile failed too.
+    in_vain: bool,
+    /// Those that were taken out.
+    deferred: Vec<Sent<E>>,
 }
 
 impl<E> Delivery<E> {
@@ -146,6 +206,18 @@ impl<E> Delivery<E> {
             burials: 0,
             rounds: 0,
             offered: false,
+            lonely: None,
+            forsaken: None,
+            companions: 0,
+            is_parked: false,
+            from_end: false,
+            passes: 0,
+            elsewhere: 0,
+            faults: 0,
+            may_defer: 0,
+            holds: 0,
+            in_vain: false,
+            deferred: Vec::new(),
         }
     }
 
@@ -154,6 +226,11 @@ impl<E> Delivery<E> {
         let mut delivery = Self::whole(events);
         delivery.doubtful = delivery.queue.len();
         delivery
+    }
+
+    /// Has the first event go alone.
+    pub(super) fn one_first(&mut self) {
+        self.alone = self.alone.max(1);
     }
 
     /// Events that were sent before, now to be sent one by one.
@@ -172,23 +249,54 @@ impl<E> Delivery<E> {
 
     /// Whether another event would tell poison from a broken upstream.
     pub(super) fn wants_company(&self) -> bool {
-        self.rounds > 0 && self.queue.len() + self.held.len() == 1 && !self.offered && !self.singly
+        let one = self.queue.len() + self.held.len() == 1;
+        let wanted = self.lonely.is_some() || one && (self.rounds > 0 || self.is_stalled());
+        wanted && !self.offered && !self.singly
     }
 
     /// Adds a later event at the end, if there is one; if not, there is no company until the next part was sent.
     pub(super) fn join(&mut self, event: Option<E>) {
         self.offered = true;
+        if let Some(reason) = self.lonely.take() {
+            self.alone = self.alone.max(1);
+            if event.is_none() {
+                self.readmit_held();
+                self.forsaken = Some(reason);
+            }
+        }
         self.queue.extend(event.map(Sent::new));
+        self.hold_stalled();
+    }
+
+    /// Why the project is to be parked, if nothing was found that passes.
+    pub(super) fn take_forsaken(&mut self) -> Option<String> {
+        self.forsaken.take()
     }
 
     /// The events to send now, in order. Empty once the delivery is done.
+    #[cfg(test)]
     pub(super) fn next_part(&mut self) -> impl ExactSizeIterator<Item = &E> {
+        self.next_part_within((usize::MAX, usize::MAX), |_| 0)
+    }
+
+    /// The events to send now, in order: so many and so many bytes at most, but for a single larger one. Empty once the delivery is done.
+    pub(super) fn next_part_within(
+        &mut self,
+        (events, most): (usize, usize),
+        bytes: impl Fn(&E) -> usize,
+    ) -> impl ExactSizeIterator<Item = &E> {
         let size = match (self.singly || self.alone > 0, self.spoiled) {
             (true, _) => 1,
             (false, 0) => self.queue.len(),
             (false, spoiled) => spoiled.div_ceil(2),
         };
-        self.part = size.min(self.cap).max(1).min(self.queue.len());
+        let size = size.min(self.cap).min(events).max(1).min(self.queue.len());
+        let fits = |sum: &mut usize, sent: &Sent<E>| {
+            *sum = sum.saturating_add(bytes(&sent.event));
+            (*sum <= most).then_some(())
+        };
+        let fitting = self.queue.iter().take(size).scan(0, fits).count();
+        self.part = fitting.max(1).min(size);
         self.queue.iter().take(self.part).map(|sent| &sent.event)
     }
 
@@ -217,15 +325,36 @@ impl<E> Delivery<E> {
         match verdict {
             LogVerdict::Answered(fates) => self.answered(fates, status, excerpt),
             LogVerdict::Park { reason } => Step::then(Then::Park { reason }),
-            LogVerdict::Retry { after, reason } => Step::then(Then::Wait { asked: after, reason }),
-            LogVerdict::Unknown { after, reason } => {
+            LogVerdict::Retry {
+                after,
+                reason,
+                suspect,
+            } => {
+                self.fault(suspect);
+                Step::then(Then::Wait { asked: after, reason })
+            }
+            LogVerdict::Unknown {
+                after,
+                reason,
+                suspect,
+            } => {
                 self.doubtful = self.part;
+                self.fault(suspect);
                 Step::then(Then::Wait { asked: after, reason })
             }
             LogVerdict::Bisect { .. } if self.part > 1 => {
                 self.spoiled = self.part;
                 Step::then(Then::Go)
             }
+            LogVerdict::Blocked(_) if self.part > 1 => {
+                self.spoiled = self.part;
+                if !self.passed {
+                    // One tells whether anything passes, and halving would take longer to.
+                    self.alone = self.alone.max(1);
+                }
+                Step::then(Then::Go)
+            }
+            LogVerdict::Blocked(blocked) => self.blocked_alone(blocked, status, excerpt),
             LogVerdict::Split { .. } if self.part > 1 => {
                 self.cap = self.part / 2;
                 Step::then(Then::Go)
@@ -242,6 +371,15 @@ impl<E> Delivery<E> {
         self.queue.drain(..count).collect()
     }
 
+    /// The settings changed, so what was refused before may pass now: all that is held goes back into its place.
+    pub(super) fn start_over(&mut self) {
+        if std::mem::take(&mut self.from_end) {
+            self.queue.rotate_left(self.queue.len().min(1));
+        }
+        self.in_vain = false;
+        self.readmit_held();
+    }
+
     /// Puts back, in order, what was looked for in vain; `stored` tells whether some was found.
     pub(super) fn not_found(&mut self, events: Vec<Sent<E>>, stored: bool) {
         for sent in events.into_iter().rev() {
@@ -252,14 +390,19 @@ impl<E> Delivery<E> {
             (self.part, self.spoiled, self.alone) = (0, 0, 0);
             (self.server_errors, self.alone_failures, self.rounds) = (0, 0, 0);
             (self.passed, self.passed_since_burial) = (true, true);
+            (self.passes, self.from_end) = (self.passes + 1, false);
+            self.compare_stalled();
             self.readmit_held();
         }
+        self.give_back();
+        self.hold_stalled();
     }
 
     /// Every event that has not ended, in order: to be released.
     pub(super) fn into_rest(mut self) -> Vec<E> {
-        self.readmit_held();
-        self.queue.into_iter().map(|sent| sent.event).collect()
+        self.start_over();
+        let deferred = self.deferred.into_iter();
+        deferred.chain(self.queue).map(|sent| sent.event).collect()
     }
 
     fn answered(&mut self, fates: Vec<Fate>, status: Option<u16>, excerpt: Option<String>) -> Step<E> {
@@ -277,7 +420,10 @@ impl<E> Delivery<E> {
                 }
             }
         }
-        self.part = 0;
+        (self.part, self.faults, self.from_end) = (0, 0, false);
+        (self.lonely, self.companions) = (None, 0);
+        self.passes += 1;
+        self.compare_stalled();
         self.spoiled = self.spoiled.saturating_sub(count);
         self.alone = self.alone.saturating_sub(count);
         self.cap = self.cap.saturating_mul(2);
@@ -304,28 +450,27 @@ impl<E> Delivery<E> {
                 return Step::then(Then::Wait { asked: None, reason });
             }
         }
-        let Some(sent) = self.queue.pop_front() else {
+        let Some((sent, from_end)) = self.pop_alone() else {
             return Step::then(Then::Go);
         };
-        (self.part, self.spoiled, self.server_errors, self.alone_failures) = (0, 0, 0, 0);
-        self.alone = self.alone.saturating_sub(1);
-        if others_pass {
-            // One that waits for company has had it.
-            self.readmit_held();
-            let held = Held {
-                sent,
-                reason,
-                status,
-                excerpt,
-            };
-            return self.bury(vec![held], "", Then::Go);
-        }
         let held = Held {
             sent,
+            why: Why::Refused,
+            from_end,
             reason: reason.clone(),
             status,
             excerpt,
         };
+        if others_pass {
+            // One that waits for company has had it.
+            self.readmit_held();
+            return self.bury(vec![held], "", Then::Go);
+        }
+        if status != Some(413) {
+            // The API has read this one, so whatever is in between lets something pass.
+            self.passes += 1;
+        }
+        self.readmit(|held| held.why != Why::Refused);
         self.held.push(held);
         self.alone = self.alone.max(1);
         if self.held.len() < 2 && !self.queue.is_empty() {
@@ -370,17 +515,37 @@ impl<E> Delivery<E> {
         }
     }
 
+    /// Takes the front event out, which failed alone, and with it what was known of the part.
+    fn pop_alone(&mut self) -> Option<(Sent<E>, bool)> {
+        let sent = self.queue.pop_front()?;
+        (self.part, self.spoiled, self.server_errors, self.alone_failures) = (0, 0, 0, 0);
+        self.alone = self.alone.saturating_sub(1);
+        Some((sent, std::mem::take(&mut self.from_end)))
+    }
+
     /// Puts what was held back in its place; each of it goes alone.
     fn readmit_held(&mut self) {
-        self.alone += self.held.len();
-        for held in std::mem::take(&mut self.held).into_iter().rev() {
+        self.readmit(|_| true);
+    }
+
+    /// The same for some of it; what was tried from the end goes back there.
+    fn readmit(&mut self, which: impl Fn(&Held<E>) -> bool) {
+        let back: Vec<Held<E>> = self.held.extract_if(.., |held| which(held)).collect();
+        for mut held in back.into_iter().rev() {
+            held.sent.lone_faults = 0;
+            if held.from_end {
+                self.queue.push_back(held.sent);
+                continue;
+            }
             self.queue.push_front(held.sent);
+            self.alone += 1;
+            self.doubtful += usize::from(self.doubtful > 0);
         }
     }
 }
 
 impl<E> Sent<E> {
-    fn bury(self, reason: String, status: Option<u16>, excerpt: Option<String>) -> (E, Burial) {
+    pub(super) fn bury(self, reason: String, status: Option<u16>, excerpt: Option<String>) -> (E, Burial) {
         (
             self.event,
             Burial {

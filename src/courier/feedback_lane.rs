@@ -8,7 +8,10 @@
 //! **An upstream that refuses everything must not turn a queue into dead letters, nor one feedback hold up the others.** A
 //! feedback that is refused (400, 413, 422) is buried at once only if another was delivered since the last burial; else the
 //! lane backs off and it is tried again, [`ROUNDS_REFUSED`] times. One whose answer is lost, or is a 5xx, is tried again
-//! behind the others; it is buried if that goes on for `feedback.wait_max` while others are delivered in between.
+//! behind the others; it is buried if that goes on for `feedback.wait_max` while others are delivered in between. One that something
+//! between here and the API refuses, or that meets a 401 or 403 of the API, is tried again behind the others as well. It is buried if
+//! it is refused again after another was delivered, and [`REFUSALS`] times in all, or [`OWN_PROOFS`] times so where it is the API's own word. The lane is
+//! parked, and nothing is buried, once [`BLOCKED_IN_A_ROW`] of them or all there are were refused with nothing in between.
 
 use super::clock;
 use super::feedback_try::{Held, Overdue, Tried, unaddressable};
@@ -22,7 +25,7 @@ use crate::fates::Proof;
 use crate::feedback::Feedback;
 use crate::spool::{Burial, Leased};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 use tokio::task::JoinSet;
 
 /// Most feedback that a lane holds on lease, those that wait for their task included.
@@ -36,6 +39,13 @@ const MAX_LEASE: usize = 256;
 /// How often a refused feedback is tried again while no other is delivered.
 const ROUNDS_REFUSED: u32 = 3;
 
+/// How many refusals in a row, each of another feedback, park the lane.
+const BLOCKED_IN_A_ROW: u32 = 4;
+/// How often a feedback must be refused, all in all.
+const REFUSALS: u32 = 6;
+/// How often the API must refuse a feedback by its key after another was delivered.
+const OWN_PROOFS: u32 = 8;
+
 /// One feedback lane.
 pub(super) struct FeedbackLane {
     line: Arc<Line>,
@@ -48,6 +58,10 @@ pub(super) struct FeedbackLane {
     taken_since_burial: bool,
     /// When something was delivered last.
     last_taken: Option<Instant>,
+    /// When the API last said anything about a feedback.
+    last_heard: Option<Instant>,
+    /// Refusals since then that are about the project or about one feedback.
+    blocked: u32,
 }
 
 impl FeedbackLane {
@@ -60,6 +74,8 @@ impl FeedbackLane {
             dry: false,
             taken_since_burial: false,
             last_taken: None,
+            last_heard: None,
+            blocked: 0,
         }
     }
 
@@ -86,7 +102,10 @@ impl FeedbackLane {
                     let (held, tried) = flight?;
                     ear.while_doing(self.land(held, tried, &settings)).await;
                 }
-                () = changed(&mut self.knobs) => line.wake(),
+                () = changed(&mut self.knobs) => {
+                    line.wake();
+                    self.roster.wake(|held| held.busy || held.blocked.is_some());
+                }
                 () = ear.answer() => {}
                 () = sleep_until(wake), if wake.is_some() => {}
                 () = ready(&line, self.dry), if room > 0 => ear.while_doing(self.lease(room, &settings)).await,
@@ -144,8 +163,11 @@ impl FeedbackLane {
         let health = self.line.health();
         match (has_key, health.is_parked()) {
             (false, _) => 0,
-            (true, true) if health.hold(clock::now()).is_some() || self.roster.len() > 0 => 0,
-            (true, true) => 1,
+            // Those that were refused wait, and another may pass.
+            (true, true) if self.flights.is_empty() && !self.roster.is_ready(clock::now()) => {
+                usize::from(health.hold(clock::now()).is_none() && self.roster.len() < MAX_HELD)
+            }
+            (true, true) => 0,
             (true, false) if self.roster.bytes() >= MAX_HELD_BYTES => 0,
             (true, false) => MAX_HELD.saturating_sub(self.roster.len()).min(MAX_LEASE),
         }
@@ -176,21 +198,52 @@ impl FeedbackLane {
     async fn land(&mut self, mut held: Held, tried: Tried, settings: &Settings) {
         match tried {
             Tried::Delivered => {
+                if self.line.health().is_troubled() {
+                    self.roster.wake(|held| held.busy);
+                }
                 self.line.passed();
+                self.heard();
                 self.taken_since_burial = true;
                 self.last_taken = Some(clock::now());
-                self.roster.landed(&held);
+                self.ended(&held);
                 self.line.settle(vec![held.event], Proof::Answered).await;
             }
-            Tried::Refused(burial, began) => self.refused(held, burial, began, settings).await,
+            Tried::Refused(burial, began) => {
+                self.heard();
+                self.refused(held, burial, began, settings).await;
+            }
             Tried::Unanswered(burial) => self.unanswered(held, burial, settings).await,
+            Tried::Blocked {
+                burial,
+                own,
+                park,
+                began,
+            } => {
+                if self.blocks(&mut held, own) {
+                    self.line.passed();
+                    self.roster.landed(&held);
+                    return self.bury(held.event, burial).await;
+                }
+                if self.blocked >= BLOCKED_IN_A_ROW
+                    || self.roster.len() <= 1
+                    || self.line.health().is_parked()
+                {
+                    self.line.park(began, &park, settings);
+                }
+                self.set_aside(held, settings);
+            }
+            Tried::Again => {
+                held.busy = true;
+                self.set_aside(held, settings);
+            }
             Tried::Orphaned(burial) => {
                 self.line.passed();
-                self.roster.landed(&held);
+                self.ended(&held);
                 self.bury(held.event, burial).await;
             }
             Tried::NotYet => {
                 self.line.passed();
+                self.heard();
                 self.not_yet(held, settings).await;
             }
             // Neither says whether the upstream takes feedback.
@@ -214,8 +267,27 @@ impl FeedbackLane {
             return self.set_aside(held, settings);
         }
         self.taken_since_burial = false;
-        self.roster.landed(&held);
+        self.ended(&held);
         self.bury(held.event, burial).await;
+    }
+
+    /// The API itself said something: what is in between lets something pass.
+    fn heard(&mut self) {
+        self.last_heard = Some(clock::now());
+        self.blocked = 0;
+    }
+
+    /// Notes that something refused a feedback which may be its own fault; whether that is proved.
+    fn blocks(&mut self, held: &mut Held, own: bool) -> bool {
+        let before = held.blocked.replace(clock::now());
+        let passed = before.is_some_and(|before| self.last_heard.is_some_and(|heard| heard > before));
+        held.proofs += u32::from(passed);
+        self.blocked = self.blocked.saturating_add(1);
+        held.refusals += 1;
+        match own {
+            true => held.proofs >= OWN_PROOFS,
+            false => held.proofs > 0 && held.refusals >= REFUSALS,
+        }
     }
 
     async fn unanswered(&mut self, mut held: Held, mut burial: Burial, settings: &Settings) {
@@ -236,7 +308,7 @@ impl FeedbackLane {
             "; so it went for {:?} (feedback.wait_max), while other feedback was delivered",
             settings.feedback_wait_max
         ));
-        self.roster.landed(&held);
+        self.ended(&held);
         self.bury(held.event, burial).await;
     }
 
@@ -252,6 +324,8 @@ impl FeedbackLane {
         let now = clock::now();
         let since = *held.missing_since.get_or_insert(now);
         held.misses = held.misses.saturating_add(1);
+        let board = &self.line.common.board;
+        board.waits_for_task(self.line.lane(), held.event.seq(), since, SystemTime::now());
         let over = now - since >= settings.feedback_wait_max;
         if over && !self.may_still_come(&mut held) {
             let reason = format!(
@@ -266,7 +340,7 @@ impl FeedbackLane {
                 excerpt: None,
                 attempts: held.attempts,
             };
-            self.roster.landed(&held);
+            self.ended(&held);
             return self.bury(held.event, burial).await;
         }
         let wait = health::patient(&settings.backoff, held.misses, fastrand::u64(..));
@@ -292,6 +366,17 @@ impl FeedbackLane {
             _ => Overdue::LastLook,
         });
         true
+    }
+
+    /// It leaves the lane.
+    fn ended(&mut self, held: &Held) {
+        self.roster.landed(held);
+        if held.missing_since.is_some() {
+            self.line
+                .common
+                .board
+                .waits_no_more(self.line.lane(), held.event.seq());
+        }
     }
 
     async fn bury(&self, event: Leased, burial: Burial) {

@@ -33,6 +33,14 @@ pub(super) struct Held {
     pub(super) unanswered: Option<Instant>,
     /// Since when that goes on while others are delivered in between.
     pub(super) unanswered_since: Option<Instant>,
+    /// It waits because the upstream was busy.
+    pub(super) busy: bool,
+    /// When something in between refused it last, or the API its key.
+    pub(super) blocked: Option<Instant>,
+    /// How often that was so.
+    pub(super) refusals: u32,
+    /// How often that was so again after another was delivered.
+    pub(super) proofs: u32,
     /// What to do before it is posted again.
     pub(super) doubt: Doubt,
     /// When the API first said that it has no such task.
@@ -72,6 +80,16 @@ pub(super) enum Tried {
     Delivered,
     /// The API refuses it. With the moment at which the attempt began.
     Refused(Burial, Instant),
+    /// Something in between refuses it, or the API its key: the project's fault, or its own. With what to say of the project, and the
+    /// moment at which the attempt began.
+    Blocked {
+        burial: Burial,
+        own: bool,
+        park: String,
+        began: Instant,
+    },
+    /// A passing fault as an answer to this one; the lane knows of it.
+    Again,
     /// The answer was lost, or a 5xx came in its place; the lane knows of it.
     Unanswered(Burial),
     /// The task is not there yet.
@@ -106,6 +124,10 @@ impl Held {
             lost_at: None,
             unanswered: None,
             unanswered_since: None,
+            busy: false,
+            blocked: None,
+            refusals: 0,
+            proofs: 0,
             doubt,
             missing_since: None,
             misses: 0,
@@ -127,6 +149,7 @@ impl Held {
             // That came up while it waited for the slot.
             return Tried::Failed;
         }
+        self.busy = false;
         let mut stale = false;
         loop {
             if line.stop().is_draining() {
@@ -141,7 +164,7 @@ impl Held {
             match self.post(line, &settings, key).await {
                 Posted::Tried(tried @ Tried::NotYet) => return self.unless_orphaned(tried, line).await,
                 Posted::Tried(tried) => {
-                    if matches!(tried, Tried::Failed | Tried::Parked) {
+                    if matches!(tried, Tried::Failed | Tried::Again | Tried::Parked) {
                         line.wake_if_changed(knobs);
                     }
                     return tried;
@@ -339,9 +362,15 @@ impl Held {
                 line.park(began, &reason, settings);
                 Tried::Parked
             }
+            FeedbackVerdict::Blocked(blocked) => Tried::Blocked {
+                burial: self.burial(blocked.refusal, status, excerpt),
+                own: blocked.own,
+                park: blocked.park,
+                began,
+            },
             FeedbackVerdict::Retry { after, reason } => {
                 line.failing(began, after, &reason, settings);
-                Tried::Failed
+                Tried::Again
             }
         })
     }
@@ -378,6 +407,9 @@ impl Entry for Held {
     fn not_before(&self) -> Option<Instant> {
         self.not_before
     }
+    fn wake(&mut self) {
+        self.not_before = None;
+    }
     fn bytes(&self) -> usize {
         self.event.record().len()
     }
@@ -400,6 +432,7 @@ fn name(verdict: &FeedbackVerdict) -> &'static str {
         FeedbackVerdict::ReadBack { .. } => "read_back",
         FeedbackVerdict::Refused { .. } => "refused",
         FeedbackVerdict::Park { .. } => "park",
+        FeedbackVerdict::Blocked(_) => "blocked",
         FeedbackVerdict::Retry { .. } => "retry",
     }
 }

@@ -7,6 +7,9 @@ use std::time::{Duration, Instant};
 /// task that is not there yet, begin at: 4 s with the default `retry.min` of 500 ms.
 const PATIENT_START: u32 = 4;
 
+/// Every so many probes, a parked lane tries more than its first event, which may be what is refused.
+const COMPARE_EVERY: u32 = 4;
+
 /// What a lane remembers of its faults. All tasks of a lane share one.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Health {
@@ -20,6 +23,10 @@ struct Trouble {
     failures: u32,
     until: Instant,
     parked: bool,
+    /// Probes in vain since something passed last.
+    probes: u32,
+    /// The next probe tries a second event whatever its turn is.
+    compare: bool,
 }
 
 impl Health {
@@ -39,6 +46,8 @@ impl Health {
             failures: 0,
             until: now,
             parked: false,
+            probes: 0,
+            compare: false,
         });
         if trouble.failures == 0 || began >= trouble.last {
             trouble.failures = trouble.failures.saturating_add(1);
@@ -57,13 +66,16 @@ impl Health {
             failures: 0,
             until: now,
             parked: true,
+            probes: 0,
+            compare: false,
         });
         if !trouble.parked {
             trouble.failures = 0;
         }
-        trouble.parked = true;
+        (trouble.parked, trouble.compare) = (true, false);
         if trouble.failures == 0 || began >= trouble.last {
             trouble.failures = trouble.failures.saturating_add(1);
+            trouble.probes = trouble.probes.saturating_add(1);
             trouble.last = now;
             trouble.until = now + patient(backoff, trouble.failures, random);
         }
@@ -91,6 +103,14 @@ impl Health {
         }
     }
 
+    /// The same for a parked lane that had few events to probe with, and has another now.
+    pub(super) fn wake_to_compare(&mut self, now: Instant) {
+        self.wake(now);
+        if let Some(trouble) = &mut self.trouble {
+            trouble.compare = true;
+        }
+    }
+
     /// The moment before which nothing is to be sent, if it is still to come.
     pub(super) fn hold(&self, now: Instant) -> Option<Instant> {
         self.trouble
@@ -102,6 +122,19 @@ impl Health {
     /// Whether the last that was heard is a fault. Then one attempt at a time is enough.
     pub(super) fn is_troubled(&self) -> bool {
         self.trouble.is_some()
+    }
+
+    /// How many of the first events the next probe of a parked lane may try: more and more, every [`COMPARE_EVERY`] probes; else
+    /// one. `None` if the lane is not parked.
+    pub(super) fn probe(&self) -> Option<usize> {
+        let trouble = self.trouble.as_ref().filter(|trouble| trouble.parked)?;
+        let (rounds, rest) = (trouble.probes / COMPARE_EVERY, trouble.probes % COMPARE_EVERY);
+        let few = rest > 0 || rounds == 0;
+        Some(if few && !trouble.compare {
+            1
+        } else {
+            8 << rounds.min(20)
+        })
     }
 
     /// Whether the lane waits for a person.
@@ -165,7 +198,28 @@ mod tests {
         health.parked(now, now, &backoff(), 0);
         health.wake(now);
         assert_eq!(health.hold(now), None);
+        assert_eq!(health.probe(), Some(1));
+        let probes: Vec<_> = (0..12)
+            .map(|_| {
+                let probe = health.probe();
+                now += Duration::from_secs(100);
+                health.parked(now, now, &backoff(), 0);
+                probe
+            })
+            .collect();
+        let more = probes.iter().filter(|probe| **probe > Some(1));
+        assert_eq!(
+            more.collect::<Vec<_>>(),
+            [&Some(64), &Some(128), &Some(256)],
+            "{probes:?}"
+        );
         assert!(health.is_parked(), "it is parked until something is taken");
+        health.parked(now, now, &backoff(), 0);
+        assert_eq!(health.probe(), Some(1));
+        health.wake_to_compare(now);
+        assert!(health.hold(now).is_none() && health.probe() > Some(1));
+        health.parked(now, now, &backoff(), 0);
+        assert_eq!(health.probe(), Some(1), "once");
         assert!(health.unpark());
         assert!(health.is_troubled() && !health.is_parked());
         assert!(!health.unpark());

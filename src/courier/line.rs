@@ -18,7 +18,7 @@ use crate::fates::Proof;
 use crate::ids::{Kind, Lane, Seq, TaskId};
 use crate::metrics::{AttemptLabels, Metrics, StateLabel};
 use crate::spool::{LaneView, Leased, Spool};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
@@ -54,12 +54,15 @@ pub(super) struct Common {
     pub(super) telling: Arc<Mutex<Telling>>,
     /// By which events to tell what was stored.
     pub(super) witnesses: Arc<Mutex<Witnesses>>,
+    /// What size of request the way to the upstream takes.
+    pub(super) size: Arc<Mutex<SizeCap>>,
 }
 
 impl Common {
-    /// Forgets whether the upstream tells what it stored.
-    pub(super) fn forget_telling(&self) {
+    /// Forgets whether the upstream tells what it stored, and what size of request it takes.
+    pub(super) fn forget_upstream(&self) {
         *self.telling.lock().unwrap_or_else(PoisonError::into_inner) = Telling::default();
+        *self.size.lock().unwrap_or_else(PoisonError::into_inner) = SizeCap::default();
     }
 }
 
@@ -68,9 +71,10 @@ pub(super) struct Line {
     pub(super) common: Common,
     pub(super) view: LaneView,
     health: Mutex<Health>,
-    size: Mutex<SizeCap>,
     window: Mutex<Window>,
     doubt: Mutex<Doubt>,
+    /// Log requests of which the upstream took something.
+    pub(super) passes: AtomicU64,
     /// Log requests in flight, or about to be.
     pub(super) posts: AtomicUsize,
     /// Rings when one of them ends.
@@ -91,9 +95,9 @@ impl Line {
             common,
             view,
             health: Mutex::default(),
-            size: Mutex::default(),
             window: Mutex::new(Window::new()),
             doubt: Mutex::default(),
+            passes: AtomicU64::new(0),
             posts: AtomicUsize::new(0),
             freed: Notify::new(),
             healed: Notify::new(),
@@ -120,7 +124,7 @@ impl Line {
     }
 
     pub(super) fn size(&self) -> MutexGuard<'_, SizeCap> {
-        self.size.lock().unwrap_or_else(PoisonError::into_inner)
+        self.common.size.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn window(&self) -> MutexGuard<'_, Window> {

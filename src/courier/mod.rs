@@ -7,6 +7,7 @@
 //! | `line`, `health`, `size` | what a lane's tasks share: how the upstream is doing, what people are told |
 //! | `turn`, `outlet`, `bucket` | what a request waits for: its lane, a slot of all lanes, the rate limit |
 //! | `log_lane`, `send`, `delivery` | batches: when, how, and which events of one after a refusal (pure) |
+//! | `deferred` | events that keep failing alone, tried again beside the batches |
 //! | `sessions`, `window` | batches side by side: which events, how many (pure) |
 //! | `confirm`, `witness`, `readback`, `telling`, `tokens` | was it stored, and what if not |
 //! | `crosscheck` | is an odd answer about one id's URL or about the upstream |
@@ -17,6 +18,7 @@ mod bucket;
 mod clock;
 mod confirm;
 mod crosscheck;
+mod deferred;
 mod delivery;
 mod feedback_lane;
 mod feedback_try;

@@ -12,6 +12,8 @@ pub(super) trait Entry {
     fn seq(&self) -> Seq;
     /// Not to be tried before this moment.
     fn not_before(&self) -> Option<Instant>;
+    /// May be tried at any moment from now on.
+    fn wake(&mut self);
     /// What it takes of memory, about.
     fn bytes(&self) -> usize;
 }
@@ -85,6 +87,19 @@ impl<T: Entry> Roster<T> {
         row.waiting.pop_front()
     }
 
+    /// Has those that wait and are such wait for no moment any more.
+    pub(super) fn wake(&mut self, is_such: impl Fn(&T) -> bool) {
+        let waiting = self.tasks.values_mut().flat_map(|row| &mut row.waiting);
+        waiting.filter(|entry| is_such(entry)).for_each(Entry::wake);
+    }
+
+    /// Whether [`Roster::next`] would give one.
+    pub(super) fn is_ready(&self, now: Instant) -> bool {
+        let idle = self.tasks.values().filter(|row| !row.in_flight);
+        let mut heads = idle.filter_map(|row| row.waiting.front());
+        heads.any(|head| head.not_before().is_none_or(|moment| moment <= now))
+    }
+
     /// When the next one may be tried that may not be yet.
     pub(super) fn next_moment(&self) -> Option<Instant> {
         self.tasks
@@ -154,6 +169,9 @@ mod tests {
         }
         fn not_before(&self) -> Option<Instant> {
             self.not_before
+        }
+        fn wake(&mut self) {
+            self.not_before = None;
         }
         fn bytes(&self) -> usize {
             10

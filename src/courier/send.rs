@@ -1,6 +1,7 @@
 //! Sends a delivery's parts, one after the other, until something is accepted or nothing more can be done.
 
 use super::Settings;
+use super::clock;
 use super::confirm;
 use super::delivery::{Delivery, Sent, Then};
 use super::line::{Knobs, Line};
@@ -8,12 +9,16 @@ use super::tokens;
 use super::turn::{Attempt, Request, STALE_CONNECTIONS, Turn, is_closed};
 use crate::batch;
 use crate::spool::Leased;
-use crate::verdict::{self, Answer, LogVerdict, Outcome};
+use crate::verdict::{self, Answer, LogVerdict, Outcome, Suspect};
 use std::borrow::Cow;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 /// Most bytes of an upstream's body that a dead letter keeps.
 const EXCERPT_BYTES: usize = 1024;
+
+/// A kept connection that the server had closed before is noticed within this time. What breaks later was cut off.
+const STALE_WITHIN: Duration = Duration::from_millis(500);
 
 /// In about this time a connection that the server closed after its reply is known to be closed.
 const NOTICE: Duration = Duration::from_millis(25);
@@ -68,6 +73,12 @@ impl Line {
             if delivery.wants_company() {
                 return Progress::Lonely;
             }
+            if let Some(reason) = delivery.take_forsaken() {
+                let settings = knobs.borrow().clone();
+                self.park(clock::now(), &reason, &settings);
+                self.wake_if_changed(knobs);
+                return Progress::Parked;
+            }
             if closed > 0 {
                 // The look's own connection may have been closed behind it, too: that takes a moment to be noticed.
                 tokio::time::sleep(NOTICE * closed.min(8)).await;
@@ -77,18 +88,28 @@ impl Line {
                 Err(Turn::Stopped) => return Progress::Stopped,
                 Err(Turn::Go | Turn::Parked) => return Progress::Parked,
             };
+            if knobs.has_changed() {
+                delivery.start_over();
+            }
             let settings = knobs.borrow_and_update().clone();
             let Some(key) = settings.key_for(&self.lane().project) else {
                 return Progress::Parked;
             };
-            if delivery.next_part().len() > 1 && self.health().is_parked() {
+            delivery.parked(self.health().is_parked());
+            let most = (
+                settings.batch.max_events,
+                self.size().apply(settings.batch.max_bytes),
+            );
+            let bytes_of = |event: &Leased| event.record().len();
+            if delivery.next_part_within(most, bytes_of).len() > 1 && self.health().is_parked() {
                 // It was parked while the batch waited. The lane probes with one event.
                 return Progress::Parked;
             }
             if settings.confirm {
-                confirm::sends(self, delivery.next_part());
+                confirm::sends(self, delivery.next_part_within(most, bytes_of));
             }
-            let part: Vec<Cow<'_, [u8]>> = delivery.next_part().map(|event| dressed(event, dress)).collect();
+            let next = delivery.next_part_within(most, bytes_of);
+            let part: Vec<Cow<'_, [u8]>> = next.map(|event| dressed(event, dress)).collect();
             let (events, bytes) = (part.len(), part.iter().map(|event| event.len()).sum());
             let body = batch::body(part.iter().map(Cow::as_ref));
             drop(part);
@@ -104,11 +125,15 @@ impl Line {
             };
 
             let (status, excerpt) = facts(&outcome);
-            let verdict = verdict::of_log(&outcome, events, delivery.note(status));
+            let mut verdict = verdict::of_log(&outcome, events, delivery.note(status));
             closed = if is_closed(&outcome) { closed + 1 } else { 0 };
+            if closed == 1 && clock::now() - began < STALE_WITHIN {
+                verdict.acquit();
+            }
             drop(outcome);
             self.learn(&verdict, status, began, (events, bytes), &settings);
             drop(pass);
+            delivery.heard(self.passes.load(Ordering::Relaxed));
             let step = delivery.take(verdict, status, excerpt);
             if !step.buried.is_empty() {
                 self.spool().bury(self.lane(), step.buried).await;
@@ -134,7 +159,7 @@ impl Line {
     }
 
     /// Counts the attempt, and remembers what a verdict says about the upstream beyond this batch.
-    fn learn(
+    pub(super) fn learn(
         &self,
         verdict: &LogVerdict,
         status: Option<u16>,
@@ -142,21 +167,20 @@ impl Line {
         (events, bytes): (usize, usize),
         settings: &Settings,
     ) {
-        self.count(match verdict {
-            LogVerdict::Answered(_) => "answered",
-            LogVerdict::Bisect { .. } => "bisect",
-            LogVerdict::Split { .. } => "split",
-            LogVerdict::Park { .. } => "park",
-            LogVerdict::Retry { .. } => "retry",
-            LogVerdict::Unknown { .. } => "unknown",
-        });
+        self.count_log(verdict);
         match verdict {
             LogVerdict::Answered(_) => {
                 self.passed();
-                self.size().passed(bytes, settings.batch.max_bytes);
+                self.passes.fetch_add(1, Ordering::Relaxed);
+                self.size().passed(bytes, settings.batch.max_bytes, clock::now());
                 self.answered(began, bytes, settings);
             }
-            LogVerdict::Split { .. } if events > 1 => self.size().refused(bytes),
+            LogVerdict::Split { .. } if events > 1 => self.size().refused(bytes, clock::now()),
+            LogVerdict::Retry { suspect, .. } | LogVerdict::Unknown { suspect, .. }
+                if events > 1 && *suspect == Suspect::Size =>
+            {
+                self.size().lost(bytes, clock::now());
+            }
             _ => {}
         }
         // Else a parked lane whose first event is poison would probe with it for ever: a 500 is poison only once it repeats.
@@ -167,6 +191,19 @@ impl Line {
             }
             _ => {}
         }
+    }
+
+    /// Counts a log request by what its answer meant.
+    pub(super) fn count_log(&self, verdict: &LogVerdict) {
+        self.count(match verdict {
+            LogVerdict::Answered(_) => "answered",
+            LogVerdict::Bisect { .. } => "bisect",
+            LogVerdict::Split { .. } => "split",
+            LogVerdict::Park { .. } => "park",
+            LogVerdict::Blocked(_) => "blocked",
+            LogVerdict::Retry { .. } => "retry",
+            LogVerdict::Unknown { .. } => "unknown",
+        });
     }
 }
 

@@ -47,6 +47,7 @@ pub async fn run(
         outlet,
         telling: Arc::default(),
         witnesses: Arc::new(Mutex::new(Witnesses::new(clock::now()))),
+        size: Arc::default(),
     };
     let mut couriers = Couriers {
         common,
@@ -72,7 +73,7 @@ pub async fn run(
             changed = settings.changed(), if reloads => {
                 reloads = changed.is_ok();
                 // It may be another upstream now.
-                couriers.common.forget_telling();
+                couriers.common.forget_upstream();
                 knobs.tell(settings.borrow_and_update().clone());
                 couriers.common.outlet.reload();
             }

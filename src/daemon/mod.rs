@@ -5,8 +5,10 @@
 //! gives its lock back. A backlog is never drained on the way out: it is safe on disk.
 
 pub mod bind;
+pub mod limits;
 mod open_files;
-mod reload;
+pub mod reload;
+pub mod signals;
 mod sockets;
 mod upkeep;
 
@@ -21,12 +23,13 @@ use crate::spool::{OpenError, Spool};
 use crate::upstream::UpstreamError;
 use crate::{config, courier, notify};
 use bind::{BindError, OwnedSocket};
+use reload::Reload;
+use signals::{Asked, Signals};
 use sockets::Sockets;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 
 /// How often systemd is told that opening the data folder still goes on.
 const STARTING_EVERY: Duration = Duration::from_secs(5);
@@ -52,9 +55,6 @@ pub enum DaemonError {
     /// Delivery ended unasked.
     #[error(transparent)]
     Courier(#[from] CourierError),
-    /// Signals could not be listened for.
-    #[error("cannot listen for signals: {0}")]
-    Signals(std::io::Error),
     /// A part that should run for ever ended.
     #[error(
         "{part} ended unasked{why}: what was acknowledged is safe on disk; start the daemon again and report this"
@@ -67,37 +67,34 @@ pub enum DaemonError {
     },
 }
 
-/// Runs the daemon until SIGTERM or SIGINT. SIGHUP calls `reload` and applies what it gives; what it refuses changes
-/// nothing.
+/// Runs the daemon until a signal ends it. SIGHUP calls `reload` and applies what it gives; what it
+/// refuses changes nothing.
+///
+/// # Errors
+/// When the daemon cannot start, or when a part of it ends unasked.
 pub async fn run(
     settings: config::Settings,
-    reload: impl Fn() -> Result<config::Settings, String> + Send + 'static,
+    metrics: Arc<Metrics>,
+    mut signals: Signals,
+    reload: Arc<reload::Read>,
 ) -> Result<(), DaemonError> {
     // What the daemon makes is for nobody else, whoever starts it.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     keep_memory_private();
-    let mut terminate = signal(SignalKind::terminate()).map_err(DaemonError::Signals)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(DaemonError::Signals)?;
-    let mut hangup = signal(SignalKind::hangup()).map_err(DaemonError::Signals)?;
-
     let (to_couriers, courier_settings) = watch::channel(Arc::new(settings.courier()?));
-    let spool = open_spool(&settings).await?;
+    let Some(spool) = open_spool(&settings, &mut signals).await? else {
+        return Ok(());
+    };
     let sockets = Sockets::open(&settings.intake)?;
     let names = sockets.names();
 
-    let mut parts = Parts::start(&settings, sockets, &spool, courier_settings);
+    let mut parts = Parts::start(&settings, metrics, sockets, &spool, courier_settings);
     names.announce(&settings);
     notify::ready(&format!("accepting on {names}"));
     let upkeep = tokio::spawn(parts.upkeep(&spool));
 
-    let ended = loop {
-        tokio::select! {
-            _ = terminate.recv() => break Ok("SIGTERM"),
-            _ = interrupt.recv() => break Ok("SIGINT"),
-            _ = hangup.recv() => reload::apply(&settings, &reload, &to_couriers, || parts.admin.sentence()),
-            ended = parts.ended() => break Err(ended),
-        }
-    };
+    let reload = Reload::new(reload, settings.origins.clone(), to_couriers);
+    let ended = watch_over(&settings, &mut signals, &mut parts, reload).await;
     match &ended {
         Ok(signal) => tracing::info!(signal, "stopping"),
         Err(fault) => tracing::error!(%fault, "stopping"),
@@ -105,8 +102,11 @@ pub async fn run(
     upkeep.abort();
     // Listeners and couriers may use up the grace one after the other.
     notify::stopping(settings.grace * 2 + LAST_COMMIT);
-    parts.stop().await;
-    spool.close().await;
+    let stopping = async {
+        parts.stop().await;
+        spool.close().await;
+    };
+    signals.last(stopping).await;
     let ledger = spool.ledger();
     tracing::info!(
         queued = ledger.queued,
@@ -115,6 +115,35 @@ pub async fn run(
         "stopped"
     );
     ended.map(|_| ())
+}
+
+/// Waits for what ends the daemon, and reads the configuration again where a signal asks for it.
+/// Gives the name of the signal that ended it.
+async fn watch_over(
+    settings: &config::Settings,
+    signals: &mut Signals,
+    parts: &mut Parts,
+    mut reload: Reload,
+) -> Result<&'static str, DaemonError> {
+    // A SIGHUP that comes while one is answered is answered after it.
+    let mut again = false;
+    loop {
+        tokio::select! {
+            biased;
+            asked = signals.next() => match asked {
+                Asked::Stop(signal) => break Ok(signal),
+                Asked::Reload if reload.is_reading() => again = true,
+                Asked::Reload => reload.begin(),
+            },
+            ended = parts.ended() => break Err(ended),
+            done = reload.done() => {
+                reload.apply(done, settings, || parts.admin.sentence());
+                if std::mem::take(&mut again) {
+                    reload.begin();
+                }
+            }
+        }
+    }
 }
 
 /// Other processes of the same user may not trace this one nor read its environment, and no core dump is written: its memory holds
@@ -130,12 +159,22 @@ fn keep_memory_private() {
 #[cfg(not(target_os = "linux"))]
 fn keep_memory_private() {}
 
-async fn open_spool(settings: &config::Settings) -> Result<Spool, DaemonError> {
-    let settings = settings.spool.clone();
-    let mut opening = tokio::task::spawn_blocking(move || Spool::open(settings));
+/// Opens the data folder. `None`: a signal asked for the end before that was done.
+async fn open_spool(
+    settings: &config::Settings,
+    signals: &mut Signals,
+) -> Result<Option<Spool>, DaemonError> {
+    let folder = settings.spool.clone();
+    let mut opening = tokio::task::spawn_blocking(move || Spool::open(folder));
     let opened = loop {
         // What is intact in damaged files takes as long as it takes; systemd shall not end that.
         tokio::select! {
+            biased;
+            signal = signals.stop() => {
+                tracing::info!(signal, "stopping before the data folder is open");
+                signals.last(give_up(opening, settings.grace)).await;
+                return Ok(None);
+            }
             opened = &mut opening => break opened,
             () = tokio::time::sleep(STARTING_EVERY) => {
                 notify::starting("opening the data folder, which takes longer than usual", STARTING_EVERY * 6);
@@ -143,11 +182,19 @@ async fn open_spool(settings: &config::Settings) -> Result<Spool, DaemonError> {
         }
     };
     match opened {
-        Ok(opened) => Ok(opened?),
+        Ok(opened) => Ok(Some(opened?)),
         Err(fault) => Err(DaemonError::Part {
             part: "opening the data folder",
             why: format!(" ({fault})"),
         }),
+    }
+}
+
+/// Closes a data folder that is still being opened, if that is done in time. Where it is not, the
+/// end of the process cuts it off, which every step of it survives.
+async fn give_up(opening: JoinHandle<Result<Spool, OpenError>>, grace: Duration) {
+    if let Ok(Ok(Ok(spool))) = tokio::time::timeout(grace, opening).await {
+        spool.close().await;
     }
 }
 
@@ -165,11 +212,11 @@ struct Parts {
 impl Parts {
     fn start(
         settings: &config::Settings,
+        metrics: Arc<Metrics>,
         sockets: Sockets,
         spool: &Spool,
         courier_settings: watch::Receiver<Arc<courier::Settings>>,
     ) -> Self {
-        let metrics = Arc::new(Metrics::new());
         let board = Board::default();
         let intake = Arc::new(Intake::new(
             intake_settings(settings),

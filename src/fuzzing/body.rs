@@ -6,58 +6,85 @@ use crate::feedback::Feedback;
 use crate::http::fuzzed::at_once;
 use crate::sandbox;
 use crate::verdict::{Answer, Fate, LogVerdict, Outcome, of_log};
-use crate::wire::{BodyError, json, split_any, split_batch};
-use serde_json::value::RawValue;
+use crate::wire::split::{Element, Form, Splitter};
+use crate::wire::{BodyError, json, split_whole};
 use uuid::Uuid;
 
 /// As many events are cut out of a body.
 const MOST: usize = 64;
 const NOW_S: i64 = 1_700_000_000;
 
+/// Longest event that is held.
+const HOLD: usize = 300;
+
 /// A body is cut into pieces of itself, and what is accepted of them stays what it was.
 pub fn body(data: &[u8]) {
-    let batch = split_batch(data, MOST);
-    let any = split_any(data, MOST);
+    let batch = split_whole(data, Form::Batch, HOLD, MOST);
+    let any = split_whole(data, Form::Any, HOLD, MOST);
     for split in [&batch, &any] {
         match split {
-            Ok(events) => pieces(data, events),
+            Ok(events) => pieces(data, events.as_deref().unwrap_or_default()),
             Err(error) => {
                 assert_is_sentence(&error.to_string());
                 let is_malformed = matches!(
                     error,
                     BodyError::Malformed { .. } | BodyError::Utf8 { .. } | BodyError::Empty { .. }
                 );
-                assert!(!is_malformed || !is_json(data), "{error}");
+                assert!(!is_malformed || !is_json(json::without_mark(data)), "{error}");
             }
         }
     }
-    if let Ok(events) = &batch {
-        let texts = |events: &[&RawValue]| {
-            events
-                .iter()
-                .map(|event| event.get().to_owned())
-                .collect::<Vec<_>>()
-        };
-        assert_eq!(
-            any.as_deref().map(texts),
-            Ok(texts(events)),
-            "the batched form is taken by both"
-        );
+    if batch.is_ok() {
+        assert_eq!(any, batch, "the batched form is taken by both");
     }
     event(data);
     feedback(data);
 }
 
+/// The first byte says in which pieces the rest arrives: that makes no difference.
+pub fn stream(data: &[u8]) {
+    let Some((pick, body)) = data.split_first() else {
+        return;
+    };
+    let (piece, hold) = (1 + usize::from(pick & 15) * 7, 1 + usize::from(pick >> 4) * 16);
+    for form in [Form::Batch, Form::Any] {
+        let found = arriving(body, form, hold, piece);
+        assert_eq!(found, arriving(body, form, hold, body.len().max(1)));
+        let whole = split_whole(body, form, hold, usize::MAX);
+        assert_eq!(whole.is_ok(), found.1, "{whole:?}");
+        if let Ok(Some(events)) = whole {
+            let texts: Vec<_> = events.iter().map(|event| event.text.to_vec()).collect();
+            assert_eq!(texts, found.0);
+        }
+    }
+}
+
+/// The events, and whether the body could be cut to its end.
+fn arriving(body: &[u8], form: Form, hold: usize, piece: usize) -> (Vec<Vec<u8>>, bool) {
+    let mut splitter = Splitter::new(form, hold);
+    let mut found = Vec::new();
+    for mut piece in body.chunks(piece) {
+        loop {
+            match splitter.next(&mut piece) {
+                Ok(Some(event)) => found.push(event.text.to_vec()),
+                Ok(None) => break,
+                Err(_) => return (found, false),
+            }
+        }
+    }
+    let is_whole = splitter.finish().is_ok();
+    (found, is_whole)
+}
+
 /// They stand in the body, in order and apart.
-fn pieces(body: &[u8], events: &[&RawValue]) {
-    assert!(is_json(body) && events.len() <= MOST);
-    let mut from = body.as_ptr() as usize;
-    let end = from + body.len();
+fn pieces(body: &[u8], events: &[Element<'_>]) {
+    assert!(events.len() <= MOST);
+    let mut from = 0;
     for piece in events {
-        let start = piece.get().as_ptr() as usize;
-        assert!(start >= from && start + piece.get().len() <= end);
-        from = start + piece.get().len();
-        event(piece.get().as_bytes());
+        let start = usize::try_from(piece.start).unwrap_or(usize::MAX);
+        assert!(start >= from && body[start..].starts_with(piece.text));
+        from = start + piece.text.len();
+        event(piece.text);
     }
 }
 

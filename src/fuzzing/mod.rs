@@ -9,7 +9,7 @@ mod reply;
 #[cfg(test)]
 mod tests;
 
-pub use body::body;
+pub use body::{body, stream};
 pub use ndjson::ndjson;
 pub use redact::redact;
 pub use reply::reply;
@@ -21,7 +21,7 @@ use serde_json::value::RawValue;
 pub type Property = fn(&[u8]);
 
 /// All of them, by the names that their targets and their folders of the corpus have.
-pub const ALL: [(&str, Property); 7] = [
+pub const ALL: [(&str, Property); 8] = [
     ("body", body),
     ("config", config),
     ("framing", framing),
@@ -29,6 +29,7 @@ pub const ALL: [(&str, Property); 7] = [
     ("record", record),
     ("redact", redact),
     ("reply", reply),
+    ("stream", stream),
 ];
 
 /// The configuration file.

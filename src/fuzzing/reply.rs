@@ -1,7 +1,7 @@
 //! What the upstream answers.
 use super::assert_is_sentence;
 use crate::verdict::{
-    Answer, Failure, FailureKind, Fate, FeedbackVerdict, LogVerdict, Outcome, of_feedback, of_log,
+    Answer, Blocked, Failure, FailureKind, Fate, FeedbackVerdict, LogVerdict, Outcome, of_feedback, of_log,
 };
 use crate::wire::json::push_string;
 use serde_json::Value;
@@ -74,6 +74,7 @@ fn judge(status: u16, events: usize, server_errors: u32, body: Vec<u8>) {
         | LogVerdict::Park { reason }
         | LogVerdict::Retry { reason, .. }
         | LogVerdict::Unknown { reason, .. } => told(&reason),
+        LogVerdict::Blocked(blocked) => told_of_block(&blocked),
     }
     match of_feedback(&answer) {
         FeedbackVerdict::Delivered => assert!((200..300).contains(&status)),
@@ -82,7 +83,13 @@ fn judge(status: u16, events: usize, server_errors: u32, body: Vec<u8>) {
         | FeedbackVerdict::Refused { reason }
         | FeedbackVerdict::Park { reason }
         | FeedbackVerdict::Retry { reason, .. } => told(&reason),
+        FeedbackVerdict::Blocked(blocked) => told_of_block(&blocked),
     }
+}
+
+fn told_of_block(blocked: &Blocked) {
+    told(&blocked.park);
+    told(&blocked.refusal);
 }
 
 /// A sentence of ours that quotes the upstream.

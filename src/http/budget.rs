@@ -4,17 +4,16 @@
 //! # What is counted
 //! A body counts by its bytes, and its events by [`EVENT_BYTES`] each if that is more. That is a price, not the memory
 //! itself: while a body is parsed it exists twice, as it came and as records; what is being committed exists once more as
-//! chunks. Measured (`tests/it/memory.rs`, and by hand with the default limits): with bodies of up to 32 MiB a counted byte
-//! takes 1 to 3 bytes of RSS, what the allocator keeps included. One append of 124 MiB takes 600 MiB, and the fifth of
-//! them 1.2 GiB: nearly all of that is in sled, which gets an append as one batch.
+//! chunks. Measured (`tests/it/memory.rs`): a counted byte takes 1 to 3 bytes of RSS, what the allocator keeps included.
+//! A log body that is a stream counts by what it holds at a time, whatever its length.
 //!
 //! Not counted are a connection's own buffers (mostly 8 KiB, 128 at most each way) and replies of up to [`SMALL_BYTES`].
 //!
 //! # Why nobody waits for ever
 //! Who holds room never waits for more. A body of known length gets all its room before its first byte is read, and waits
-//! for that in line, holding nothing. What grows (a chunked body, a line of NDJSON, a body of tiny events) takes more if it
-//! is there, and gives up otherwise. Who holds room has bounded time for his body, so room comes back. (Only a large reply
-//! that its client takes byte by byte can hold its own size for longer.)
+//! for that in line, holding nothing. What grows (a chunked body, a line of NDJSON, a long event of a stream) takes more if
+//! it is there, and gives up otherwise. Who holds room has bounded time for the next MiB of his body, so room comes back. (Two
+//! hold it for longer: a stream that goes on and on, and a large reply that its client takes byte by byte.)
 //!
 //! # Who goes first
 //! Three shares: a quarter for the small (up to 16 KiB), a quarter for the middle (up to 1 MiB), half for the large. Each

@@ -1,11 +1,9 @@
 //! One request, as services see it.
 
 use super::activity::Activity;
-use super::budget::{Budget, LEAST_BYTES, NoRoom, Reservation, SMALL_BYTES};
-use super::reply::{Refused, Reply, detail, unavailable};
+use super::body::Pace;
+use super::reply::{Refused, Reply, detail};
 use super::{Limits, Transport};
-use bytes::Bytes;
-use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
 use hyper::header::{CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue};
 use hyper::{Request, StatusCode};
@@ -13,19 +11,16 @@ use percent_encoding::percent_decode_str;
 use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
-use tokio::time::{Instant, timeout_at};
-
-/// What a client is told to wait when there was no room for its body, in seconds.
-const RETRY_AFTER_S: u32 = 5;
 
 /// A request, with what its connection knows about it.
 #[derive(Debug)]
 pub struct Call {
-    request: Request<Incoming>,
+    pub(super) request: Request<Incoming>,
     transport: Transport,
-    limits: Limits,
+    pub(super) limits: Limits,
     activity: Arc<Activity>,
     param: Range<usize>,
+    pub(super) pace: Pace,
 }
 
 impl Call {
@@ -41,6 +36,7 @@ impl Call {
             limits,
             activity,
             param: 0..0,
+            pace: Pace::new(limits.body),
         }
     }
 
@@ -90,65 +86,8 @@ impl Call {
             .map(|(_, value)| value)
     }
 
-    /// Reads a JSON body of at most `max_bytes`, which is what the configuration `key` is set to. Anything else is
-    /// a reply: 415 for another type or a compressed body, 413 over the limit, 503 (not 408: a 4xx ends the official SDK's sender) for a body that does not
-    /// arrive in time or that `budget` has no room for, 400 for one that breaks off.
-    ///
-    /// Nothing is read from the socket while there is no room. What comes with the body is its room, to be held until the
-    /// request is answered.
-    pub async fn json_body(
-        &mut self,
-        max_bytes: usize,
-        key: &str,
-        budget: &Budget,
-    ) -> Result<(Bytes, Reservation), Refused> {
-        if let Err(refused) = check_type(self.request.headers()) {
-            return Err(Box::new(self.unread(*refused)));
-        }
-        let size = self.request.body().size_hint();
-        if size.lower() > max_bytes as u64 {
-            return Err(Box::new(self.unread(too_large(max_bytes, key))));
-        }
-        // Of a chunked body the length is not known; it starts small and grows.
-        let first = size.exact().unwrap_or(SMALL_BYTES as u64);
-        let first = usize::try_from(first).unwrap_or(max_bytes);
-        let mut room = match budget.reserve(first, self.limits.room).await {
-            Ok(room) => room,
-            Err(no_room) => {
-                return Err(Box::new(
-                    self.unread(unavailable(&no_room.to_string(), RETRY_AFTER_S)),
-                ));
-            }
-        };
-        let deadline = Instant::now() + self.limits.body;
-        let body = collect(self.request.body_mut(), max_bytes, &mut room);
-        match timeout_at(deadline, body).await {
-            Ok(Ok(body)) => {
-                room.shrink_to(body.len().max(LEAST_BYTES));
-                Ok((body, room))
-            }
-            Ok(Err(Broken::TooLarge)) => Err(Box::new(self.unread(too_large(max_bytes, key)))),
-            Ok(Err(Broken::NoRoom(no_room))) => Err(Box::new(
-                self.unread(unavailable(&no_room.to_string(), RETRY_AFTER_S)),
-            )),
-            Ok(Err(Broken::Cut(error))) => {
-                tracing::debug!(%error, "a body broke off");
-                let sentence =
-                    "the body broke off before its end, and nothing of it was taken: send it again";
-                Err(Box::new(closing(detail(StatusCode::BAD_REQUEST, sentence))))
-            }
-            Err(_) => {
-                let sentence = format!(
-                    "the body did not arrive within {} s: send it again",
-                    self.limits.body.as_secs()
-                );
-                Err(Box::new(self.unread(unavailable(&sentence, 1))))
-            }
-        }
-    }
-
     /// A reply to a request whose body stays unread.
-    fn unread(&self, reply: Reply) -> Reply {
+    pub fn unread(&self, reply: Reply) -> Reply {
         self.activity.linger();
         closing(reply)
     }
@@ -164,60 +103,15 @@ impl Call {
 }
 
 /// Marks a reply as the connection's last.
-fn closing(mut reply: Reply) -> Reply {
+pub(super) fn closing(mut reply: Reply) -> Reply {
     reply
         .headers_mut()
         .insert(CONNECTION, HeaderValue::from_static("close"));
     reply
 }
 
-enum Broken {
-    TooLarge,
-    NoRoom(NoRoom),
-    Cut(hyper::Error),
-}
-
-async fn collect(body: &mut Incoming, max_bytes: usize, room: &mut Reservation) -> Result<Bytes, Broken> {
-    let mut whole = Bytes::new();
-    let mut pieces = Vec::new();
-    while let Some(frame) = body.frame().await {
-        // Trailers carry nothing for us.
-        let Ok(piece) = frame.map_err(Broken::Cut)?.into_data() else {
-            continue;
-        };
-        let sum = whole.len().max(pieces.len()) + piece.len();
-        if sum > max_bytes {
-            return Err(Broken::TooLarge);
-        }
-        if sum > room.bytes() {
-            // By doubling, so that a long body does not ask for every piece.
-            room.grow_to(sum.max(2 * room.bytes()).min(max_bytes))
-                .map_err(Broken::NoRoom)?;
-        }
-        if sum == piece.len() {
-            // Most bodies are one piece: no copy.
-            whole = piece;
-            continue;
-        }
-        // All that was reserved; memory that is not written to yet costs nothing.
-        pieces.reserve_exact(room.bytes().max(sum) - pieces.len());
-        if pieces.is_empty() {
-            pieces.extend_from_slice(&whole);
-        }
-        pieces.extend_from_slice(&piece);
-    }
-    Ok(if pieces.is_empty() { whole } else { pieces.into() })
-}
-
-fn too_large(max_bytes: usize, key: &str) -> Reply {
-    let sentence = format!(
-        "the body is over the limit of {max_bytes} bytes ({key}): send it in smaller parts, or raise {key}"
-    );
-    detail(StatusCode::PAYLOAD_TOO_LARGE, &sentence)
-}
-
 /// Lets pass what the API would (contract.md section 1): no type, `application/json`, or any `+json`; uncompressed.
-fn check_type(headers: &HeaderMap) -> Result<(), Refused> {
+pub(super) fn check_type(headers: &HeaderMap) -> Result<(), Refused> {
     let refused = |sentence: &str| Err(Box::new(detail(StatusCode::UNSUPPORTED_MEDIA_TYPE, sentence)));
     if headers
         .get(CONTENT_ENCODING)

@@ -7,11 +7,12 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
+use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, BufReader};
+use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncWrite, BufReader};
 use tokio::net::UnixStream;
 use tokio::time::{Instant, sleep_until, timeout};
 
@@ -25,7 +26,7 @@ const MAX_BUFFER_BYTES: usize = 128 * 1024;
 /// send, and would take the end of it for a refusal.
 const FIRST_BYTE: Duration = Duration::from_secs(2);
 
-/// A connection to the Unix socket: its first byte tells NDJSON from HTTP.
+/// A connection to the Unix socket: its first byte tells NDJSON from HTTP, behind empty lines that end with CRLF, as both may begin.
 pub(super) async fn unix<H: Handler>(
     stream: UnixStream,
     handler: Arc<H>,
@@ -42,19 +43,37 @@ pub(super) async fn unix<H: Handler>(
     };
     let first = tokio::select! {
         biased;
-        first = timeout(limits.idle, stream.fill_buf()) => first,
+        first = timeout(limits.idle, speaks_lines(&mut stream)) => first,
         () = given_up => return,
         () = activity.asked_to_leave() => return,
     };
     match first {
-        Ok(Ok([b'{', ..])) => {
+        Ok(Ok(Some(true))) => {
             // It has limits of its own, and leaves for nobody.
             activity.request_began();
             handler.lines(stream, peer, limits, stop).await;
         }
-        Ok(Ok([_, ..])) => http(stream, Transport::Unix(peer), handler, limits, activity, stop).await,
+        Ok(Ok(Some(false))) => http(stream, Transport::Unix(peer), handler, limits, activity, stop).await,
         // Closed, broken or silent.
         _ => {}
+    }
+}
+
+/// Whether what comes is NDJSON; `None` at the end. No request begins with a brace, a blank, a bare newline, or a byte order mark.
+async fn speaks_lines(stream: &mut (impl AsyncBufRead + Unpin)) -> io::Result<Option<bool>> {
+    let mut after_cr = false;
+    loop {
+        match *stream.fill_buf().await? {
+            [] => return Ok(None),
+            [b'\r', ..] if !after_cr => after_cr = true,
+            [b'\n', ..] if after_cr => after_cr = false,
+            [first, ..] => {
+                return Ok(Some(
+                    after_cr || matches!(first, b'{' | b' ' | b'\t' | b'\n' | 0xef),
+                ));
+            }
+        }
+        stream.consume(1);
     }
 }
 

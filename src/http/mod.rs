@@ -5,6 +5,7 @@
 //! A connection to a Unix socket whose first byte is `{` is no HTTP: it is handed over whole ([`Lines`]).
 
 mod activity;
+mod body;
 mod budget;
 mod call;
 mod connection;
@@ -22,6 +23,7 @@ mod trouble;
 #[cfg(any(test, fuzzing))]
 pub(crate) use framing::fuzzed;
 
+pub use body::First;
 pub use budget::{Budget, EVENT_BYTES, NoRoom, Reservation, SMALL_BYTES};
 pub use call::Call;
 pub use gate::{Gate, Peers, listed_origin};
@@ -80,7 +82,8 @@ pub struct Limits {
     pub connections: usize,
     /// From the first byte of a request's head to its end. Default 5 s.
     pub header: Duration,
-    /// From the first wish to read a request's body to its end; the same for one NDJSON line. Default 30 s.
+    /// How long a request's body may be waited for until its end or 1 MiB more of it comes; the same for one NDJSON line, to its
+    /// end. Default 30 s.
     pub body: Duration,
     /// How long a request waits for room in the [`Budget`] before its body is read. Default 10 s.
     pub room: Duration,

@@ -47,22 +47,7 @@ impl Listener {
 /// connections, lets requests in progress, and of clients that have just connected, finish for up to [`Limits::drain`], and returns; no
 /// task outlives it.
 ///
-/// ```no_run
-/// # use phosphod::{admin::Admin, board::Board, http::{self, Gate, Limits, Listener, Router}, intake::Intake, metrics::Metrics};
-/// # use std::sync::Arc;
-/// # async fn daemon(intake: Arc<Intake>, admin: Arc<Admin>, metrics: Arc<Metrics>, board: Board,
-/// #     tcp: tokio::net::TcpListener, unix: tokio::net::UnixListener, stop: tokio::sync::watch::Receiver<bool>) {
-/// let gate = intake.gate();
-/// let router = Arc::new(Router::new(intake, admin, gate, metrics));
-/// let stopped = |mut stop: tokio::sync::watch::Receiver<bool>| async move {
-///     let _ = stop.wait_for(|stop| *stop).await;
-/// };
-/// tokio::join!(
-///     http::serve(Listener::Tcp(tcp), router.clone(), Limits::default(), board.notice("TCP"), stopped(stop.clone())),
-///     http::serve(Listener::Unix(unix), router, Limits::default(), board.notice("Unix"), stopped(stop)),
-/// );
-/// # }
-/// ```
+/// Several listeners share a [`Router`](super::Router) by calls of this beside each other; `tests/door.rs` has an example.
 pub async fn serve<H: Handler>(
     listener: Listener,
     handler: Arc<H>,

@@ -52,12 +52,22 @@ impl Service for Echo {
             guard: Guard::Write,
             id: "echo",
         },
+        Route {
+            verb: Verb::Post,
+            pattern: "/stream",
+            guard: Guard::Write,
+            id: "stream",
+        },
     ];
 
     async fn call(&self, id: &'static str, mut call: Call) -> Reply {
         match id {
             "echo" => match call.json_body(64, "intake.max_body_bytes", &self.budget).await {
                 Ok((body, _room)) => json(StatusCode::OK, body),
+                Err(refused) => *refused,
+            },
+            "stream" => match count(&mut call, &self.budget).await {
+                Ok(counted) => json(StatusCode::OK, counted),
                 Err(refused) => *refused,
             },
             "wait" => {
@@ -68,6 +78,24 @@ impl Service for Echo {
             _ => json(StatusCode::OK, "\"pong\""),
         }
     }
+}
+
+/// What comes of a body that is whole up to 100 bytes.
+async fn count(call: &mut Call, budget: &Budget) -> Result<String, Refused> {
+    let (first, room) = call.first_part(100, budget).await?;
+    assert_eq!(
+        room.bytes(),
+        budget::LEAST_BYTES,
+        "no more than is held is reserved"
+    );
+    let mut bytes = match first {
+        First::Whole(body) => return Ok(format!("\"whole {}\"", body.len())),
+        First::Part(part) => part.len(),
+    };
+    while let Some(part) = call.next_part().await? {
+        bytes += part.len();
+    }
+    Ok(format!("\"part {bytes}\""))
 }
 
 impl Lines for Echo {
@@ -339,10 +367,87 @@ async fn a_client_that_reads_nothing_is_closed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_body_that_breaks_off_is_answered_400() {
-    let reply = once(&post("Content-Length: 10\r\n", "\"abc")).await;
-    assert_eq!(status(&reply), "400");
-    assert!(reply.contains("broke off"), "{reply}");
+async fn a_body_that_breaks_off_is_503_and_one_that_breaks_http_is_400() {
+    let chunk = |after: &str| post("Transfer-Encoding: chunked\r\n", &format!("4\r\n\"abc{after}"));
+    for (request, expected) in [
+        (post("Content-Length: 10\r\n", "\"abc"), "503"),
+        (chunk(""), "503"),
+        (chunk("\r\n"), "503"),
+        (chunk("too long\r\n"), "400"),
+        (chunk("\r\nno size\r\n"), "400"),
+    ] {
+        for request in [request.clone(), request.replace("/echo/a", "/stream")] {
+            let reply = once(&request).await;
+            assert_eq!(status(&reply), expected, "{request} {reply}");
+            assert!(reply.contains("broke off"), "{reply}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_of_any_length_is_read_in_parts_and_a_short_one_whole() {
+    let stream = |head: &str, body: &str| post(head, body).replace("/echo/a", "/stream");
+    let body = "x".repeat(300);
+    for (request, expected) in [
+        (stream("Content-Length: 100\r\n", &body[..100]), "whole 100"),
+        (stream("Content-Length: 101\r\n", &body[..101]), "part 101"),
+        (
+            stream(
+                "Transfer-Encoding: chunked\r\n",
+                &format!("64\r\n{}\r\n0\r\n\r\n", &body[..100]),
+            ),
+            "whole 100",
+        ),
+        (
+            stream(
+                "Transfer-Encoding: chunked\r\n",
+                &format!("50\r\n{}\r\n12c\r\n{body}\r\n0\r\n\r\n", &body[..80]),
+            ),
+            "part 380",
+        ),
+    ] {
+        let reply = once(&request).await;
+        assert!(reply.ends_with(&format!("\"{expected}\"")), "{reply}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_long_body_may_take_long_but_not_come_drop_by_drop() {
+    let limits = Limits::default();
+    let head = post(&format!("Content-Length: {}\r\n", 6 << 20), "").replace("/echo/a", "/stream");
+    let (mut client, _serving) = connect(limits);
+    send(&mut client, &head).await;
+    let mebibyte = "x".repeat(1 << 20);
+    for _ in 0..6 {
+        tokio::time::sleep(limits.body - Duration::from_secs(1)).await;
+        send(&mut client, &mebibyte).await;
+    }
+    assert!(
+        reply(&mut client)
+            .await
+            .ends_with(&format!("\"part {}\"", 6 << 20))
+    );
+
+    let (mut client, _serving) = connect(limits);
+    send(&mut client, &head).await;
+    let began = Instant::now();
+    let (mut receive, mut sending) = tokio::io::split(client);
+    let drops = async {
+        while sending.write_all(&[b'x'; 1000]).await.is_ok() {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        std::future::pending::<()>().await;
+    };
+    let mut answer = [0; 12];
+    tokio::select! {
+        read = receive.read_exact(&mut answer) => assert_eq!(read.expect("an answer"), 12),
+        () = drops => {}
+    }
+    assert_eq!(&answer, b"HTTP/1.1 503");
+    assert!(
+        began.elapsed() <= limits.body + Duration::from_secs(1),
+        "on the paused clock"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -396,7 +501,7 @@ async fn an_unknown_route_lists_the_routes_and_a_wrong_method_those_that_it_take
     let unknown = once("GET /nowhere HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
     assert_eq!(status(&unknown), "404");
     assert!(
-        unknown.contains("GET /ping, GET /wait, POST /echo/{name}, GET /other"),
+        unknown.contains("GET /ping, GET /wait, POST /echo/{name}, POST /stream, GET /other"),
         "{unknown}"
     );
     let wrong = once("DELETE /ping HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
@@ -597,6 +702,19 @@ async fn the_first_byte_on_a_unix_socket_tells_lines_from_http() {
     let mut lines = UnixStream::connect(&path).await.expect("it listens");
     send(&mut lines, "{\"a\"}\n").await;
     assert_eq!(rest(&mut lines).await, "{\"A\"}\n");
+    for before in ["\r\n\r\n", " \t", "\n\n ", "\u{feff}", "\r\n \u{feff}"] {
+        let mut lines = UnixStream::connect(&path).await.expect("it listens");
+        send(&mut lines, &format!("{before}{{\"a\"}}\n")).await;
+        let answer = rest(&mut lines).await;
+        assert!(!answer.starts_with("HTTP"), "{before:?} {answer:?}");
+    }
+    for before in ["\r\n", "\r\n\r\n"] {
+        let mut http = UnixStream::connect(&path).await.expect("it listens");
+        for byte in before.chars().map(String::from).chain([PING.to_owned()]) {
+            send(&mut http, &byte).await;
+        }
+        assert!(reply(&mut http).await.ends_with("\"pong\""));
+    }
     let mut http = UnixStream::connect(&path).await.expect("it listens");
     send(
         &mut http,

@@ -1,13 +1,12 @@
 //! One line of NDJSON: cutting lines out of what arrives, and deciding about each. Pure.
 
 use super::feedback::{self, Decided};
-use super::log::{Door, Fate, decide, queued};
+use super::log::{Door, Fate, decide, json_fault, malformed, queued};
 use crate::event::Refusal;
 use crate::ids::{Kind, ProjectId};
 use crate::spool::Entry;
-use crate::wire::json::{Malformed, push_string, trim_end, trim_start};
+use crate::wire::json::{push_string, trim_end, trim_start, without_mark};
 use bytes::BytesMut;
-use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::ops::Range;
 use uuid::Uuid;
@@ -110,7 +109,7 @@ fn answer_line(key: &[u8], text: &str) -> Vec<u8> {
 /// value it is taken for a field of the event's own, and stays.
 pub fn plan(line: &Line, door: &Door, now_s: i64, task: Uuid) -> Option<Outcome> {
     let raw = match line {
-        Line::Whole(raw) => trim_start(trim_end(raw)),
+        Line::Whole(raw) => trim_start(without_mark(trim_start(trim_end(raw)))),
         Line::TooLong => {
             let sentence = format!(
                 "the line is over the limit of {} bytes (intake.max_event_bytes) and was not kept: shorten it, or \
@@ -134,37 +133,36 @@ pub fn plan(line: &Line, door: &Door, now_s: i64, task: Uuid) -> Option<Outcome>
     };
     let screened = door.screened(&own);
     let mut outcome = match kind {
-        Kind::Log => plan_log(&screened, door, now_s, task),
+        Kind::Log => plan_log(raw, &screened, door, now_s, task),
         Kind::Feedback => plan_feedback(&screened, door),
     };
     if outcome.entry.is_none()
-        && let Ok(text) = std::str::from_utf8(raw)
-        && let Err(error) = serde_json::from_str::<&RawValue>(text)
+        && let Some(refusal) = json_fault(raw)
     {
-        // Not JSON: the position must be that in the line as it was sent.
-        outcome.answer = error_line(&Refusal::Json(Malformed::new(text, &error)).to_string());
+        // The position must be that in the line as it was sent.
+        outcome.answer = error_line(&refusal.to_string());
     }
     Some(outcome)
 }
 
-fn plan_log(raw: &[u8], door: &Door, now_s: i64, task: Uuid) -> Outcome {
+/// Of a line that is not JSON what looks like an event is kept, as it was sent.
+fn plan_log(sent: &[u8], raw: &[u8], door: &Door, now_s: i64, task: Uuid) -> Outcome {
     let mut odd_time = None;
-    let (entry, answer) = match decide(raw, door, now_s, task) {
+    let decided = match decide(raw, door, now_s, task) {
+        Err(refusal @ (Refusal::Json(_) | Refusal::Utf8(_))) if sent.starts_with(b"{") => {
+            malformed(sent, door, refusal)
+        }
+        decided => decided,
+    };
+    let (entry, answer) = match decided {
         Ok(Fate::Accepted(event)) => {
             odd_time = event.has_odd_time().then(|| event.project().clone());
             let answer = answer_line(b"{\"task_id\":", event.task().as_str());
             (Some(queued(event)), answer)
         }
-        Ok(Fate::Refused { lane, reason }) => {
+        Ok(Fate::Refused { lane, record, reason }) => {
             let answer = error_line(&reason);
-            (
-                Some(Entry::Refused {
-                    lane,
-                    record: raw.to_vec(),
-                    reason,
-                }),
-                answer,
-            )
+            (Some(Entry::Refused { lane, record, reason }), answer)
         }
         Err(refusal) => (None, error_line(&refusal.to_string())),
     };
@@ -336,21 +334,33 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_event_is_kept_and_a_malformed_line_is_not() {
+    fn a_refused_event_is_kept_and_so_is_one_that_is_not_json() {
         let (entry, text) = answer(r#"{"kind":"log","input":1}"#);
         assert!(matches!(entry, Some(Entry::Refused { record, .. }) if record == br#"{"input":1}"#));
         assert!(text.starts_with("{\"error\":\"input is"), "{text}");
-        let (entry, text) = answer(r#"{"kind":"log","input":}"#);
-        assert!(entry.is_none());
+        let malformed = r#"{"kind":"log","input":}"#;
+        let (entry, text) = answer(malformed);
+        assert!(matches!(entry, Some(Entry::Refused { record, .. }) if record == malformed.as_bytes()));
         assert!(text.contains("column 23"), "{text}");
         let (entry, text) = answer(r#"{"kind":"feedback","task_id":"null","flag":"success"}"#);
         assert!(matches!(entry, Some(Entry::Refused { lane, record, .. })
             if lane.kind == Kind::Feedback && record == br#"{"task_id":"null","flag":"success"}"#));
         assert!(text.contains("variable"), "{text}");
-        assert!(answer(r#"{"kind":"feedback","flag":}"#).0.is_none());
+        let (entry, text) = answer("\u{feff} {\"input\":NaN}");
+        assert!(matches!(entry, Some(Entry::Refused { record, .. }) if record == b"{\"input\":NaN}"));
+        assert!(text.contains("NaN is no value in JSON"), "{text}");
+        // Neither of these looks like an event.
+        for line in ["nonsense", "[1,", "\"", r#"{"kind":"feedback","flag":NaN}"#] {
+            let (entry, text) = answer(line);
+            assert!(
+                entry.is_none() && text.contains("not valid JSON"),
+                "{line}: {text}"
+            );
+        }
         let line = Line::Whole(BytesMut::from(&b"{\"input\":\"\xff\"}"[..]));
         let outcome = plan(&line, &door(), 7, Uuid::nil()).expect("an answer");
-        assert!(outcome.entry.is_none() && outcome.answer.starts_with(b"{\"error\":"));
+        assert!(matches!(outcome.entry, Some(Entry::Refused { .. })));
+        assert!(outcome.answer.starts_with(b"{\"error\":"));
     }
 
     #[test]
@@ -381,7 +391,8 @@ mod tests {
             r#"{"kind":"log","output":"a@b.co","input":}"#,
         ] {
             let (entry, answer) = of(line);
-            assert!(entry.is_none());
+            assert!(matches!(entry, Some(Entry::Refused { record, reason, .. })
+                    if !record.windows(6).any(|part| part == b"a@b.co") && answer.contains(&reason)));
             let column = format!("column {}", line.len());
             assert!(answer.contains(&column), "{answer}");
         }
@@ -403,7 +414,7 @@ mod tests {
             r#"{"input":"x","kind":"log" "output":"y"}"#,
         ] {
             let (entry, text) = answer(line);
-            assert!(entry.is_none(), "{line}");
+            assert!(!matches!(entry, Some(Entry::Queued { .. })), "{line}");
             assert!(text.contains("not valid JSON"), "{line}: {text}");
         }
     }

@@ -1,12 +1,13 @@
 //! From a request's events to what is stored and what is answered. Pure: time and ids are arguments.
 
 use crate::event::{self, Event, Refusal, Stamps};
+use crate::http::EVENT_BYTES;
 use crate::ids::{Kind, Lane, ProjectId};
 use crate::redact::Screen;
 use crate::spool::Entry;
-use crate::wire::json::Malformed;
-use crate::wire::reply::LoggedEvent;
-use serde_json::value::RawValue;
+use crate::wire::json::JsonKind;
+use crate::wire::reply::{LoggedEvent, LoggedEvents};
+use crate::wire::split::Element;
 use std::borrow::Cow;
 use uuid::Uuid;
 
@@ -38,34 +39,32 @@ pub enum Fate {
     Refused {
         /// Of its own project, else of the door's.
         lane: Lane,
+        /// What is kept.
+        record: Vec<u8>,
         /// One sentence, also for the client.
         reason: String,
     },
 }
 
-/// Decides about one event, as [`Door::screened`] gives it. What belongs to no project, and what is not even JSON, cannot be kept: that is an error.
+/// What is kept of a text that is not JSON where something is to be redacted: what to take out of it cannot be told.
+const NOT_KEPT: &[u8] =
+    b"\"the content was not kept: [redact] is on, and what is not JSON cannot be redacted\"";
+
+/// Decides about one event, as [`Door::screened`] gives it. What belongs to no project is an error, and so is what is not JSON:
+/// [`malformed`] goes on with that.
 pub fn decide(raw: &[u8], door: &Door, now_s: i64, task: Uuid) -> Result<Fate, Refusal> {
     let refused = |reason: String| {
         let project = event::project_of(raw)
             .or_else(|| door.project.clone())
             .ok_or(Refusal::NoProject)?;
         Ok(Fate::Refused {
-            lane: Lane {
-                project,
-                kind: Kind::Log,
-            },
+            lane: log_lane(project),
+            record: kept(raw, door),
             reason,
         })
     };
     if raw.len() > door.max_event_bytes {
-        // A line is not known to be JSON yet.
-        let text = std::str::from_utf8(raw).map_err(|e| Refusal::Utf8(e.valid_up_to()))?;
-        serde_json::from_str::<&RawValue>(text).map_err(|error| Malformed::new(text, &error))?;
-        return refused(format!(
-            "the event has {} bytes, over the limit of {} (intake.max_event_bytes): shorten it, or raise the limit",
-            raw.len(),
-            door.max_event_bytes
-        ));
+        return refused(too_large(raw.len() as u64, door));
     }
     let stamps = Stamps {
         project: door.project.as_ref(),
@@ -79,6 +78,68 @@ pub fn decide(raw: &[u8], door: &Door, now_s: i64, task: Uuid) -> Result<Fate, R
     }
 }
 
+/// Decides about an event that is not JSON, as it was sent: the fault is told where the client wrote it. Without a project of
+/// the door's it cannot be kept, since its own cannot be read.
+pub fn malformed(raw: &[u8], door: &Door, refusal: Refusal) -> Result<Fate, Refusal> {
+    let refusal = json_fault(raw).unwrap_or(refusal);
+    let Some(project) = door.project.clone() else {
+        return Err(refusal);
+    };
+    Ok(Fate::Refused {
+        lane: log_lane(project),
+        record: kept(raw, door),
+        reason: refusal.to_string(),
+    })
+}
+
+/// Decides about an event of `length` bytes of which only the beginning is here.
+fn cut_short(head: &[u8], length: u64, door: &Door) -> Result<Fate, Refusal> {
+    let project = door.project.clone().ok_or(Refusal::NoProject)?;
+    let reason = format!(
+        "{}. The first {} bytes of it are kept",
+        too_large(length, door),
+        head.len()
+    );
+    Ok(Fate::Refused {
+        lane: log_lane(project),
+        record: match door.screen {
+            Some(_) => NOT_KEPT.to_vec(),
+            None => head.to_vec(),
+        },
+        reason,
+    })
+}
+
+fn log_lane(project: ProjectId) -> Lane {
+    Lane {
+        project,
+        kind: Kind::Log,
+    }
+}
+
+fn too_large(length: u64, door: &Door) -> String {
+    format!(
+        "the event has {length} bytes, over the limit of {} (intake.max_event_bytes): shorten it, or raise the limit",
+        door.max_event_bytes
+    )
+}
+
+fn kept(raw: &[u8], door: &Door) -> Vec<u8> {
+    match door.screen {
+        Some(_) if json_fault(raw).is_some() => NOT_KEPT.to_vec(),
+        _ => raw.to_vec(),
+    }
+}
+
+/// Why bytes are not JSON, if they are not.
+pub(super) fn json_fault(raw: &[u8]) -> Option<Refusal> {
+    let text = match std::str::from_utf8(raw) {
+        Ok(text) => text,
+        Err(error) => return Some(Refusal::Utf8(error.valid_up_to())),
+    };
+    JsonKind::of_text(text).err().map(Refusal::Json)
+}
+
 /// The entry of an accepted event.
 pub(super) fn queued(event: Event) -> Entry {
     Entry::Queued {
@@ -90,11 +151,13 @@ pub(super) fn queued(event: Event) -> Entry {
     }
 }
 
-/// What a log request stores, and what it is answered once that is on disk.
-#[derive(Debug)]
+/// Events of a log request that are stored together.
+#[derive(Debug, Default)]
 pub struct Plan {
-    entries: Vec<Entry>,
-    reply: Vec<u8>,
+    /// What to append.
+    pub entries: Vec<Entry>,
+    /// What the entries count in the budget of memory.
+    pub weight: usize,
     /// Events that will be delivered.
     pub accepted: u64,
     /// Events that become dead letters.
@@ -104,68 +167,62 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// An empty plan with room for that many events.
-    pub fn for_events(count: usize) -> Self {
-        let mut reply = Vec::with_capacity(count * 128 + 32);
-        reply.extend_from_slice(b"{\"logged_events\":[");
-        Self {
-            entries: Vec::with_capacity(count),
-            reply,
-            accepted: 0,
-            refused: 0,
-            odd_times: Vec::new(),
-        }
-    }
-
-    /// Adds the next event. An error ends the whole request: nothing says which project the event belongs to.
-    pub fn add(&mut self, raw: &[u8], door: &Door, now_s: i64, task: Uuid) -> Result<(), Refusal> {
-        let raw = door.screened(raw);
-        let fate = decide(&raw, door, now_s, task)?;
-        if !self.entries.is_empty() {
-            self.reply.push(b',');
-        }
-        match fate {
+    /// Adds the next event, and says in `reply` what becomes of it once it is on disk. An error ends the whole request: nothing
+    /// says which project the event belongs to, or the event is the body and not JSON.
+    pub fn add(
+        &mut self,
+        element: &Element<'_>,
+        door: &Door,
+        now_s: i64,
+        task: Uuid,
+        reply: &mut LoggedEvents,
+    ) -> Result<(), Refusal> {
+        let fate = match element.cut_from {
+            Some(length) => cut_short(element.text, length, door)?,
+            None => match decide(&door.screened(element.text), door, now_s, task) {
+                Err(refusal @ (Refusal::Json(_) | Refusal::Utf8(_))) if !element.is_body => {
+                    malformed(element.text, door, refusal)?
+                }
+                decided => decided?,
+            },
+        };
+        let length = match fate {
             Fate::Accepted(event) => {
                 self.accepted += 1;
-                let (task_id, project_id) = (event.task().as_str(), event.project().as_str());
-                LoggedEvent::Accepted {
-                    task_id,
-                    project_id,
+                reply.push(&LoggedEvent::Accepted {
+                    task_id: event.task().as_str(),
+                    project_id: event.project().as_str(),
                     session_id: event.session(),
-                }
-                .write(&mut self.reply);
+                });
                 if event.has_odd_time() {
                     self.odd_times.push(event.project().clone());
                 }
+                let length = event.json().len();
                 self.entries.push(queued(event));
+                length
             }
-            Fate::Refused { lane, reason } => {
+            Fate::Refused { lane, record, reason } => {
                 self.refused += 1;
-                LoggedEvent::Refused {
+                reply.push(&LoggedEvent::Refused {
                     error_in_log: &reason,
-                }
-                .write(&mut self.reply);
-                self.entries.push(Entry::Refused {
-                    lane,
-                    record: raw.into_owned(),
-                    reason,
                 });
+                let length = record.len();
+                self.entries.push(Entry::Refused { lane, record, reason });
+                length
             }
-        }
+        };
+        self.weight += length.max(EVENT_BYTES);
         Ok(())
-    }
-
-    /// What to append, and the body of the reply that may follow.
-    pub fn finish(mut self) -> (Vec<Entry>, Vec<u8>) {
-        self.reply.extend_from_slice(b"]}");
-        (self.entries, self.reply)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::metrics::Metrics;
+    use crate::redact::{Detector, Redactor, Rules};
     use serde_json::{Value, json};
+    use std::sync::Arc;
 
     fn door(project: Option<&str>) -> Door {
         Door {
@@ -175,16 +232,31 @@ mod tests {
         }
     }
 
-    fn plan(events: &[&str], door: &Door) -> Result<(Vec<Entry>, Value), Refusal> {
-        let mut plan = Plan::for_events(events.len());
-        for (n, raw) in events.iter().enumerate() {
-            plan.add(raw.as_bytes(), door, 1_700_000_000, Uuid::from_u128(n as u128))?;
+    fn element(text: &[u8]) -> Element<'_> {
+        Element {
+            text,
+            start: 0,
+            cut_from: None,
+            is_body: false,
         }
-        let (entries, reply) = plan.finish();
-        Ok((
-            entries,
-            serde_json::from_slice(&reply).expect("the reply is JSON"),
-        ))
+    }
+
+    fn planned(events: &[Element<'_>], door: &Door) -> Result<(Vec<Entry>, Value), Refusal> {
+        let mut plan = Plan::default();
+        let mut reply = LoggedEvents::new(events.len(), usize::MAX);
+        for (n, event) in events.iter().enumerate() {
+            let task = Uuid::from_u128(n as u128);
+            plan.add(event, door, 1_700_000_000, task, &mut reply)?;
+        }
+        assert_eq!(plan.accepted + plan.refused, events.len() as u64);
+        assert!(plan.weight >= EVENT_BYTES * events.len());
+        let reply = serde_json::from_slice(&reply.finish()).expect("the reply is JSON");
+        Ok((plan.entries, reply))
+    }
+
+    fn plan(events: &[&str], door: &Door) -> Result<(Vec<Entry>, Value), Refusal> {
+        let events: Vec<_> = events.iter().map(|text| element(text.as_bytes())).collect();
+        planned(&events, door)
     }
 
     #[test]
@@ -240,16 +312,92 @@ mod tests {
         assert!(matches!(&entries[..], [Entry::Refused { record, .. }] if record == large.as_bytes()));
     }
 
+    fn screen() -> Screen {
+        let rules = Rules {
+            detect: Detector::ALL.to_vec(),
+            ..Rules::default()
+        };
+        let redactor = Arc::new(Redactor::new(rules).expect("rules"));
+        Screen::new(redactor, &Metrics::new())
+    }
+
     #[test]
-    fn what_is_too_large_and_no_json_is_not_kept() {
-        let broken = format!("{{\"input\":\"{}\"", "x".repeat(300));
-        let fate = decide(
-            broken.as_bytes(),
-            &door(Some("p")),
-            1_700_000_000,
-            Uuid::from_u128(1),
+    fn what_is_not_json_is_kept_alone_with_a_sentence_that_names_the_word() {
+        let bad = r#"{"input":"b","metadata":{"score":NaN}}"#;
+        let events = [r#"{"input":"a"}"#, bad, r#"{"input":"c"}"#];
+        let (entries, reply) = plan(&events, &door(Some("p"))).expect("it has a project");
+        let logged = reply["logged_events"].as_array().expect("a list");
+        assert!(logged[0]["task_id"].is_string() && logged[2]["task_id"].is_string());
+        let why = logged[1]["error_in_log"].as_str().unwrap_or_default();
+        assert!(
+            why.contains("(byte 33): NaN is no value in JSON, null is"),
+            "{why}"
         );
-        assert!(matches!(fate, Err(Refusal::Json(_))), "{fate:?}");
+        assert!(matches!(&entries[1], Entry::Refused { record, reason, .. }
+                if record == bad.as_bytes() && reason == why));
+        let (entries, _) = planned(&[element(b"{\"input\":\"\xff\"}")], &door(Some("p"))).expect("kept");
+        assert!(matches!(&entries[..], [Entry::Refused { record, reason, .. }]
+                if record == b"{\"input\":\"\xff\"}" && reason.contains("UTF-8 at byte 10")));
+        // Nobody knows where it belongs.
+        assert!(matches!(plan(&[bad], &door(None)), Err(Refusal::Json(_))));
+        // The body is one event: whoever sends that reads the answer.
+        let body = Element {
+            is_body: true,
+            ..element(bad.as_bytes())
+        };
+        assert!(matches!(
+            planned(&[body], &door(Some("p"))),
+            Err(Refusal::Json(_))
+        ));
+    }
+
+    #[test]
+    fn of_an_event_that_is_far_too_long_the_head_is_kept() {
+        let event = Element {
+            cut_from: Some(5_000_000),
+            ..element(b"{\"input\":\"xxx")
+        };
+        let (entries, reply) = planned(&[event], &door(Some("p"))).expect("it has a project");
+        let why = reply["logged_events"][0]["error_in_log"]
+            .as_str()
+            .unwrap_or_default();
+        assert!(
+            why.contains("5000000 bytes, over the limit of 200 (intake.max_event_bytes)"),
+            "{why}"
+        );
+        assert!(why.contains("The first 13 bytes"), "{why}");
+        assert!(matches!(&entries[..], [Entry::Refused { record, .. }] if record == event.text));
+        assert!(matches!(planned(&[event], &door(None)), Err(Refusal::NoProject)));
+    }
+
+    #[test]
+    fn what_cannot_be_redacted_is_not_kept() {
+        let door = Door {
+            screen: Some(screen()),
+            ..door(Some("p"))
+        };
+        let long = format!("{{\"input\":\"a@b.co{}\"", "x".repeat(300));
+        let cut = Element {
+            cut_from: Some(5_000_000),
+            ..element(b"{\"input\":\"a@b.co")
+        };
+        let events = [
+            element(br#"{"input":'a@b.co',"score":NaN}"#),
+            element(b"{\"input\":\"a@b.co\xff\"}"),
+            element(long.as_bytes()),
+            cut,
+        ];
+        let (entries, _) = planned(&events, &door).expect("it has a project");
+        for entry in &entries {
+            assert!(
+                matches!(entry, Entry::Refused { record, .. } if record == NOT_KEPT),
+                "{entry:?}"
+            );
+        }
+        let (entries, _) = planned(&[element(br#"{"input":["a@b.co"]}"#)], &door).expect("a project");
+        assert!(
+            matches!(&entries[..], [Entry::Refused { record, .. }] if record == br#"{"input":["[email]"]}"#)
+        );
     }
 
     #[test]

@@ -3,6 +3,8 @@
 //! What to answer and what to store is decided by pure functions ([`log`], [`mod@line`]); what is here reads bodies, hands
 //! the entries to the spool, and answers once they are on disk.
 
+mod answers;
+mod body;
 pub mod browser;
 mod feedback;
 pub mod line;
@@ -10,27 +12,24 @@ pub mod log;
 mod ndjson;
 mod odd_time;
 
-use crate::event::Refusal;
 use crate::http::{
-    Budget, Call, EVENT_BYTES, Gate, Guard, Limits, Lines, Peer, Refused, Reply, Reservation, Route,
-    SMALL_BYTES, Service, Stop, Verb, detail, json, unavailable,
+    Budget, Call, Gate, Guard, Limits, Lines, Peer, Refused, Reply, Reservation, Route, SMALL_BYTES, Service,
+    Stop, Verb, detail, json, unavailable,
 };
 use crate::ids::{Kind, ProjectId};
 use crate::metrics::{KindLabel, Metrics};
 use crate::redact::{Redactor, Screen};
 use crate::spool::{AppendError, Entry, Spool};
-use crate::wire::{self, BodyError};
+use crate::wire;
 use bytes::Bytes;
 use feedback::Decided;
 use hyper::StatusCode;
-use log::{Door, Plan};
+use log::Door;
 use prometheus_client::metrics::counter::Counter;
-use serde_json::value::RawValue;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use tokio::io::BufReader;
 use tokio::net::UnixStream;
-use uuid::Uuid;
 
 /// What a client is told to wait when the spool does not take its events, in seconds.
 const RETRY_AFTER_S: u32 = 5;
@@ -41,11 +40,12 @@ const EVENTS_A_TURN: usize = 256;
 /// How the intake is set up (`[intake]`, and the project of `[upstream]`).
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// `intake.max_body_bytes`: largest request body.
+    /// `intake.max_body_bytes`: largest request body, but for log requests, which may be of any size.
     pub max_body_bytes: usize,
     /// `intake.max_in_flight_bytes`: most bytes of bodies and lines that are not answered yet.
     pub max_in_flight_bytes: usize,
-    /// `intake.max_event_bytes`: largest single event; a larger one becomes a dead letter. Also the longest NDJSON line.
+    /// `intake.max_event_bytes`: largest single event; a larger one becomes a dead letter, whole up to twice that, else its first
+    /// 64 KiB. Also the longest NDJSON line.
     pub max_event_bytes: usize,
     /// `upstream.project_id`, for what names no project. Default none.
     pub default_project: Option<ProjectId>,
@@ -156,59 +156,6 @@ impl Intake {
             max_event_bytes: self.settings.max_event_bytes,
             screen: self.screen.clone(),
         }
-    }
-
-    async fn log(&self, mut call: Call, id: Id) -> Result<Reply, Refused> {
-        let project = match id {
-            Id::LogTo => {
-                Some(ProjectId::new(&call.param()?).map_err(|error| unprocessable(&error.to_string()))?)
-            }
-            _ => self.settings.default_project.clone(),
-        };
-        let (body, mut room) = call
-            .json_body(
-                self.settings.max_body_bytes,
-                "intake.max_body_bytes",
-                &self.budget,
-            )
-            .await?;
-        let most = self.budget.most_bytes() / EVENT_BYTES;
-        let split = match id {
-            Id::LogTo => wire::split_batch(&body, most),
-            _ => wire::split_any(&body, most),
-        };
-        let events = split.map_err(|error| refusal_of_body(&error))?;
-        room.grow_to(events.len() * EVENT_BYTES)
-            .map_err(|no_room| Box::new(unavailable(&no_room.to_string(), RETRY_AFTER_S)))?;
-        let door = self.door(project);
-        let mut plan = self.plan(&events, &door).await?;
-        // A large body need not stay while the disk is written.
-        drop(events);
-        drop(body);
-        let (accepted, refused) = (plan.accepted, plan.refused);
-        let odd_times = std::mem::take(&mut plan.odd_times);
-        let (entries, reply) = plan.finish();
-        self.append(entries).await.map_err(|error| refusal_of(&error))?;
-        self.counters.logs.inc_by(accepted);
-        self.counters.refused_logs.inc_by(refused);
-        self.note_odd_times(&odd_times);
-        Ok(json(StatusCode::OK, held(reply, room)))
-    }
-
-    async fn plan(&self, events: &[&RawValue], door: &Door) -> Result<Plan, Refused> {
-        let now_s = now_s();
-        let mut plan = Plan::for_events(events.len());
-        for (turn, events) in events.chunks(EVENTS_A_TURN).enumerate() {
-            if turn > 0 {
-                tokio::task::yield_now().await;
-            }
-            for event in events {
-                let raw = event.get().as_bytes();
-                plan.add(raw, door, now_s, Uuid::new_v4())
-                    .map_err(|refusal: Refusal| unprocessable(&refusal.to_string()))?;
-            }
-        }
-        Ok(plan)
     }
 
     async fn feedback(&self, call: Call, id: Id) -> Result<Reply, Refused> {
@@ -330,15 +277,6 @@ fn held(reply: Vec<u8>, mut room: Reservation) -> Bytes {
     }
     room.shrink_to(reply.len());
     Bytes::from_owner(Held(reply, room))
-}
-
-fn refusal_of_body(error: &BodyError) -> Refused {
-    let status = match error {
-        // Waiting would not help, and no SDK sends events that tiny.
-        BodyError::TooMany { .. } => StatusCode::PAYLOAD_TOO_LARGE,
-        _ => StatusCode::UNPROCESSABLE_ENTITY,
-    };
-    Box::new(detail(status, &error.to_string()))
 }
 
 fn unprocessable(sentence: &str) -> Refused {

@@ -1,16 +1,20 @@
 //! NDJSON on a connection to the Unix socket: reads what is there, appends it as one group, answers line by line.
+//!
+//! Lines are taken although their answers find no reader ([`Answers`]): up to a bound they wait, and then reading stops.
 
+use super::answers::{Answers, MOST_ANSWERS};
 use super::line::{Line, Outcome, Splitter, error_line, plan};
-use super::log::Door;
+use super::log::{Door, json_fault};
 use super::{Intake, now_s};
 use crate::http::{EVENT_BYTES, Limits, Reservation, SMALL_BYTES, Stop};
 use crate::ids::{Kind, ProjectId};
 use crate::spool::Entry;
+use crate::wire::json::without_mark;
 use bytes::{BufMut, BytesMut};
 use std::io;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::BufReader;
 use tokio::net::UnixStream;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, sleep_until};
 use uuid::Uuid;
 
 /// Most lines that are appended together.
@@ -63,31 +67,29 @@ impl Group {
 /// Serves one connection until it ends, breaks, leaves a line unfinished for too long, or `stop` is requested.
 ///
 /// A connection may rest between lines for as long as it likes: who may open one is said by the socket's mode.
-pub(super) async fn serve(
-    intake: &Intake,
-    mut stream: BufReader<UnixStream>,
-    limits: Limits,
-    mut stop: Stop,
-) {
-    if let Err(error) = run(intake, &mut stream, limits, &mut stop).await {
-        tracing::debug!(%error, "an NDJSON connection broke");
-    }
+pub(super) async fn serve(intake: &Intake, stream: BufReader<UnixStream>, limits: Limits, stop: Stop) {
+    let mut connection = Connection::new(intake, stream, limits);
+    connection.run(stop).await;
+    connection.answers.deliver(&connection.stream, 1).await;
 }
 
 /// Answers a connection that is not served, once, whatever it sends.
-pub(super) async fn refuse(mut stream: BufReader<UnixStream>, sentence: &str, limits: Limits) {
-    if let Err(error) = write(&mut stream, &error_line(sentence), limits).await {
-        tracing::debug!(%error, "a refused NDJSON connection broke");
-    }
+pub(super) async fn refuse(stream: BufReader<UnixStream>, sentence: &str, limits: Limits) {
+    let mut answers = Answers::new(limits);
+    answers.push(&error_line(sentence));
+    answers.deliver(stream.get_ref(), 1).await;
 }
 
-/// A connection's bytes on their way in, and the room that they have.
-struct Inlet<'a> {
+/// A connection's bytes on their way in, the answers on their way out, and the room that both have.
+struct Connection<'a> {
     intake: &'a Intake,
-    stream: &'a mut BufReader<UnixStream>,
+    stream: UnixStream,
+    /// What was read before the connection was known to speak NDJSON.
+    first: BytesMut,
     limits: Limits,
     splitter: Splitter,
-    /// For what is in the splitter and the group that was cut from it; none while the connection rests.
+    answers: Answers,
+    /// For the splitter, the group that was cut from it and the answers; none while the connection rests.
     held: Option<Reservation>,
     /// Until when the line that has begun must end.
     due: Option<Instant>,
@@ -105,84 +107,168 @@ enum Came {
     Enough(String),
 }
 
-impl Inlet<'_> {
-    /// Waits for bytes and reads them. Without room nothing is read: the client waits.
-    async fn read(&mut self) -> io::Result<Came> {
-        let due = self.due;
-        let reading = async {
-            loop {
-                if let Some(came) = self.read_once().await? {
-                    return Ok(came);
-                }
-            }
-        };
-        let Some(due) = due else { return reading.await };
-        let sentence = "the line did not end in time and was not kept: end each line with a newline";
-        let late = Ok(Came::Enough(sentence.to_owned()));
-        timeout_at(due, reading).await.unwrap_or(late)
+/// What a connection is ready for.
+enum Ready {
+    Read,
+    Write,
+    /// The line that has begun had its time.
+    Late,
+}
+
+impl<'a> Connection<'a> {
+    fn new(intake: &'a Intake, stream: BufReader<UnixStream>, limits: Limits) -> Self {
+        Self {
+            intake,
+            first: BytesMut::from(stream.buffer()),
+            stream: stream.into_inner(),
+            limits,
+            splitter: Splitter::default(),
+            answers: Answers::new(limits),
+            held: None,
+            due: None,
+            read_bytes: *READ_BYTES.start(),
+        }
     }
 
-    /// `None` if there was nothing to read after all.
-    async fn read_once(&mut self) -> io::Result<Option<Came>> {
-        let rests = self.held.is_none();
-        if rests && self.stream.buffer().is_empty() {
-            self.stream.get_ref().readable().await?;
+    async fn run(&mut self, mut stop: Stop) {
+        let door = self.intake.door(self.intake.settings.default_project.clone());
+        // What its client sent first is there, and is answered although the daemon stops.
+        let mut answered = false;
+        loop {
+            let came = tokio::select! {
+                came = self.next() => came,
+                () = stop.requested(), if answered => return,
+            };
+            answered = true;
+            match came {
+                Came::Bytes => self.answer_lines(&door).await,
+                Came::End => break,
+                Came::GaveUp(sentence) => self.answers.push(&error_line(&sentence)),
+                Came::Enough(sentence) => return self.answers.push(&error_line(&sentence)),
+            }
+            self.settle_down();
         }
+        let mut group = Group::default();
+        let last = self.splitter.last_line();
+        if let Some(outcome) = last.and_then(|line| plan_last(&line, &door)) {
+            group.push(outcome);
+        }
+        let text = store(self.intake, group).await;
+        self.answers.push(&text);
+    }
+
+    /// Waits for bytes and reads them, and meanwhile writes answers.
+    async fn next(&mut self) -> Came {
+        loop {
+            self.answers.end(&mut self.stream).await;
+            match self.ready().await {
+                Ready::Write => self.answers.write(&self.stream),
+                Ready::Late => {
+                    let sentence =
+                        "the line did not end in time and was not kept: end each line with a newline";
+                    return Came::Enough(sentence.to_owned());
+                }
+                Ready::Read => {
+                    if let Some(came) = self.read().await {
+                        return came;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn ready(&mut self) -> Ready {
+        if !self.answers.may_grow() {
+            self.answers.deliver(&self.stream, MOST_ANSWERS).await;
+        }
+        if !self.first.is_empty() {
+            return Ready::Read;
+        }
+        let due = self.due;
+        let late = async {
+            match due {
+                Some(due) => sleep_until(due).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            () = self.answers.wait(&self.stream), if !self.answers.is_empty() => Ready::Write,
+            // An error is met again by the read that follows.
+            _ = self.stream.readable() => Ready::Read,
+            () = late => Ready::Late,
+        }
+    }
+
+    /// `None` if there was nothing to read after all. Without room nothing is read: the client waits.
+    async fn read(&mut self) -> Option<Came> {
+        let rests = self.held.is_none();
         let held = match &mut self.held {
             Some(held) => held,
             none => match self.intake.budget.reserve(SMALL_BYTES, self.limits.room).await {
                 Ok(room) => none.insert(room),
-                Err(no_room) => return Ok(Some(Came::Enough(no_room.to_string()))),
+                Err(no_room) => return Some(Came::Enough(no_room.to_string())),
             },
         };
         let buffer = &mut self.splitter.buffer;
-        let mut free = held.bytes().saturating_sub(buffer.len());
+        if !self.first.is_empty() {
+            // It is less than the room that any connection gets.
+            buffer.unsplit(self.first.split());
+            return Some(Came::Bytes);
+        }
+        let used = buffer.len() + self.answers.bytes();
+        let mut free = held.bytes().saturating_sub(used);
         if free < self.read_bytes {
             // If it is not to be had, what is left will do.
-            let grown = held.grow_to(buffer.len() + self.read_bytes);
-            free = held.bytes().saturating_sub(buffer.len()).min(self.read_bytes);
-            if let (0, Err(no_room)) = (free, grown) {
-                self.splitter.give_up();
-                self.held = None;
-                return Ok(Some(Came::GaveUp(no_room.to_string())));
+            let grown = held.grow_to(used + self.read_bytes);
+            free = held.bytes().saturating_sub(used).min(self.read_bytes);
+            match (free, grown) {
+                (0, Err(_)) if !self.answers.is_empty() => {
+                    self.answers.deliver(&self.stream, 1).await;
+                    return None;
+                }
+                (0, Err(no_room)) => {
+                    self.splitter.give_up();
+                    self.held = None;
+                    return Some(Came::GaveUp(no_room.to_string()));
+                }
+                _ => {}
             }
         }
         buffer.reserve(free);
-        let mut place = buffer.limit(free);
-        let came = if rests {
-            // It may look readable and not be: room is not held for that.
-            tokio::select! {
-                biased;
-                came = self.stream.read_buf(&mut place) => came?,
-                () = std::future::ready(()) => {
+        match self.stream.try_read_buf(&mut buffer.limit(free)) {
+            Ok(0) => return Some(Came::End),
+            Ok(came) => self.read_bytes = next_read_bytes(self.read_bytes, came),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                // It looked readable and was not: room is not held for that.
+                if rests {
                     self.held = None;
-                    return Ok(None);
                 }
+                return None;
             }
-        } else {
-            self.stream.read_buf(&mut place).await?
-        };
-        self.read_bytes = match came {
-            0 => return Ok(Some(Came::End)),
-            n if n >= self.read_bytes => (n * 2).min(*READ_BYTES.end()),
-            n if n < self.read_bytes / 4 => (self.read_bytes / 2).max(*READ_BYTES.start()),
-            _ => self.read_bytes,
-        };
-        Ok(Some(Came::Bytes))
+            Err(error) => {
+                // All that came before was read: a client may close without having read its answers.
+                tracing::debug!(%error, "an NDJSON connection broke");
+                return Some(Came::End);
+            }
+        }
+        Some(Came::Bytes)
     }
 
-    /// Answers all lines that are complete.
-    async fn answer_lines(&mut self, door: &Door) -> io::Result<()> {
+    /// Stores and answers all lines that are complete.
+    async fn answer_lines(&mut self, door: &Door) {
         loop {
             let weight = self.held.as_ref().map_or(0, Reservation::bytes);
             let group = gather(&mut self.splitter, door, weight);
             if group.answers.is_empty() {
-                return Ok(());
+                return;
             }
             // Another line than before has begun, if any.
             self.due = None;
-            let answers = store(self.intake, group).await;
-            write(self.stream, &answers, self.limits).await?;
+            let text = store(self.intake, group).await;
+            self.answers.push(&text);
+            self.answers.write(&self.stream);
+            self.answers.deliver(&self.stream, MOST_ANSWERS).await;
         }
     }
 
@@ -192,56 +278,36 @@ impl Inlet<'_> {
             true => self.due.or_else(|| Some(Instant::now() + self.limits.body)),
             false => None,
         };
-        if self.splitter.buffer.is_empty() {
+        let used = self.splitter.buffer.len() + self.answers.bytes();
+        if self.splitter.buffer.is_empty() && self.splitter.buffer.capacity() > *READ_BYTES.start() {
+            self.splitter.buffer = BytesMut::new();
+        }
+        if used == 0 {
             self.held = None;
-            if self.splitter.buffer.capacity() > *READ_BYTES.start() {
-                self.splitter.buffer = BytesMut::new();
-            }
         } else if let Some(held) = &mut self.held {
-            held.shrink_to((self.splitter.buffer.len() + self.read_bytes).max(SMALL_BYTES));
+            held.shrink_to((used + self.read_bytes).max(SMALL_BYTES));
         }
     }
 }
 
-async fn run(
-    intake: &Intake,
-    stream: &mut BufReader<UnixStream>,
-    limits: Limits,
-    stop: &mut Stop,
-) -> io::Result<()> {
-    let door = intake.door(intake.settings.default_project.clone());
-    let mut inlet = Inlet {
-        intake,
-        stream,
-        limits,
-        splitter: Splitter::default(),
-        held: None,
-        due: None,
-        read_bytes: *READ_BYTES.start(),
-    };
-    // What its client sent first is there, and is answered although the daemon stops.
-    let mut answered = false;
-    loop {
-        let came = tokio::select! {
-            came = inlet.read() => came?,
-            () = stop.requested(), if answered => return Ok(()),
-        };
-        answered = true;
-        match came {
-            Came::Bytes => inlet.answer_lines(&door).await?,
-            Came::End => break,
-            Came::GaveUp(sentence) => write(inlet.stream, &error_line(&sentence), limits).await?,
-            Came::Enough(sentence) => return write(inlet.stream, &error_line(&sentence), limits).await,
-        }
-        inlet.settle_down();
+/// How much to read after a read of `came` out of `wanted` bytes.
+fn next_read_bytes(wanted: usize, came: usize) -> usize {
+    match came {
+        came if came >= wanted => (came * 2).min(*READ_BYTES.end()),
+        came if came < wanted / 4 => (wanted / 2).max(*READ_BYTES.start()),
+        _ => wanted,
     }
-    let mut group = Group::default();
-    let last = inlet.splitter.last_line();
-    last.and_then(|line| plan(&line, &door, now_s(), Uuid::new_v4()))
-        .into_iter()
-        .for_each(|it| group.push(it));
-    let answers = store(intake, group).await;
-    write(inlet.stream, &answers, limits).await
+}
+
+/// Decides about what stands behind the last newline. If that is not JSON it was cut off, and is not an event.
+fn plan_last(line: &Line, door: &Door) -> Option<Outcome> {
+    let mut outcome = plan(line, door, now_s(), Uuid::new_v4())?;
+    if let Line::Whole(text) = line
+        && json_fault(without_mark(text)).is_some()
+    {
+        outcome.entry = None;
+    }
+    Some(outcome)
 }
 
 /// Decides about the lines that are there, up to one group. They count no more than `weight` together, or are one.
@@ -294,14 +360,4 @@ async fn store(intake: &Intake, group: Group) -> Vec<u8> {
         }
     }
     text
-}
-
-async fn write(stream: &mut BufReader<UnixStream>, answers: &[u8], limits: Limits) -> io::Result<()> {
-    match timeout(limits.idle, stream.write_all(answers)).await {
-        Ok(written) => written,
-        Err(_) => Err(io::Error::new(
-            io::ErrorKind::TimedOut,
-            "the client does not read its answers",
-        )),
-    }
 }

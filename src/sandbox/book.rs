@@ -3,13 +3,12 @@
 use super::store::{State, Store};
 use super::switches::Switches;
 use serde_json::Value;
-use std::io::Write;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-/// Surprises that are kept; further ones are only printed.
+/// Surprises that are kept; further ones are only logged.
 const MAX_SURPRISES: usize = 1_000;
 /// How long the listener may take to close or open.
 const LISTENER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -104,8 +103,8 @@ impl Book {
 
     /// Records what the contract does not know.
     pub(super) fn surprise(&self, what: String) {
-        // `eprintln` would panic where nobody reads.
-        let _ = writeln!(std::io::stderr(), "sandbox: surprise: {}", what.escape_debug());
+        // Never written here: who answers requests must not wait for a reader.
+        tracing::warn!("sandbox: surprise: {}", what.escape_debug());
         self.with(|page| {
             if page.store.state.surprises.len() < MAX_SURPRISES {
                 page.store.state.surprises.push(what);

@@ -1,5 +1,6 @@
 //! The promises (design.md sections 1 and 2), checked against what reached the API, the dead letters and the account.
 
+use super::fault::LONE;
 use super::record::{self, Event, Kind};
 use super::world::{Memory, Sent, World};
 use crate::ids;
@@ -92,7 +93,14 @@ pub(super) fn bystanders(world: &World) {
                 continue;
             };
             let event = &world.plan.events[*nr];
-            if world.plan.projects[event.project].calm && !world.is_stored(&event.task) {
+            // A firewall that dislikes some of its own may have it wait.
+            let own = world
+                .plan
+                .events
+                .iter()
+                .filter(|other| other.project == event.project);
+            let good = own.into_iter().all(|other| other.kind != Kind::Evil);
+            if good && world.plan.projects[event.project].calm && !world.is_stored(&event.task) {
                 memory.broken.push(format!(
                     "event {nr} is not served, and nothing is wrong with its project"
                 ));
@@ -183,7 +191,12 @@ impl Case<'_> {
             };
             let reason = reason_of(event.kind).unwrap_or_default();
             let told = graves.iter().all(|grave| grave.contains(reason));
-            if own != (good > 0) || task.is_some() != own || !buried || !told {
+            // What a firewall dislikes is given up, or stored once there is none any more.
+            let fine = match event.kind {
+                Kind::Evil if good == 0 => (own || buried) && graves.len() <= bad,
+                _ => own == (good > 0) && buried,
+            };
+            if !fine || task.is_some() != own || !told {
                 self.say(format!(
                     "event {nr} ({:?}), accepted {good} times good and {bad} times bad, is {} and dead for {graves:?}",
                     event.kind,
@@ -229,7 +242,11 @@ impl Case<'_> {
             let (Some(copies), Some(place)) = (self.events.get(&nr), facts.place) else {
                 continue;
             };
-            if !matches!(event.kind, Kind::Good | Kind::Curable) || self.is_slandered(event.project) {
+            let compared = facts.early || facts.lone >= LONE;
+            if !matches!(event.kind, Kind::Good | Kind::Curable)
+                || compared
+                || self.is_slandered(event.project)
+            {
                 continue;
             }
             let row = match event.session {
@@ -276,7 +293,11 @@ impl Case<'_> {
             });
             let rows = rows.count();
             let log = |event: &&Event| event.task == note.task && reason_of(event.kind).is_some();
-            let mended = |(nr, _): &(usize, _)| self.events.get(nr).is_some_and(|copies| copies.good > 0);
+            let mended = |(nr, _): &(usize, _)| {
+                let evil = self.world.plan.events[*nr].kind == Kind::Evil;
+                self.events.get(nr).is_some_and(|copies| copies.good > 0)
+                    || evil && self.tasks.contains_key(&note.task)
+            };
             let events = self.world.plan.events.iter().enumerate();
             if events.filter(|(_, event)| log(event)).any(|event| mended(&event)) {
                 // Whether its log was mended before it was given up is a matter of moments.
@@ -295,7 +316,9 @@ impl Case<'_> {
             };
             let told = |grave: &String| wish.iter().any(|reason| grave.contains(reason));
             let buried = rows == 0 && graves.len() == copies && graves.iter().all(told);
+            let evil = |grave: &String| grave.contains("between here and the API") || told(grave);
             match () {
+                () if note.evil && rows + graves.len() >= copies && graves.iter().all(evil) => {}
                 () if !wish.is_empty() && buried => {}
                 () if late && rows + graves.len() == copies => {}
                 () if !wish.is_empty() || rows < copies || !graves.is_empty() => {
@@ -385,11 +408,12 @@ impl Case<'_> {
 /// What the dead letter of such an event says; `None` if it must be stored.
 fn reason_of(kind: Kind) -> Option<&'static str> {
     match kind {
-        Kind::Good | Kind::Curable => None,
+        Kind::Good | Kind::Curable | Kind::Stuck => None,
         Kind::Lost => Some("never stored"),
         Kind::Refused => Some("422"),
         Kind::Fails => Some("500"),
         Kind::InLog => Some("flag"),
         Kind::TooLarge => Some("too large"),
+        Kind::Evil => Some("between here and the API"),
     }
 }

@@ -124,6 +124,7 @@ impl Driver {
             check::bystanders(&world);
         }
         world.note(|| "mended".into());
+        world.healed();
         for project in 0..world.plan.projects.len() {
             world.weather(project, Weather::default());
         }

@@ -13,6 +13,8 @@ pub(super) enum Fault {
     Silence,
     /// A status from something in front of the API, and Retry-After in seconds.
     Status(u16, Option<u64>),
+    /// The same with a page that is not the API's.
+    Page(u16),
     /// The request has its effect; then the connection breaks.
     ResetAfter,
     /// The request has its effect; then nothing, until time runs out.
@@ -28,7 +30,7 @@ pub(super) enum Fault {
 }
 
 /// All of them as they are counted.
-pub(super) const NAMES: [&str; 24] = [
+pub(super) const NAMES: [&str; 27] = [
     "connect",
     "reset",
     "silence",
@@ -42,6 +44,9 @@ pub(super) const NAMES: [&str; 24] = [
     "status 500",
     "status 502",
     "status 503",
+    "page",
+    "firewall",
+    "stuck",
     "reset after",
     "silence after",
     "garbled after",
@@ -54,6 +59,9 @@ pub(super) const NAMES: [&str; 24] = [
     "requeue",
     "batch lost",
 ];
+
+/// How much of [`Fault::lone`] lets others go first.
+pub(super) const LONE: u32 = 4;
 
 /// How likely faults are.
 #[derive(Debug, Clone, Default)]
@@ -83,7 +91,7 @@ impl Weather {
 }
 
 fn any(rng: &mut Rng) -> Fault {
-    match rng.u8(0..14) {
+    match rng.u8(0..15) {
         0 => Fault::Connect,
         1 => Fault::Reset,
         2 => Fault::Silence,
@@ -100,6 +108,10 @@ fn any(rng: &mut Rng) -> Fault {
         9 => Fault::GarbledAfter,
         10 | 11 => Fault::StatusAfter(*rng.choice(&[500, 502, 504]).expect("one")),
         12 => Fault::Mangled,
+        13 => Fault::Page(
+            *rng.choice(&[302, 400, 403, 404, 408, 422, 429, 451, 503, 504])
+                .expect("one"),
+        ),
         _ => Fault::Slow(rng.u64(1..25)),
     }
 }
@@ -120,12 +132,23 @@ impl Fault {
             Fault::Status(500, _) => "status 500",
             Fault::Status(502, _) => "status 502",
             Fault::Status(..) => "status 503",
+            Fault::Page(_) => "page",
             Fault::ResetAfter => "reset after",
             Fault::SilenceAfter => "silence after",
             Fault::GarbledAfter => "garbled after",
             Fault::StatusAfter(_) => "status after",
             Fault::Mangled => "mangled",
             Fault::Slow(_) => "slow",
+        }
+    }
+
+    /// How much it counts for that an event meets it alone: at [`LONE`], others may be tried before it.
+    pub(super) fn lone(self) -> u32 {
+        match self {
+            Fault::Connect | Fault::Slow(_) | Fault::Status(500, _) | Fault::StatusAfter(500) => 0,
+            Fault::Status(302 | 401 | 403 | 404 | 418, _) => LONE,
+            Fault::Page(status) if status != 408 && status != 429 && status < 500 => LONE,
+            _ => 1,
         }
     }
 

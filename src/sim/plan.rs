@@ -177,7 +177,10 @@ impl Plan {
 
     fn add_event(&mut self, project: usize, bad_percent: u8, rng: &mut Rng) -> usize {
         let mut kind = Kind::Good;
-        if rng.u8(0..100) < bad_percent && !self.projects[project].calm {
+        if rng.u8(0..100) < bad_percent && self.projects[project].calm {
+            // Its own firewall is the least that may be wrong with it.
+            kind = *rng.choice(&[Kind::Evil, Kind::Good]).expect("one");
+        } else if rng.u8(0..100) < bad_percent && !self.projects[project].calm {
             kind = *rng.choice(&BAD).expect("one");
             let unseen = matches!(kind, Kind::Curable | Kind::Lost) && !self.loses;
             if unseen || kind == Kind::TooLarge && !self.small_bodies {
@@ -218,7 +221,9 @@ impl Plan {
             _ => own.last().expect("one").task.clone(),
         };
         let too_large = self.small_bodies && rng.u8(0..10) == 0 && !self.projects[project].calm;
-        self.notes.push(Note::new(nr, project, task, too_large, rng));
+        let evil = !too_large && rng.u8(0..12) == 0;
+        self.notes
+            .push(Note::new(nr, project, task, (too_large, evil), rng));
         nr
     }
 

@@ -20,16 +20,27 @@ pub(super) enum Kind {
     InLog,
     /// 413.
     TooLarge,
+    /// Something in between refuses each request with it, until all is mended.
+    Evil,
+    /// Each request with it runs out of time at something in between, until all is mended; then it is stored.
+    Stuck,
 }
 
+/// What a firewall dislikes.
+const ATTACK: &str = "union select";
+/// What holds a proxy up.
+const SLUGGISH: &str = "sluggish";
+
 /// Kinds of trouble.
-pub(super) const BAD: [Kind; 6] = [
+pub(super) const BAD: [Kind; 8] = [
     Kind::Curable,
     Kind::Lost,
     Kind::Refused,
     Kind::Fails,
     Kind::InLog,
     Kind::TooLarge,
+    Kind::Evil,
+    Kind::Stuck,
 ];
 
 /// What may stand in any event, unusual but harmless.
@@ -63,6 +74,8 @@ pub(super) struct Note {
     pub(super) record: Vec<u8>,
     /// Larger than the API takes.
     pub(super) too_large: bool,
+    /// Something in between refuses it, until all is mended.
+    pub(super) evil: bool,
 }
 
 /// The largest body that the API of a schedule with `Kind::TooLarge` takes.
@@ -88,6 +101,8 @@ impl Event {
             Kind::Fails => ",\"bad\":\"\\ud83d\"".into(),
             Kind::InLog => ",\"flag\":\"bad\"".into(),
             Kind::TooLarge => format!(",\"output\":\"{}\"", "y".repeat(SMALL_BODY)),
+            Kind::Evil => format!(",\"output\":\"1 {ATTACK} 2\""),
+            Kind::Stuck => format!(",\"output\":\"{SLUGGISH}\""),
         };
         let of_session = session.map_or(String::new(), |session| {
             format!(",\"session_id\":\"p{project}s{session}\"")
@@ -113,11 +128,19 @@ impl Event {
 
 impl Note {
     /// Number `nr` of a schedule.
-    pub(super) fn new(nr: usize, project: usize, task: String, too_large: bool, rng: &mut Rng) -> Note {
+    pub(super) fn new(
+        nr: usize,
+        project: usize,
+        task: String,
+        (too_large, evil): (bool, bool),
+        rng: &mut Rng,
+    ) -> Note {
         let flag = if rng.bool() { "success" } else { "failure" };
         let source = if rng.bool() { ",\"source\":\"user\"" } else { "" };
         let filler = if too_large {
             "z".repeat(SMALL_BODY)
+        } else if evil {
+            ATTACK.into()
         } else {
             String::new()
         };
@@ -130,8 +153,19 @@ impl Note {
             task,
             record: feedback.to_record(),
             too_large,
+            evil,
         }
     }
+}
+
+/// Whether a request holds what a firewall dislikes.
+pub(super) fn is_attack(body: &[u8]) -> bool {
+    std::str::from_utf8(body).is_ok_and(|text| text.contains(ATTACK))
+}
+
+/// Whether it holds what a proxy cannot cope with.
+pub(super) fn is_sluggish(body: &[u8]) -> bool {
+    std::str::from_utf8(body).is_ok_and(|text| text.contains(SLUGGISH))
 }
 
 /// The numbers of the events in a body or a record, in order.

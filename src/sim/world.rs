@@ -1,6 +1,6 @@
 //! The network and the API behind it: what meets a request, and who remembers it.
 
-use super::fault::{Fault, Weather};
+use super::fault::{Fault, LONE, Weather};
 use super::plan::{Key, Plan};
 use super::record::{self, SMALL_BODY};
 use crate::board::{Board, LaneState};
@@ -45,6 +45,10 @@ pub(super) struct Facts {
     pub(super) place: Option<u64>,
     /// How often a fault made it look like poison.
     pub(super) slandered: u32,
+    /// What it met alone ([`Fault::lone`]).
+    pub(super) lone: u32,
+    /// It was sent alone while another of its project was held for such a fault.
+    pub(super) early: bool,
 }
 
 impl Facts {
@@ -73,6 +77,8 @@ pub(super) struct Memory {
     probes: BTreeMap<Lane, Probes>,
     /// How often the settings changed.
     mended: u32,
+    /// All is mended, firewalls as well.
+    healed: bool,
     /// The API has dropped a connection that the next request may go to.
     dropped: bool,
     rng: Rng,
@@ -141,6 +147,7 @@ impl World {
             in_flight: BTreeSet::new(),
             probes: BTreeMap::new(),
             mended: 0,
+            healed: false,
             dropped: false,
             rng: Rng::with_seed(seed ^ 0x5eed),
             verbose,
@@ -185,6 +192,11 @@ impl World {
     /// A person changed the settings.
     pub(super) fn mended(&self) {
         self.memory().mended += 1;
+    }
+
+    /// Nothing is in the way any more.
+    pub(super) fn healed(&self) {
+        self.memory().healed = true;
     }
 
     /// The daemon is gone.
@@ -262,7 +274,8 @@ impl World {
         probes.in_flight += 1;
         // Waits between probes are 2 s and more, after other failures than a refusal less.
         let seconds = (now - probes.since).as_secs() as u32;
-        let most = 4 + 2 * seconds + 2 * (memory.mended - probes.mended);
+        // What was refused while another passed is tried again at once, some times.
+        let most = 12 + 2 * seconds + 2 * (memory.mended - probes.mended);
         if events > 1 || probes.in_flight > 1 || probes.sent > most {
             memory.broken.push(format!(
                 "at {now:?} lane {lane:?} is parked and sends {events} events, {probes:?}"
@@ -281,6 +294,13 @@ impl World {
         let (run, left) = (memory.ends.len(), self.now());
         match about {
             About::Log(events) => {
+                if let [nr] = events[..] {
+                    let others = self.plan.events.iter().zip(&memory.events).enumerate();
+                    let held = |(other, (event, facts)): (usize, (&record::Event, &Facts))| {
+                        other != nr && event.project == project && facts.lone >= LONE && facts.place.is_none()
+                    };
+                    memory.events[nr].early |= others.into_iter().any(held);
+                }
                 for &nr in events {
                     let was_stored = self.is_stored(&self.plan.events[nr].task);
                     memory.events[nr].sent.push(Sent {
@@ -316,9 +336,31 @@ impl World {
         if std::mem::take(&mut memory.dropped) && memory.rng.bool() {
             return Some(Fault::Reset);
         }
-        let fault = memory.weather[project].next(&mut memory.rng)?;
-        let fault = fitting(fault, about, memory)?;
-        *memory.faults.entry(fault.name()).or_default() += 1;
+        let fault = self.fault(ask, about, project, memory)?;
+        if let About::Log(events) = about
+            && let [nr] = events[..]
+        {
+            memory.events[nr].lone += fault.lone();
+        }
+        Some(fault)
+    }
+
+    /// What is in the way of a request: by what it holds, or by the weather.
+    fn fault(&self, ask: &Ask, about: &About, project: usize, memory: &mut Memory) -> Option<Fault> {
+        let body = ask.body.as_deref().filter(|_| !memory.healed).unwrap_or_default();
+        let (name, fault) = if record::is_attack(body) {
+            ("firewall", Fault::Page(403))
+        } else if record::is_sluggish(body) {
+            let fault = *memory
+                .rng
+                .choice(&[Fault::Page(504), Fault::Page(408), Fault::Silence])?;
+            ("stuck", fault)
+        } else {
+            let fault = memory.weather[project].next(&mut memory.rng)?;
+            let fault = fitting(fault, about, memory)?;
+            (fault.name(), fault)
+        };
+        *memory.faults.entry(name).or_default() += 1;
         Some(fault)
     }
 
@@ -340,7 +382,10 @@ impl World {
             }
             let event = record::events_in(record)[0];
             let taken = || memory.events[event].sent.iter().any(|sent| sent.status == 200);
-            let ended = self.is_stored(&self.plan.events[event].task)
+            // Feedback does not wait for an event that keeps failing alone while others pass.
+            let deferred = memory.events[event].lone >= LONE;
+            let ended = deferred
+                || self.is_stored(&self.plan.events[event].task)
                 || disk.revived.contains(before)
                 || disk.dead.values().any(|letter| letter.seq.0 == *before)
                 || !self.plan.confirms() && taken();
@@ -367,6 +412,9 @@ impl World {
             Some(Fault::Silence) => std::future::pending().await,
             Some(Fault::Status(status, after)) => {
                 return answered(status, after, "{\"detail\":\"a fault\"}".into());
+            }
+            Some(Fault::Page(status)) => {
+                return answered(status, None, "<html>Sorry, you have been blocked</html>".into());
             }
             Some(Fault::Slow(seconds)) => sleep(Duration::from_secs(seconds)).await,
             _ => {}
@@ -492,7 +540,15 @@ fn fitting(fault: Fault, about: &About, memory: &mut Memory) -> Option<Fault> {
     match (fault, about) {
         // A project that is unknown: told to log requests only.
         (Fault::Status(404, _), About::Feedback(_) | About::Read) => None,
-        (Fault::Mangled | Fault::StatusAfter(_), About::Read) => None,
+        (Fault::Mangled | Fault::StatusAfter(_) | Fault::Page(_), About::Read) => None,
+        // Again and again it means that something dislikes it.
+        (fault, About::Log(events)) if events.len() == 1 && fault.lone() >= LONE => {
+            (memory.events[events[0]].lone < 5 * LONE).then_some(fault)
+        }
+        (fault, About::Feedback(nr)) if fault.lone() >= LONE => {
+            memory.notes[*nr].lone += LONE;
+            (memory.notes[*nr].lone < 5 * LONE).then_some(fault)
+        }
         (fault, About::Log(events)) if fault.looks_like_poison() => {
             // Once passes; again and again means poison.
             let slandered = events.iter().any(|&nr| memory.events[nr].slandered > 0);

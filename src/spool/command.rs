@@ -32,6 +32,11 @@ pub(super) enum Command {
         events: Vec<Leased>,
         reply: oneshot::Sender<()>,
     },
+    /// Feedback may pass these leased events.
+    Defer {
+        events: Vec<(u32, u64)>,
+        reply: oneshot::Sender<()>,
+    },
     Bury {
         events: Vec<(Leased, Burial)>,
         reply: oneshot::Sender<()>,

@@ -109,6 +109,8 @@ impl Owner {
         self.dirty_since = None;
         self.lanes.committed(&additions, now);
         self.requeued.committed(&plan.requeued);
+        // Before the ledger shows them.
+        self.note_letters(&plan.refused_groups());
         self.publish_account();
         self.note_dropped(&dropped, dropping, now);
         self.publish_lanes(additions.iter().map(|addition| addition.lane));
@@ -186,7 +188,8 @@ impl Owner {
         self.generations.close();
         let freed = self.room.give_way(error.full);
         let sentence = format!(
-            "the spool could not be written: {error}: look at the disk under spool.path; it is tried again by itself"
+            "the spool could not be written: {error}: {}; it is tried again by itself",
+            error.remedy()
         );
         if self.failure.is_none() {
             tracing::error!(%error, "storage failed: nothing is accepted until it works again");

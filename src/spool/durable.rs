@@ -29,6 +29,8 @@ pub(super) struct StorageError {
     pub(super) damage: bool,
     /// There was no space for it.
     pub(super) full: bool,
+    /// A file would have grown past what this process may write.
+    too_large: bool,
 }
 
 impl StorageError {
@@ -38,6 +40,15 @@ impl StorageError {
             reason: reason.into(),
             damage: false,
             full: false,
+            too_large: false,
+        }
+    }
+
+    /// What a person should look at.
+    pub(super) fn remedy(&self) -> &'static str {
+        match self.too_large {
+            true => "raise the limit on file sizes (LimitFSIZE of the unit, ulimit -f)",
+            false => "look at the disk under spool.path",
         }
     }
 
@@ -55,6 +66,7 @@ impl StorageError {
             reason: reason.into(),
             damage: true,
             full: false,
+            too_large: false,
         }
     }
 }
@@ -75,9 +87,10 @@ impl From<sled::Error> for StorageError {
 
 impl From<std::io::Error> for StorageError {
     fn from(error: std::io::Error) -> Self {
-        use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+        use std::io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
         StorageError {
             full: matches!(error.kind(), StorageFull | QuotaExceeded),
+            too_large: error.kind() == FileTooLarge,
             damage: is_damage(&error),
             ..StorageError::trouble(error.to_string())
         }

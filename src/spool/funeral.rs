@@ -8,10 +8,12 @@ use super::commit::RETRY_PAUSE;
 use super::durable::StorageError;
 use super::group::{Funeral, Plan, Prepared};
 use super::lanes::Lanes;
+use super::letter_log::{LetterGroup, Line};
 use super::owner::{Failure, Owner};
+use super::view::locked;
 use super::{DeadLetter, DeadLettersError, DeadPage};
 use std::collections::BTreeSet;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 /// No letters.
 const NONE: (u64, u64) = (0, 0);
@@ -60,8 +62,10 @@ impl Owner {
 
     fn end_funerals(&mut self, funerals: Vec<Funeral>) {
         let mut touched = BTreeSet::new();
+        let mut groups = Vec::new();
         for funeral in funerals {
             for (lane, letter) in &funeral.letters {
+                groups.push(LetterGroup::of(letter, false));
                 if self.lanes.settle(*lane, letter.seq.0) || self.head.find_again() {
                     self.head.dead += 1;
                     touched.insert(*lane);
@@ -70,8 +74,42 @@ impl Owner {
             self.mark_dirty();
             let _ = funeral.reply.send(());
         }
+        self.note_letters(&groups);
         // Whatever becomes of the commit: feedback may have waited for what was buried.
         self.publish_lanes(touched);
+    }
+
+    /// Notes letters of which the operators are to be told.
+    pub(super) fn note_letters(&self, groups: &[LetterGroup]) {
+        let mut log = locked(&self.shared.letter_log);
+        log.note(groups, Instant::now(), SystemTime::now());
+    }
+
+    /// Logs what there is to say about dead letters; all of it if it is the `last` time.
+    pub(super) fn report_letters(&self, now: Instant, last: bool) {
+        let line = locked(&self.shared.letter_log).line(now, last);
+        match line {
+            None => {}
+            Some(Line {
+                letters,
+                which,
+                within: None,
+            }) => tracing::warn!(
+                letters,
+                %which,
+                "events became dead letters: `phosphod dead list` shows why"
+            ),
+            Some(Line {
+                letters,
+                which,
+                within: Some(within),
+            }) => tracing::warn!(
+                letters,
+                %which,
+                seconds = within.as_secs(),
+                "more events became dead letters: `phosphod dead list` shows why"
+            ),
+        }
     }
 
     /// Which letters do not count once this plan is durable: its own refused ones do.

@@ -3,6 +3,7 @@ use super::chunk::{self, Bundle, Label};
 use super::command::AppendReply;
 use super::durable::Writes;
 use super::lanes::{Addition, Lanes};
+use super::letter_log::LetterGroup;
 use super::meta::Extent;
 use super::{AppendError, Burial, DeadLetter, Entry, key};
 use crate::ids::{Kind, Lane, Seq};
@@ -208,6 +209,12 @@ impl Plan {
             requeued,
             next_seq: next,
         }
+    }
+
+    /// What was refused, by project and cause.
+    pub(super) fn refused_groups(&self) -> Vec<LetterGroup> {
+        let letters = self.refused.iter();
+        letters.map(|letter| LetterGroup::of(letter, true)).collect()
     }
 
     /// Writes the chunks, and says what they add to each lane.

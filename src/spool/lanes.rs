@@ -288,12 +288,22 @@ impl Lanes {
     }
 
     /// Sequences below this may be given out: for feedback those before the first log of the project that has not
-    /// ended.
+    /// ended and is not deferred.
     pub(super) fn gate(&self, number: u32) -> u64 {
         self.get(number)
             .filter(|state| state.lane.kind == Kind::Feedback)
-            .and_then(|state| self.get(state.peer?)?.queue.first_unsettled())
+            .and_then(|state| self.get(state.peer?)?.queue.first_in_the_way())
             .unwrap_or(u64::MAX)
+    }
+
+    /// Lets feedback pass leased events. Gives the lanes that changed.
+    pub(super) fn defer(&mut self, events: &[(u32, u64)]) -> BTreeSet<u32> {
+        for &(lane, seq) in events {
+            if let Some(state) = self.get_mut(lane) {
+                state.queue.defer(seq);
+            }
+        }
+        events.iter().map(|&(lane, _)| lane).collect()
     }
 
     /// Nothing is read from the lane until this moment.

@@ -77,6 +77,11 @@ impl Leased {
         &self.record
     }
 
+    /// Lane number and sequence.
+    pub(super) fn place(&self) -> (u32, u64) {
+        (self.lane, self.seq.0)
+    }
+
     /// Ends the obligation: from here on the owning thread answers for the event.
     pub(super) fn end(mut self) -> (u32, u64, bytes::Bytes) {
         self.home = None;

@@ -20,7 +20,7 @@
 //!
 //! # Parts
 //! `owner` the thread's loop, `group` and `commit` one group commit, `dead`, `funeral` and `requeue` dead
-//! letters, `read` leases, `lanes` and `queue` the state in
+//! letters, `letter_log` what is said about new ones, `read` leases, `lanes` and `queue` the state in
 //! memory, `find` what is queued of one task, `generation` the row of folders, `sealed` reading all but the newest, `recovery` opening, `scan`,
 //! `salvage` and `repair` what is damaged, `durable` and `disk` the narrow seam to sled and the
 //! machine, `room` admission, `dropping` and `drop_log` what makes room for it, `ballast` a full disk, `view` what is shown
@@ -46,6 +46,7 @@ mod key;
 mod lanes;
 mod lease;
 mod letter;
+mod letter_log;
 mod lock;
 mod mark;
 mod meta;
@@ -80,13 +81,13 @@ use crate::batch::Limits;
 use crate::ids::{Lane, Seq};
 use crate::ledger::Ledger;
 use command::Command;
-use disk::Disk;
+use disk::{Disk, LEAST_FILE_BYTES};
 use group::Prepared;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot, watch};
 use view::{Shared, locked};
 
@@ -156,6 +157,15 @@ pub enum OpenError {
         path: PathBuf,
         /// Its permission bits.
         mode: u32,
+    },
+    /// A limit of the process leaves the queue's files no room.
+    #[error(
+        "the limit on file sizes is {limit} bytes, and the queue takes files of at least {LEAST_FILE_BYTES}: raise it (LimitFSIZE of \
+         the unit, ulimit -f)"
+    )]
+    FileLimit {
+        /// In bytes.
+        limit: u64,
     },
     /// Another daemon has it.
     #[error("the data folder {} is in use by another phosphod{}: stop it, or set spool.path to another folder",
@@ -286,7 +296,11 @@ impl Spool {
         Spool::open_on(settings, Disk::real())
     }
 
-    fn open_on(settings: Settings, disk: Disk) -> Result<Spool, OpenError> {
+    fn open_on(mut settings: Settings, disk: Disk) -> Result<Spool, OpenError> {
+        if let Some(limit) = disk.max_file_bytes.filter(|limit| *limit < LEAST_FILE_BYTES) {
+            return Err(OpenError::FileLimit { limit });
+        }
+        settings.generation_bytes = disk.fill_bytes(settings.generation_bytes);
         let (commands, receiver) = mpsc::channel(MAX_WAITING_COMMANDS);
         let shared = Arc::new(Shared::new());
         let owner = recovery::open(&settings, &disk, &shared, receiver, commands.downgrade())?;
@@ -340,6 +354,13 @@ impl Spool {
         self.ask(|reply| Command::Release { events, reply }).await;
     }
 
+    /// Lets feedback pass leased log events that it would have to wait for, until they are released or have ended. A new
+    /// process knows nothing of it.
+    pub async fn defer(&self, events: impl IntoIterator<Item = &Leased>) {
+        let events = events.into_iter().map(Leased::place).collect();
+        self.ask(|reply| Command::Defer { events, reply }).await;
+    }
+
     /// Given up: kept as a dead letter, on disk before it leaves the lane. Resolves when it is.
     pub async fn bury(&self, _lane: &Lane, events: Vec<(Leased, Burial)>) {
         self.ask(|reply| Command::Bury { events, reply }).await;
@@ -363,6 +384,12 @@ impl Spool {
     /// Dead letters that went for `dead_letters.max_bytes` or `max_age` since the spool was opened.
     pub fn dropped_letters(&self) -> u64 {
         self.inner.shared.dropped_letters.load(Ordering::Relaxed)
+    }
+
+    /// What became dead letters of late, by project and cause, in one sentence with the remedy. `None` once there was none for
+    /// an hour, or once an operator has purged dead letters or queued them again.
+    pub fn letters_hint(&self) -> Option<String> {
+        locked(&self.inner.shared.letter_log).hint(Instant::now())
     }
 
     /// Payload bytes of all events that have not ended, as of the last commit.

@@ -137,6 +137,7 @@ impl Owner {
         let room = self.room.full().map(|_| Instant::now() + FREE_CHECK_EVERY);
         let unreadable = self.lanes.next_readable();
         let told = self.drop_log.due(Instant::now());
+        let letters = locked(&self.shared.letter_log).due(Instant::now());
         let moving = self.moving.then(Instant::now);
         [
             commit,
@@ -144,6 +145,7 @@ impl Owner {
             room,
             unreadable,
             told,
+            letters,
             moving,
             Some(self.dead_check_at),
         ]
@@ -171,6 +173,11 @@ impl Owner {
                         .map(Leased::end)
                         .map(|(lane, seq, _)| (lane, seq)),
                 );
+                let _ = reply.send(());
+            }
+            Command::Defer { events, reply } => {
+                let touched = self.lanes.defer(&events);
+                self.publish_lanes(touched);
                 let _ = reply.send(());
             }
             Command::Bury { events, reply } => self.take_funeral(events, reply),
@@ -312,6 +319,7 @@ impl Owner {
         }
         self.recheck_room(now);
         self.tell_dropped(now, false);
+        self.report_letters(now, false);
         self.publish_refusal();
     }
 
@@ -384,6 +392,7 @@ impl Owner {
             self.commit(Group::default());
         }
         self.tell_dropped(Instant::now(), true);
+        self.report_letters(Instant::now(), true);
         self.mark.sync();
         let Owner {
             generations,

@@ -50,6 +50,8 @@ pub(super) struct LaneQueue {
     /// Last sequence of an append, and when it came.
     arrivals: VecDeque<(u64, Instant)>,
     released_since: Option<Instant>,
+    /// Leased events that hold back no feedback. Known to this process only.
+    deferred: BTreeSet<u64>,
 }
 
 impl LaneQueue {
@@ -93,6 +95,8 @@ impl LaneQueue {
                 queue.leased_bytes += u64::from(bytes);
             }
         }
+        let still = self.deferred.iter().filter(|seq| queue.leased.contains_key(seq));
+        queue.deferred = still.copied().collect();
         queue.end = queue.end.max(self.end);
         queue.released_since = queue.released_since.filter(|_| !queue.released.is_empty());
         queue
@@ -187,7 +191,26 @@ impl LaneQueue {
         self.extents.range(first + 1..).next().map(|(&first, _)| first)
     }
 
-    /// The first event that has not ended: what holds back later feedback.
+    /// The first event that has not ended and is not deferred: what holds back later feedback.
+    pub(super) fn first_in_the_way(&self) -> Option<u64> {
+        let mut leased = self.leased.keys();
+        let leased = leased.find(|seq| !self.deferred.contains(seq));
+        let released = self.released.first();
+        [leased, released, self.unread.as_ref()]
+            .into_iter()
+            .flatten()
+            .min()
+            .copied()
+    }
+
+    /// Lets feedback pass a leased event, until that is released or has ended.
+    pub(super) fn defer(&mut self, seq: u64) {
+        if self.leased.contains_key(&seq) {
+            self.deferred.insert(seq);
+        }
+    }
+
+    /// The first event that has not ended.
     pub(super) fn first_unsettled(&self) -> Option<u64> {
         let leased = self.leased.keys().next();
         let released = self.released.first();
@@ -244,6 +267,7 @@ impl LaneQueue {
     /// Takes a leased event back.
     pub(super) fn release(&mut self, seq: u64, now: Instant) {
         if let Some(bytes) = self.leased.remove(&seq) {
+            self.deferred.remove(&seq);
             self.leased_bytes -= u64::from(bytes);
             self.released.insert(seq);
             self.released_since.get_or_insert(now);
@@ -253,6 +277,7 @@ impl LaneQueue {
     /// Ends a leased event. Gives the first sequence of its extent, and its generation; `None` if it was not leased.
     pub(super) fn settle(&mut self, seq: u64) -> Option<(u64, u64)> {
         let bytes = u64::from(self.leased.remove(&seq)?);
+        self.deferred.remove(&seq);
         self.leased_bytes -= bytes;
         let place = self.place(seq)?;
         self.end_in(place.first, 1, bytes);
@@ -439,6 +464,34 @@ mod tests {
         assert_eq!(queue.ready(10), Ready::default());
         assert_eq!(queue.ready(12).events, 2);
         assert_eq!(queue.ready(u64::MAX).events, 3);
+    }
+
+    #[test]
+    fn a_deferred_event_holds_back_nothing_until_it_is_released() {
+        let now = Instant::now();
+        let mut queue = LaneQueue::default();
+        queue.append(&added(1, 1, 3, 30), now);
+        queue.lease([(1, 10), (2, 10)].into_iter(), Some(3));
+        queue.defer(1);
+        assert_eq!(
+            (queue.first_in_the_way(), queue.first_unsettled()),
+            (Some(2), Some(1))
+        );
+        queue.settle(2);
+        assert_eq!(queue.first_in_the_way(), Some(3));
+        queue.release(1, now);
+        assert_eq!(queue.first_in_the_way(), Some(1));
+        queue.lease([(1, 10), (3, 10)].into_iter(), None);
+        assert_eq!(
+            queue.first_in_the_way(),
+            Some(1),
+            "a lease of its own is another matter"
+        );
+        queue.defer(1);
+        queue.settle(1);
+        queue.defer(1);
+        queue.settle(3);
+        assert_eq!((queue.first_in_the_way(), queue.deferred.len()), (None, 0));
     }
 
     #[test]

@@ -18,6 +18,7 @@ use super::durable::{StorageError, Writes};
 use super::group::{Group, Prepared};
 use super::meta::Head;
 use super::owner::Owner;
+use super::view::locked;
 use super::{AppendError, DeadLettersError, Entry, key};
 use crate::ids::Lane;
 use std::collections::BTreeSet;
@@ -143,6 +144,7 @@ impl Owner {
             return Err(AppendError::Full(sentence));
         }
         self.commit_parts(append.into_parts(), there, Dropping::ForAppends, now)?;
+        locked(&self.shared.letter_log).handled();
         // What cannot be removed now is removed before anybody is shown a letter again.
         if let Err(error) = self.clear_requeued() {
             self.fail_letters(&error, now);
@@ -167,6 +169,9 @@ impl Owner {
     /// Removes letters. Gives how many there were.
     pub(super) fn purge(&mut self, numbers: &BTreeSet<u64>) -> Result<u64, DeadLettersError> {
         let purged = self.clear_void().and_then(|()| self.dead.remove_each(numbers));
+        if purged.as_ref().is_ok_and(|letters| *letters > 0) {
+            locked(&self.shared.letter_log).handled();
+        }
         purged.map_err(|error| {
             tracing::error!(%error, "dead letters could not be removed");
             DeadLettersError::Storage(format!(

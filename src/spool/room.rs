@@ -43,7 +43,7 @@ impl Room {
             max_bytes: settings.max_bytes,
             on_full: settings.on_full,
             min_free_bytes: settings.min_free_bytes,
-            ballast: Ballast::find(&settings.path),
+            ballast: Ballast::find(&settings.path, disk.max_file_bytes),
             checked: None,
             full: None,
             free_at_drop: None,
@@ -108,7 +108,7 @@ impl Room {
     pub(super) fn worth_dropping(&mut self, droppable: u64, now: Instant) -> Option<u64> {
         let free = self.free_bytes(0, now);
         let (own, needed) = match self.ballast.is_held() {
-            true => (BALLAST_BYTES, self.min_free_bytes),
+            true => (self.ballast.bytes(), self.min_free_bytes),
             false => (
                 0,
                 BALLAST_ROOM_BYTES.max(self.min_free_bytes.saturating_add(BALLAST_BYTES)),

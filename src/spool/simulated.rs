@@ -190,6 +190,12 @@ impl Loop {
                 self.release(ended.map(|(lane, seq, _)| (lane, seq)).collect());
                 let _ = reply.send(());
             }
+            Command::Defer { events, reply } => {
+                for lane in self.lanes.defer(&events) {
+                    self.lanes.publish(lane);
+                }
+                let _ = reply.send(());
+            }
             Command::Bury { events, reply } => {
                 let letters = events.into_iter().filter_map(|(leased, burial)| {
                     let (number, seq, record) = leased.end();

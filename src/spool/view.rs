@@ -1,4 +1,5 @@
 //! What callers see without asking the owning thread: lanes, ledger, whether the spool accepts.
+use super::letter_log::LetterLog;
 use crate::batch::Ready;
 use crate::ids::{Lane, Seq};
 use crate::ledger::Ledger;
@@ -18,6 +19,7 @@ pub(super) struct Shared {
     pub(super) refusing: Mutex<Option<String>>,
     pub(super) damage: Mutex<Damage>,
     pub(super) dropped_letters: AtomicU64,
+    pub(super) letter_log: Mutex<LetterLog>,
 }
 
 /// What became of damaged files of the queue, since the data folder was made.
@@ -39,6 +41,7 @@ impl Shared {
             refusing: Mutex::default(),
             damage: Mutex::default(),
             dropped_letters: AtomicU64::new(0),
+            letter_log: Mutex::default(),
         }
     }
 }

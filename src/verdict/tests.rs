@@ -25,6 +25,17 @@ const KINDS: [FailureKind; 6] = [
     FailureKind::Garbled,
 ];
 
+/// What the API's own refusals look like, and what those of things in between do.
+const OWN: &str = r#"{"detail":"why"}"#;
+const BETWEEN: [&str; 6] = [
+    "",
+    "{}",
+    "null",
+    "<html>blocked</html>",
+    r#"{"error":"blocked"}"#,
+    r#"["detail"]"#,
+];
+
 /// A verdict's name and its sentence.
 fn log(outcome: &Outcome, server_errors: u32) -> (&'static str, String) {
     match of_log(outcome, 2, server_errors) {
@@ -32,9 +43,14 @@ fn log(outcome: &Outcome, server_errors: u32) -> (&'static str, String) {
         LogVerdict::Bisect { reason } => ("bisect", reason),
         LogVerdict::Split { reason } => ("split", reason),
         LogVerdict::Park { reason } => ("park", reason),
+        LogVerdict::Blocked(blocked) => (whose(&blocked), blocked.park),
         LogVerdict::Retry { reason, .. } => ("retry", reason),
         LogVerdict::Unknown { reason, .. } => ("unknown", reason),
     }
+}
+
+fn whose(blocked: &Blocked) -> &'static str {
+    if blocked.own { "blocked" } else { "blocked between" }
 }
 
 fn feedback(outcome: &Outcome) -> (&'static str, String) {
@@ -44,6 +60,7 @@ fn feedback(outcome: &Outcome) -> (&'static str, String) {
         FeedbackVerdict::ReadBack { reason } => ("read back", reason),
         FeedbackVerdict::Refused { reason } => ("refused", reason),
         FeedbackVerdict::Park { reason } => ("park", reason),
+        FeedbackVerdict::Blocked(blocked) => (whose(&blocked), blocked.park),
         FeedbackVerdict::Retry { reason, .. } => ("retry", reason),
     }
 }
@@ -107,19 +124,25 @@ fn a_200_that_does_not_tell_is_retried_and_never_guessed_at() {
 fn every_row_of_the_contracts_answer_table_is_held_for_logs() {
     let echoed = r#"{"logged_events":[{"input":"a"},{"input":"b"}]}"#;
     assert_eq!(log(&answer(200, echoed), 0).0, "answered");
-    for (verdict, statuses) in [
-        ("bisect", vec![400, 422]),
-        ("split", vec![413]),
-        ("park", vec![300, 301, 302, 307, 308, 401, 403, 404]),
-        ("park", vec![402, 405, 406, 407, 409, 410, 415, 431, 451]), // Not in the table.
-        ("retry", vec![408, 425, 429, 500, 503]),
+    let blocked = vec![300, 301, 302, 307, 308, 401, 403, 404];
+    let unknown = vec![402, 405, 406, 409, 410, 415, 418, 431, 451]; // Not in the table.
+    for (own, between, statuses) in [
+        ("bisect", "blocked between", vec![400, 422]),
+        ("split", "split", vec![413]),
+        ("blocked", "blocked between", blocked),
+        ("blocked", "blocked between", unknown),
+        ("park", "park", vec![407]),
+        ("retry", "retry", vec![408, 425, 429, 500, 503]),
         // A gateway's answers: the request may have been taken behind it.
-        ("unknown", vec![501, 502, 504, 507, 520, 599]),
-        ("retry", vec![0, 100, 101]),          // Not in the table.
-        ("unknown", vec![600, 999, u16::MAX]), // Not in the table.
+        ("unknown", "unknown", vec![501, 502, 504, 507, 520, 524, 599]),
+        ("retry", "retry", vec![0, 100, 101]), // Not in the table.
+        ("unknown", "unknown", vec![600, 999, u16::MAX]), // Not in the table.
     ] {
         for status in statuses {
-            assert_eq!(log(&answer(status, "{}"), 1).0, verdict, "{status}");
+            assert_eq!(log(&answer(status, OWN), 1).0, own, "{status}");
+            for body in BETWEEN {
+                assert_eq!(log(&answer(status, body), 1).0, between, "{status} {body}");
+            }
         }
     }
     for (server_errors, verdict) in [(0, "retry"), (1, "retry"), (2, "bisect"), (u32::MAX, "bisect")] {
@@ -141,15 +164,29 @@ fn every_row_of_the_contracts_answer_table_is_held_for_logs() {
 
 #[test]
 fn every_row_of_the_contracts_answer_table_is_held_for_feedback() {
-    for (verdict, statuses) in [
-        ("delivered", vec![200, 201, 204]),
-        ("refused", vec![400, 413, 422]),
-        ("park", vec![301, 307, 401, 402, 403, 404, 405, 407, 409, 451]),
-        ("retry", vec![408, 425, 429, 503]),
-        ("read back", vec![0, 100, 500, 501, 502, 504, 520, 600]),
+    for (own, between, statuses) in [
+        ("delivered", "delivered", vec![200, 201, 204]),
+        ("refused", "blocked between", vec![400, 422]),
+        ("refused", "refused", vec![413]),
+        (
+            "blocked",
+            "blocked between",
+            vec![301, 307, 401, 402, 403, 405, 409, 418, 451],
+        ),
+        ("not yet", "blocked between", vec![404]),
+        ("park", "park", vec![407]),
+        ("retry", "retry", vec![408, 425, 429, 503]),
+        (
+            "read back",
+            "read back",
+            vec![0, 100, 500, 501, 502, 504, 520, 600],
+        ),
     ] {
         for status in statuses {
-            assert_eq!(feedback(&answer(status, "{}")).0, verdict, "{status}");
+            assert_eq!(feedback(&answer(status, OWN)).0, own, "{status}");
+            for body in BETWEEN {
+                assert_eq!(feedback(&answer(status, body)).0, between, "{status} {body}");
+            }
         }
     }
     for kind in KINDS {
@@ -166,14 +203,14 @@ fn feedback_waits_for_a_task_and_not_for_a_route() {
     for body in [r#"{"detail":"Task t not found"}"#, r#"{"detail":""}"#] {
         assert_eq!(feedback(&answer(404, body)).0, "not yet", "{body}");
     }
-    for body in [
-        r#"{"detail":"Not Found"}"#,
-        "<html>nginx</html>",
-        r#"{"detail":[]}"#,
-        "",
+    for (body, wish) in [
+        (r#"{"detail":"Not Found"}"#, "blocked"),
+        ("<html>nginx</html>", "blocked between"),
+        (r#"{"detail":[]}"#, "blocked"),
+        ("", "blocked between"),
     ] {
         let (verdict, reason) = feedback(&answer(404, body));
-        assert_eq!(verdict, "park", "{body}");
+        assert_eq!(verdict, wish, "{body}");
         assert!(reason.contains("upstream.base_url"), "{reason}");
     }
 }
@@ -218,13 +255,34 @@ fn sentences_name_the_remedy() {
         (307, vec!["upstream.base_url"]),
         (403, vec!["PHOSPHO_API_KEY", "upstream.api_key_file", "project"]),
         (404, vec!["upstream.project_id", "upstream.base_url"]),
-        (407, vec!["upstream.proxy"]),
+        (405, vec!["upstream.base_url", "upstream.proxy"]),
     ] {
-        let (_, reason) = log(&answer(status, ""), 0);
-        assert!(reason.contains(&format!("({status})")), "{reason}");
+        let (_, reason) = log(&answer(status, r#"{"detail":""}"#), 0);
+        assert!(reason.contains(&format!("({status}: )")), "{reason}");
         for remedy in remedies {
             assert!(reason.contains(remedy), "{reason}");
         }
+    }
+    for status in [400, 403, 404, 407, 451] {
+        let (_, reason) = log(&answer(status, "<html>"), 0);
+        for words in [
+            "something between here and the API",
+            &status.to_string(),
+            "not the API's own",
+            "upstream.proxy",
+        ] {
+            assert!(reason.contains(words), "{reason}");
+        }
+        let LogVerdict::Blocked(Blocked { refusal, .. }) = of_log(&answer(status, "<html>"), 1, 0) else {
+            assert_eq!(status, 407);
+            continue;
+        };
+        assert_eq!(
+            refusal,
+            format!(
+                "refused with {status} by something between here and the API (not the API's own answer), while others pass"
+            )
+        );
     }
     assert_eq!(
         log(&failed(FailureKind::Dns), 0).1,
@@ -279,7 +337,8 @@ fn what_upstream_says_is_bounded_on_one_line_and_without_the_events_content() {
         "SECRET",
         r#"{"detail":[{"input":"SECRET"}]}"#,
     ] {
-        assert!(log(&answer(422, hidden), 0).1.ends_with("(422)"), "{hidden}");
+        let reason = log(&answer(422, hidden), 0).1;
+        assert!(reason.contains("422") && !reason.contains("SECRET"), "{reason}");
     }
 }
 
@@ -322,10 +381,57 @@ proptest! {
             }
             LogVerdict::Bisect { reason } | LogVerdict::Split { reason } => reason,
             LogVerdict::Park { reason } | LogVerdict::Retry { reason, .. } | LogVerdict::Unknown { reason, .. } => reason,
+            LogVerdict::Blocked(blocked) => blocked.park + &blocked.refusal,
         };
         for reason in [reason, of_feedback.1] {
             prop_assert!(!reason.chars().any(char::is_control), "{}", reason);
             prop_assert!(reason.len() < 16 * 1024, "{}", reason.len());
         }
     }
+}
+
+/// How the fault of a log request was judged.
+fn suspect_of(outcome: &Outcome) -> Option<Suspect> {
+    match of_log(outcome, 2, 1) {
+        LogVerdict::Retry { suspect, .. } | LogVerdict::Unknown { suspect, .. } => Some(suspect),
+        _ => None,
+    }
+}
+
+#[test]
+fn what_may_have_to_do_with_size_or_content_is_told_from_an_outage() {
+    use Suspect::{Content, Nothing, Size};
+    for (status, own, between) in [
+        (408, Size, Size),
+        (504, Size, Size),
+        (524, Size, Size),
+        (425, Nothing, Content),
+        (429, Nothing, Content),
+        (500, Nothing, Nothing),
+        (502, Nothing, Content),
+        (503, Nothing, Content),
+        (200, Nothing, Content),
+        (202, Nothing, Content),
+    ] {
+        assert_eq!(suspect_of(&answer(status, OWN)), Some(own), "{status}");
+        assert_eq!(suspect_of(&answer(status, "<html>")), Some(between), "{status}");
+    }
+    for kind in KINDS {
+        let wish = match kind {
+            FailureKind::Dns | FailureKind::Connect | FailureKind::Tls => Nothing,
+            FailureKind::Timeout | FailureKind::Closed => Size,
+            FailureKind::Garbled => Content,
+        };
+        assert_eq!(suspect_of(&failed(kind)), Some(wish), "{kind:?}");
+    }
+    let mut verdict = of_log(&failed(FailureKind::Closed), 2, 1);
+    verdict.acquit();
+    assert!(matches!(verdict, LogVerdict::Unknown { suspect: Nothing, .. }));
+}
+
+#[test]
+fn a_refusal_of_the_api_that_was_cut_off_for_its_length_is_its_own_still() {
+    let cut = format!(r#" {{"detail":[{{"loc":["body"],"input":"{}"#, "x".repeat(70_000));
+    assert_eq!(log(&answer(422, &cut), 0).0, "bisect");
+    assert_eq!(feedback(&answer(422, &cut)).0, "refused");
 }

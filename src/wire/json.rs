@@ -104,13 +104,77 @@ impl Malformed {
         let fault = whole
             .rsplit_once(" at line ")
             .map_or(whole.as_str(), |(fault, _)| fault);
+        let fault = match foreign_word(text, byte) {
+            Some((word, instead)) if !error.is_eof() => {
+                format!("{word} is no value in JSON, {instead} is")
+            }
+            _ => fault.to_owned(),
+        };
         Self {
             line,
             column: column.max(1),
             byte,
+            fault,
+        }
+    }
+
+    /// A fault at a byte of `text`.
+    pub(super) fn at(text: &str, byte: usize, fault: &str) -> Self {
+        let (line, column) = place(text, byte);
+        Self {
+            line,
+            column,
+            byte: byte.min(text.len()),
             fault: fault.to_owned(),
         }
     }
+}
+
+/// Words that programs write where JSON has another, and that word.
+const FOREIGN_WORDS: [(&str, &str); 12] = [
+    ("-Infinity", "null"),
+    ("Infinity", "null"),
+    ("-inf", "null"),
+    ("inf", "null"),
+    ("-NaN", "null"),
+    ("NaN", "null"),
+    ("-nan", "null"),
+    ("nan", "null"),
+    ("undefined", "null"),
+    ("None", "null"),
+    ("True", "true"),
+    ("False", "false"),
+];
+
+/// The foreign word that stands at a byte of a text, and what to write instead. Only these words are ever told, so that
+/// no content is.
+fn foreign_word(text: &str, byte: usize) -> Option<(&'static str, &'static str)> {
+    let is_part = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'+' | b'_' | b'.');
+    let bytes = text.as_bytes();
+    // Longer than any of the words, so that the rest of the text costs nothing.
+    let before = bytes.get(byte.saturating_sub(16)..byte)?;
+    let start = byte - before.iter().rev().take_while(|byte| is_part(byte)).count();
+    let end = start
+        + bytes[start..]
+            .iter()
+            .take(16)
+            .take_while(|byte| is_part(byte))
+            .count();
+    let word = text.get(start..end)?;
+    FOREIGN_WORDS.into_iter().find(|(foreign, _)| *foreign == word)
+}
+
+/// Line and column, both from 1 and the column in bytes, of a byte of a text.
+pub(super) fn place(text: &str, byte: usize) -> (usize, usize) {
+    let before = text.as_bytes().get(..byte).unwrap_or(text.as_bytes());
+    let line = 1 + before.iter().filter(|byte| **byte == b'\n').count();
+    let column = 1 + before.iter().rev().take_while(|byte| **byte != b'\n').count();
+    (line, column)
+}
+
+/// A text without the UTF-8 byte order mark that some programs write before it.
+pub fn without_mark(bytes: &[u8]) -> &[u8] {
+    bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes)
 }
 
 /// Cuts JSON's white space (not Unicode's) at both ends.

@@ -48,19 +48,101 @@ impl LoggedEvent<'_> {
     }
 }
 
-/// The whole reply, `{"logged_events":[...]}`, one element an event, in the order sent.
+/// The reply that grows by an element an event, in the order sent: `{"logged_events":[...]}`.
+///
+/// It is bounded: past its bound the events are only counted, and the reply says how many were not listed, as
+/// `{"logged_events":[...],"omitted":{"accepted":7,"refused":1}}`. What is refused is a dead letter all the same.
+#[derive(Debug)]
+pub struct LoggedEvents {
+    text: Vec<u8>,
+    most_bytes: usize,
+    listed: Count,
+    omitted: Count,
+}
+
+#[derive(Debug, Default, Clone, Copy)]
+struct Count {
+    accepted: u64,
+    refused: u64,
+}
+
+impl Count {
+    fn add(&mut self, event: &LoggedEvent<'_>) {
+        match event {
+            LoggedEvent::Accepted { .. } => self.accepted += 1,
+            LoggedEvent::Refused { .. } => self.refused += 1,
+        }
+    }
+
+    fn sum(self) -> u64 {
+        self.accepted + self.refused
+    }
+}
+
+const HEAD: &[u8] = b"{\"logged_events\":[";
+
+impl LoggedEvents {
+    /// For about `expected` events. Elements are listed up to the first that makes it longer than `most_bytes`.
+    pub fn new(expected: usize, most_bytes: usize) -> Self {
+        let mut text = Vec::with_capacity((expected * 128 + 32).min(most_bytes));
+        text.extend_from_slice(HEAD);
+        Self {
+            text,
+            most_bytes,
+            listed: Count::default(),
+            omitted: Count::default(),
+        }
+    }
+
+    /// Adds the next event.
+    pub fn push(&mut self, event: &LoggedEvent<'_>) {
+        let length = self.text.len();
+        if self.omitted.sum() == 0 {
+            if self.listed.sum() > 0 {
+                self.text.push(b',');
+            }
+            event.write(&mut self.text);
+            if self.text.len() <= self.most_bytes {
+                return self.listed.add(event);
+            }
+            self.text.truncate(length);
+        }
+        self.omitted.add(event);
+    }
+
+    /// How many bytes it holds.
+    pub fn bytes(&self) -> usize {
+        self.text.len()
+    }
+
+    /// Gives its memory back: no event is listed any more, and none will be.
+    pub fn omit_all(&mut self) {
+        self.text = HEAD.to_vec();
+        self.omitted.accepted += self.listed.accepted;
+        self.omitted.refused += self.listed.refused;
+        self.listed = Count::default();
+        self.most_bytes = 0;
+    }
+
+    /// The whole reply.
+    pub fn finish(mut self) -> Vec<u8> {
+        self.text.push(b']');
+        let Count { accepted, refused } = self.omitted;
+        if self.omitted.sum() > 0 {
+            let omitted = format!(",\"omitted\":{{\"accepted\":{accepted},\"refused\":{refused}}}");
+            self.text.extend_from_slice(omitted.as_bytes());
+        }
+        self.text.push(b'}');
+        self.text
+    }
+}
+
+/// The whole reply, one element an event, in the order sent.
 pub fn logged_events<'a>(elements: impl IntoIterator<Item = LoggedEvent<'a>>) -> Vec<u8> {
     let elements = elements.into_iter();
-    let mut out = Vec::with_capacity(32 + 128 * elements.size_hint().0);
-    out.extend_from_slice(b"{\"logged_events\":[");
-    for (at, element) in elements.enumerate() {
-        if at > 0 {
-            out.push(b',');
-        }
-        element.write(&mut out);
-    }
-    out.extend_from_slice(b"]}");
-    out
+    let mut reply = LoggedEvents::new(elements.size_hint().0, usize::MAX);
+    elements.for_each(|element| reply.push(&element));
+    reply.finish()
 }
 
 #[cfg(test)]
@@ -94,5 +176,43 @@ mod tests {
             ]})
         );
         assert_eq!(logged_events([]), b"{\"logged_events\":[]}");
+    }
+
+    #[test]
+    fn past_its_bound_events_are_counted_and_no_longer_listed() {
+        let accepted = LoggedEvent::Accepted {
+            task_id: "t",
+            project_id: "p",
+            session_id: None,
+        };
+        let refused = LoggedEvent::Refused { error_in_log: "why" };
+        for most in 0..400 {
+            let mut reply = LoggedEvents::new(9, most);
+            for _ in 0..3 {
+                reply.push(&accepted);
+                reply.push(&refused);
+                assert!(reply.bytes() <= most.max(HEAD.len()));
+            }
+            let listed = reply.listed.sum();
+            let reply: serde_json::Value = serde_json::from_slice(&reply.finish()).expect("JSON");
+            let list = reply["logged_events"].as_array().expect("a list");
+            assert_eq!(list.len() as u64, listed);
+            let omitted = |of: &str| reply["omitted"][of].as_u64().unwrap_or_default();
+            assert_eq!(listed + omitted("accepted") + omitted("refused"), 6);
+            assert_eq!(
+                omitted("accepted"),
+                3 - listed.div_ceil(2),
+                "the first ones are listed"
+            );
+            assert_eq!(reply.get("omitted").is_none(), listed == 6);
+        }
+        let mut reply = LoggedEvents::new(2, 400);
+        reply.push(&accepted);
+        reply.omit_all();
+        reply.push(&refused);
+        assert_eq!(
+            reply.finish(),
+            br#"{"logged_events":[],"omitted":{"accepted":1,"refused":1}}"#
+        );
     }
 }

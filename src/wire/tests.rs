@@ -1,22 +1,33 @@
 use super::json::*;
 use super::*;
 use proptest::prelude::*;
+use serde_json::value::RawValue;
 use std::error::Error;
 
-fn texts(events: Vec<&RawValue>) -> Vec<&str> {
-    events.into_iter().map(RawValue::get).collect()
+fn cut(body: &[u8], form: Form) -> Result<Vec<Element<'_>>, BodyError> {
+    split_whole(body, form, usize::MAX, 1000).map(|events| events.expect("fewer than a thousand"))
+}
+
+fn texts(body: &str, form: Form) -> Result<Vec<&str>, String> {
+    let events = cut(body.as_bytes(), form).map_err(|error| error.to_string())?;
+    let text = |event: &Element<'_>| {
+        std::str::from_utf8(&body.as_bytes()[event.start as usize..][..event.text.len()])
+    };
+    Ok(events.iter().map(|event| text(event).expect("text")).collect())
 }
 
 fn batch(body: &str) -> Result<Vec<&str>, String> {
-    split_batch(body.as_bytes(), 1000)
-        .map(texts)
-        .map_err(|error| error.to_string())
+    texts(body, Form::Batch)
 }
 
+/// As the route does: a body that is one event must be JSON.
 fn any_form(body: &str) -> Result<Vec<&str>, String> {
-    split_any(body.as_bytes(), 1000)
-        .map(texts)
-        .map_err(|error| error.to_string())
+    let events = texts(body, Form::Any)?;
+    match cut(body.as_bytes(), Form::Any).as_deref() {
+        Ok([one]) if one.is_body => explain_event(body.as_bytes()).map_err(|error| error.to_string())?,
+        _ => {}
+    }
+    Ok(events)
 }
 
 #[test]
@@ -33,7 +44,11 @@ fn a_batch_is_cut_into_its_events_byte_for_byte() {
         Vec::<&str>::new()
     );
     let twice = r#"{"batched_log_events":[1],"batched\u005flog_events":[2,3]}"#;
-    assert_eq!(batch(twice).expect("valid"), ["2", "3"]);
+    assert_eq!(
+        batch(twice).expect("valid"),
+        ["1", "2", "3"],
+        "nothing of it is lost"
+    );
 }
 
 #[test]
@@ -71,8 +86,12 @@ fn a_body_that_cannot_be_cut_says_where_and_what_was_expected() {
         ),
         ("nonsense", "the body is not valid JSON at line 1, column "),
         (
-            "{\"batched_log_events\":\n[{\"a\":1},\n {\"a\" 1}]}",
-            "the body is not valid JSON at line 3, column 7 (byte 39): expected `:`. Expected {\"batched",
+            "{\"batched_log_events\":\n[{\"a\":1},\n {\"a\":1}}",
+            "the body is not valid JSON at line 3, column 9 (byte 41): expected `,` or `]`. Expected {\"batched",
+        ),
+        (
+            "{\"x\" 1,\n\"batched_log_events\":[]}",
+            "the body is not valid JSON at line 1, column 6 (byte 5): expected `:`. Expected {\"batched",
         ),
         (
             "{\"a\":1,}",
@@ -112,15 +131,15 @@ fn a_body_that_cannot_be_cut_says_where_and_what_was_expected() {
 }
 
 #[test]
-fn invalid_utf_8_has_its_own_sentence_with_the_place() {
-    let error = split_batch(b"{\"batched_log_events\":[\"\xc3\x28\"]}", 1000).expect_err("invalid");
-    assert_eq!(error, BodyError::Utf8 { byte: 24 });
+fn invalid_utf_8_that_is_in_no_event_has_its_own_sentence_with_the_place() {
+    let error = cut(b"{\"\xc3\x28\":1}", Form::Batch).expect_err("no list either");
+    assert_eq!(error, BodyError::Utf8 { byte: 2 });
     assert!(
         error
             .to_string()
-            .starts_with("the body is not valid UTF-8 at byte 24: send JSON as UTF-8")
+            .starts_with("the body is not valid UTF-8 at byte 2: send JSON as UTF-8")
     );
-    let gzip = split_any(b"\x1f\x8b\x08", 1000).expect_err("compressed");
+    let gzip = cut(b"\x1f\x8b\x08", Form::Any).expect_err("compressed");
     assert_eq!(gzip, BodyError::Utf8 { byte: 1 });
 }
 
@@ -133,8 +152,8 @@ fn a_hundred_thousand_open_brackets_overflow_no_stack() {
         "{\"batched_log_events\":[",
     ] {
         let deep = open.repeat(100_000);
-        assert!(split_batch(deep.as_bytes(), 1000).is_err());
-        assert!(split_any(deep.as_bytes(), 1000).is_err());
+        assert!(cut(deep.as_bytes(), Form::Batch).is_err());
+        assert!(cut(deep.as_bytes(), Form::Any).is_err());
     }
     let closed = format!(
         "{{\"batched_log_events\":[{}{}]}}",
@@ -199,12 +218,13 @@ proptest! {
             r#"\{"batched_log_events":[\[\]{},":0-9a\n ]{0,30}"#.prop_map(String::into_bytes),
         ],
     ) {
-        for result in [split_batch(&raw, 1000), split_any(&raw, 1000)] {
-            match result {
+        for form in [Form::Batch, Form::Any] {
+            match cut(&raw, form) {
                 Err(BodyError::Malformed { fault, .. }) => prop_assert!(fault.byte <= raw.len()),
                 Err(error) => prop_assert!(!error.to_string().is_empty()),
                 Ok(events) => for event in events {
-                    prop_assert!(serde_json::from_str::<&RawValue>(event.get()).is_ok());
+                    let start = event.start as usize;
+                    prop_assert_eq!(&raw[start..start + event.text.len()], event.text);
                 },
             }
         }
@@ -212,29 +232,26 @@ proptest! {
 }
 
 #[test]
-fn a_list_of_more_events_than_are_taken_is_told_so_in_every_form() {
-    for (body, any_only) in [
-        ("{\"batched_log_events\":[1,2,3]}", false),
+fn a_word_of_another_language_is_named_where_json_has_another() {
+    for (text, sentence) in [
         (
-            "{\"batched_log_events\":[1],\"batched_log_events\":[1,2,3]}",
-            false,
+            r#"{"a":NaN}"#,
+            "column 6 (byte 5): NaN is no value in JSON, null is",
         ),
-        ("[1,2,3]", true),
+        (r#"{"a":[1,-Infinity]}"#, "-Infinity is no value in JSON, null is"),
+        (
+            r#"{"a":Infinity}"#,
+            "(byte 5): Infinity is no value in JSON, null is",
+        ),
+        (r#"{"a":nan}"#, "nan is no value in JSON, null is"),
+        (r#"{"a":undefined}"#, "undefined is no value in JSON, null is"),
+        (r#"{"a":None}"#, "None is no value in JSON, null is"),
+        ("{\"a\":\nTrue}", "True is no value in JSON, true is"),
+        (r#"{"a":secret}"#, "expected value"),
+        (r#"{"a":NaNo}"#, "expected value"),
+        (r#"{"a":'NaN'}"#, "expected value"),
     ] {
-        let body = body.as_bytes();
-        let too_many = BodyError::TooMany { most: 2 };
-        assert_eq!(split_any(body, 2).map(|_| ()), Err(too_many.clone()));
-        assert_eq!(split_any(body, 3).map(|events| events.len()), Ok(3));
-        if !any_only {
-            assert_eq!(split_batch(body, 2).map(|_| ()), Err(too_many));
-            assert_eq!(split_batch(body, 3).map(|events| events.len()), Ok(3));
-        }
+        let fault = JsonKind::of_text(text).expect_err(text).to_string();
+        assert!(fault.ends_with(sentence), "{text}: {fault}");
     }
-    // What is wrong is told first, and a list that does not count may be of any length.
-    assert!(matches!(
-        split_any(b"[1,2,3,", 2),
-        Err(BodyError::Malformed { .. })
-    ));
-    let last = b"{\"batched_log_events\":[1,2,3],\"batched_log_events\":[1]}";
-    assert_eq!(split_batch(last, 2).map(|events| events.len()), Ok(1));
 }

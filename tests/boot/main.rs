@@ -13,6 +13,12 @@ mod memory_group;
 mod starts;
 mod world;
 
+#[allow(dead_code, reason = "each test binary uses a part of it")]
+#[path = "../support/executable.rs"]
+mod executable;
+#[allow(dead_code, reason = "each test binary uses a part of it")]
+#[path = "../support/notes.rs"]
+mod notes;
 #[path = "../support/skip.rs"]
 mod skip;
 

@@ -1,5 +1,6 @@
 //! The service in the container, the sandbox that it sends to, and the account of what was acknowledged.
 
+use crate::executable;
 use crate::machine::Machine;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -44,7 +45,9 @@ pub(crate) fn install(root: &Path) {
         std::fs::create_dir_all(to.parent().expect("a folder")).expect("a folder");
         std::fs::copy(from, &to).unwrap_or_else(|e| panic!("{}: {e}", from.display()));
     };
-    put(Path::new(env!("CARGO_BIN_EXE_phosphod")), "usr/bin/phosphod");
+    let programs = root.join("usr/bin");
+    std::fs::create_dir_all(&programs).expect("a folder");
+    executable::binary(&programs);
     for unit in ["phosphod.service", "phosphod.socket"] {
         put(
             &here.join("systemd").join(unit),

@@ -1,5 +1,6 @@
 //! A real spool, couriers and the sandbox, in one process.
 
+use crate::address::own_host;
 use phosphod::backoff::Backoff;
 use phosphod::batch::Limits;
 use phosphod::board::{Board, LaneState};
@@ -21,7 +22,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
 /// Longest wait for what must happen.
-pub(crate) const LONG: Duration = Duration::from_secs(60);
+pub(crate) const LONG: Duration = Duration::from_secs(120);
 
 /// A wait that no test lives to see the end of.
 pub(crate) const NEVER: Duration = Duration::from_secs(3600);
@@ -35,6 +36,14 @@ pub(crate) struct Bench {
     pub(crate) stop: oneshot::Sender<()>,
     pub(crate) couriers: JoinHandle<Result<(), courier::CourierError>>,
     _folder: tempfile::TempDir,
+}
+
+/// Where the port can be closed and opened again.
+fn own_address() -> sandbox::Settings {
+    sandbox::Settings {
+        listen: (own_host(), 0).into(),
+        ..sandbox::Settings::default()
+    }
 }
 
 pub(crate) fn settings(sandbox: &Sandbox) -> courier::Settings {
@@ -85,9 +94,7 @@ impl Bench {
             .await
             .expect("no panic")
             .expect("it opens");
-        let sandbox = sandbox::start(sandbox::Settings::default())
-            .await
-            .expect("free ports");
+        let sandbox = sandbox::start(own_address()).await.expect("free ports");
         let (board, metrics) = (Board::default(), Arc::new(Metrics::new()));
         let mut first = settings(&sandbox);
         change(&mut first);

@@ -6,7 +6,7 @@ use phosphod::ids::Kind;
 use phosphod::metrics::AttemptLabels;
 use phosphod::spool::Entry;
 use serde_json::json;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 #[tokio::test]
 async fn feedback_goes_after_its_log_and_in_order() {
@@ -39,8 +39,16 @@ async fn feedback_waits_for_a_task_that_comes_later_from_elsewhere() {
     bench.feedback("p", "later", "failure").await;
     until("it was looked for", || bench.sandbox.state().requests >= 3).await;
     assert_eq!(bench.spool.ledger().queued, 2);
+    // As the hints are once a minute has passed.
+    let hints = || bench.board.waiting(Instant::now() + Duration::from_secs(90));
+    until("it is noted as waiting", || {
+        let hints = hints();
+        hints.len() == 1 && hints[0].starts_with("1 feedback of project p waits")
+    })
+    .await;
     bench.log("p", [event("later")]).await;
     assert_eq!(bench.drained().await.delivered, 3);
+    assert_eq!(hints(), [""; 0], "nothing waits any more");
     let flags: Vec<_> = bench
         .sandbox
         .evals(Some("later"))
@@ -58,6 +66,13 @@ async fn feedback_for_a_task_that_never_comes_is_buried_after_wait_max() {
     bench.feedback("p", "never", "success").await;
     let ledger = bench.drained().await;
     assert_eq!((ledger.delivered, ledger.dead), (0, 1));
+    let waiting = bench.board.waiting(Instant::now() + Duration::from_secs(90));
+    assert_eq!(waiting, [""; 0], "it has ended");
+    let hint = bench.spool.letters_hint().expect("a hint");
+    assert!(
+        hint.contains("1 feedback of project p whose task the API does not have (404)"),
+        "{hint}"
+    );
     let dead = bench.dead().await;
     assert_eq!(dead[0].burial.status, Some(404));
     assert!(dead[0].burial.reason.contains("never"), "{:?}", dead[0].burial);

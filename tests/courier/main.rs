@@ -5,8 +5,11 @@
     reason = "helpers of tests are no test functions, but may fail like them"
 )]
 
+#[path = "../support/address.rs"]
+mod address;
 mod addresses;
 mod bench;
+mod between;
 mod cut_off;
 mod feedback;
 mod flow;
@@ -14,4 +17,6 @@ mod outage;
 mod parking;
 mod random;
 mod refused;
+mod slow;
 mod stored;
+mod way;

@@ -1,5 +1,6 @@
 //! Sockets that systemd holds, handed over by its stand-in.
 
+use crate::support::address::own_host;
 use crate::support::daemon::{Daemon, Setup};
 use crate::support::skip::skip;
 use crate::support::{client, eventually};
@@ -33,9 +34,17 @@ async fn knocked(command: Command, tcp: &str) -> Daemon {
     daemon
 }
 
-fn free_port(host: &str) -> String {
-    let free = std::net::TcpListener::bind((host, 0)).expect("a free port");
+/// An address that stays free until it is taken.
+fn free_port() -> String {
+    let free = std::net::TcpListener::bind((own_host(), 0)).expect("a free port");
     free.local_addr().expect("bound").to_string()
+}
+
+/// A port that is free on all addresses: not one of those that the system gives out by itself.
+fn free_port_everywhere() -> String {
+    let first = 20_000 + (std::process::id() % 10_000) as u16;
+    let free = (first..32_000).find(|port| std::net::TcpListener::bind(("0.0.0.0", *port)).is_ok());
+    format!("0.0.0.0:{}", free.expect("one of thousands"))
 }
 
 fn has_socket_activate() -> bool {
@@ -61,12 +70,13 @@ async fn sockets_that_systemd_holds_are_taken_over_whatever_their_order() {
     ] {
         let folder = tempfile::tempdir().expect("a temp folder");
         let unix = folder.path().join("held.sock");
-        let tcp = free_port("127.0.0.1");
+        let tcp = free_port();
         let mut order = [tcp.as_str(), unix.to_str().expect("text")];
         if unix_first {
             order.reverse();
         }
-        let setup = Setup::new(folder.path(), "http://127.0.0.1:9");
+        let host = tcp.split(':').next().expect("a host");
+        let setup = Setup::new(folder.path(), "http://127.0.0.1:9").with("intake.hosts", host);
         let daemon = knocked(activated(&setup, names, &order), &tcp).await;
         let daemon = daemon.accepting().await;
         assert_eq!(daemon.url, format!("http://{tcp}"));
@@ -96,7 +106,7 @@ async fn two_tcp_sockets_are_told_apart_by_their_names() {
         return skip(NAME, NO_SOCKET_ACTIVATE);
     }
     let folder = tempfile::tempdir().expect("a temp folder");
-    let (http, pages) = (free_port("127.0.0.1"), free_port("127.0.0.1"));
+    let (http, pages) = (free_port(), free_port());
     let setup = Setup::new(folder.path(), "http://127.0.0.1:9")
         .with("intake.browser.listen", "127.0.0.1:0")
         .with("intake.browser.origins", "http://localhost:3000");
@@ -135,7 +145,13 @@ async fn sockets_that_cannot_be_meant_are_refused_with_what_to_change() {
     for (names, hosts, part) in cases {
         let folder = tempfile::tempdir().expect("a temp folder");
         let setup = Setup::new(folder.path(), "http://127.0.0.1:9");
-        let addresses: Vec<String> = hosts.iter().map(|host| free_port(host)).collect();
+        let addresses: Vec<String> = hosts
+            .iter()
+            .map(|host| match *host {
+                "127.0.0.1" => free_port(),
+                _ => free_port_everywhere(),
+            })
+            .collect();
         let held: Vec<&str> = addresses.iter().map(String::as_str).collect();
         let mut daemon = knocked(activated(&setup, names, &held), &addresses[0]).await;
         let status = daemon.exited().await;

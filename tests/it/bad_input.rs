@@ -105,7 +105,7 @@ async fn invalid_utf8_is_refused_with_its_place() {
 }
 
 #[tokio::test]
-async fn a_body_over_the_limit_names_limit_and_key_whether_announced_or_streamed() {
+async fn a_log_body_has_no_limit_and_other_bodies_name_limit_and_key() {
     let pair = Pair::start_with(|setup| {
         setup
             .with("intake.max_body_bytes", "64 KiB")
@@ -113,42 +113,112 @@ async fn a_body_over_the_limit_names_limit_and_key_whether_announced_or_streamed
             .with("batch.max_bytes", "64 KiB")
     })
     .await;
-    let big = json!({"input": "x".repeat(70_000)}).to_string();
-    let reply = pair.post("/log", big.clone()).await;
+    let notes = json!({"flag": "success", "notes": "x".repeat(70_000)}).to_string();
+    let reply = pair.post("/v2/tasks/good/flag", notes.clone()).await;
     assert_eq!(reply.status, 413);
-    says(&reply.detail(), &["intake.max_body_bytes", "65536"]);
-
+    says(&reply.detail(), &["intake.max_event_bytes", "32768"]);
     let chunked = format!(
-        "POST /log HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n{:x}\r\n{big}\r\n0\r\n\r\n",
-        big.len()
+        "POST /v2/tasks/good/flag HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n{:x}\r\n{notes}\r\n0\r\n\r\n",
+        notes.len()
     );
     let reply = client::raw_tcp(&pair.daemon.url, chunked.as_bytes()).await;
-    says(&reply, &["HTTP/1.1 413", "intake.max_body_bytes"]);
+    says(&reply, &["HTTP/1.1 413", "intake.max_event_bytes"]);
 
-    // Its neighbours are not harmed by an event that is too large.
+    // Its neighbours are not harmed by an event that is too large, by a little or by much.
     let large = json!({"input": "x".repeat(40_000), "task_id": "large"}).to_string();
-    let reply = pair.post("/v2/log/p", batch(&[GOOD, &large])).await;
+    let huge = json!({"task_id": "huge", "input": "x".repeat(200_000)}).to_string();
+    let last = GOOD.replace("good", "last");
+    let reply = pair.post("/v2/log/p", batch(&[GOOD, &large, &huge, &last])).await;
     assert_eq!(reply.status, 200);
-    assert_eq!(reply.json()["logged_events"][0]["task_id"], "good");
-    says(
-        reply.json()["logged_events"][1]["error_in_log"]
-            .as_str()
-            .expect("refused"),
-        &["intake.max_event_bytes"],
+    let logged = reply.json()["logged_events"].clone();
+    assert_eq!(
+        (&logged[0]["task_id"], &logged[3]["task_id"]),
+        (&json!("good"), &json!("last"))
     );
+    for (index, length) in [(1, large.len()), (2, huge.len())] {
+        let why = logged[index]["error_in_log"].as_str().expect("refused");
+        says(why, &["intake.max_event_bytes", &length.to_string()]);
+    }
+    let dead = pair.dead_letters().await;
+    assert_eq!(dead[0]["record"]["task_id"], "large");
+    let head = dead[1]["record"].as_str().expect("a part is text");
+    assert!(huge.starts_with(head) && head.len() == 64 * 1024);
     let counts = pair.finish().await;
-    assert_eq!((counts.delivered, counts.dead), (1, 1));
+    assert_eq!((counts.delivered, counts.dead), (2, 2));
 }
 
 #[tokio::test]
-async fn a_truncated_body_stores_nothing() {
+async fn one_bad_text_in_a_batch_is_a_dead_letter_and_its_neighbours_are_delivered() {
+    let pair = Pair::start().await;
+    let bad = [
+        r#"{"input":"b","metadata":{"score":NaN}}"#,
+        r#"{"input":"b","metadata":{"score":[-Infinity]}}"#,
+        r#"{"input":'b'}"#,
+        r#"{"input":"b",}"#,
+        r#"{"input":undefined}"#,
+        r#"{"input":"\x"}"#,
+        "{\"input\":\"a\nb\"}",
+    ];
+    for (n, event) in bad.iter().enumerate() {
+        let good = [0, 1].map(|of| format!("{{\"input\":\"x\",\"task_id\":\"t{n}-{of}\"}}"));
+        let reply = pair.post("/v2/log/p", batch(&[&good[0], *event, &good[1]])).await;
+        assert_eq!(reply.status, 200, "{event}");
+        let logged = reply.json()["logged_events"].clone();
+        assert!(
+            logged[0]["task_id"].is_string() && logged[2]["task_id"].is_string(),
+            "{logged}"
+        );
+        says(
+            logged[1]["error_in_log"].as_str().expect("refused"),
+            &["not valid JSON", "byte"],
+        );
+    }
+    let mut body = b"{\"batched_log_events\":[{\"input\":\"\xff\"},".to_vec();
+    body.extend_from_slice(GOOD.as_bytes());
+    body.extend_from_slice(b"]}");
+    let reply = pair.post("/v2/log/p", body).await;
+    says(
+        reply.json()["logged_events"][0]["error_in_log"]
+            .as_str()
+            .expect("refused"),
+        &["UTF-8"],
+    );
+    let mut lines = Lines::connect(&pair.daemon.unix).await;
+    let answer = lines.ask(bad[0]).await;
+    says(
+        answer["error"].as_str().expect("an error"),
+        &["NaN is no value in JSON"],
+    );
+    assert!(
+        lines.ask("nonsense").await["error"].is_string(),
+        "no event, and not kept"
+    );
+
+    let dead = pair.dead_letters().await;
+    let kept: Vec<&str> = dead
+        .iter()
+        .filter_map(|letter| letter["record"].as_str())
+        .collect();
+    for event in bad {
+        assert!(kept.contains(&event), "{event} is kept; there are {kept:?}");
+    }
+    says(
+        dead[0]["reason"].as_str().expect("text"),
+        &["NaN is no value in JSON, null is"],
+    );
+    let counts = pair.finish().await;
+    assert_eq!((counts.delivered, counts.dead), (15, 9));
+}
+
+#[tokio::test]
+async fn a_truncated_body_stores_nothing_and_is_no_4xx() {
     let pair = Pair::start().await;
     let request = format!(
         "POST /log HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{GOOD}",
         GOOD.len() + 10
     );
     let reply = client::raw_tcp(&pair.daemon.url, request.as_bytes()).await;
-    assert!(reply.is_empty() || reply.starts_with("HTTP/1.1 400"), "{reply}");
+    assert!(reply.is_empty() || reply.starts_with("HTTP/1.1 503"), "{reply}");
     assert_eq!(pair.finish().await.accepted, 0);
 }
 
@@ -342,7 +412,8 @@ async fn a_bad_line_gets_its_own_error_and_the_connection_goes_on() {
     );
     pair.upstream.stored(2).await;
     let counts = pair.finish().await;
-    assert_eq!((counts.delivered, counts.dead), (2, 3), "{counts:?}");
+    // What does not look like an event at all is not kept.
+    assert_eq!((counts.delivered, counts.dead), (2, 5), "{counts:?}");
 }
 
 #[tokio::test]
@@ -458,7 +529,7 @@ async fn brackets_without_end_neither_crash_nor_fill_memory() {
     let counts = pair.finish().await;
     assert_eq!(
         (counts.delivered, counts.dead),
-        (2, 3),
+        (2, 4),
         "what the API can never take is a dead letter, alone"
     );
 }

@@ -262,3 +262,22 @@ async fn an_origin_and_a_host_that_are_listed_reach_the_main_listener() {
     }
     assert_eq!(pair.finish().await.accepted, 2);
 }
+
+#[tokio::test]
+async fn slashes_of_a_base_url_that_ends_in_one_fold_for_pages_as_well() {
+    let (pair, at) = pages(&[]).await;
+    let headers = format!("Origin: {APP}\r\nContent-Type: application/json\r\n");
+    for path in ["//v2/tasks/t/flag", "/v2//tasks/t//flag/"] {
+        let reply = raw_tcp(&at, request("POST", path, &headers, FEEDBACK).as_bytes()).await;
+        assert_eq!(status(&reply), 200, "{path}: {reply}");
+    }
+    let reply = raw_tcp(
+        &at,
+        request("POST", "//v2/tasks//flag", &headers, FEEDBACK).as_bytes(),
+    )
+    .await;
+    assert_eq!(status(&reply), 422, "{reply}");
+    assert!(reply.contains("task_id is empty"), "{reply}");
+    // The third is kept as a dead letter.
+    assert_eq!(pair.daemon.ledger().await.accepted, 3);
+}

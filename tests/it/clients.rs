@@ -17,7 +17,7 @@ fn root() -> &'static Path {
 }
 
 /// Where install.sh puts the clients: beside the build.
-fn installed(path: &str) -> PathBuf {
+pub(crate) fn installed(path: &str) -> PathBuf {
     root().join("target/clients").join(path)
 }
 

@@ -1,6 +1,7 @@
 //! `phosphod dead` against a running daemon.
 
 use crate::support::daemon::{Daemon, Setup};
+use crate::support::executable;
 use crate::support::upstream::Upstream;
 use crate::support::{Pair, client, eventually};
 use serde_json::{Value, json};
@@ -78,8 +79,7 @@ async fn until_dead(pair: &Pair, letters: u64) {
 /// An editor that is named with an argument, as many are.
 fn editor(folder: &Path, script: &str) -> String {
     let path = folder.join("editor.sh");
-    std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).expect("writable");
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o700)).expect("ours");
+    executable::script(&path, script);
     format!("/bin/sh {}", path.display())
 }
 
@@ -148,6 +148,10 @@ async fn a_poisoned_event_is_found_mended_queued_again_and_delivered() {
     for (script, told) in [
         ("exit 3", "the editor"),
         ("true", "nothing was changed"),
+        (
+            r#"printf '\357\273\277%s' "$(cat "$1")" > "$1""#,
+            "nothing was changed",
+        ),
         (r#"sed -i s/1/2/ "$1""#, "input is an integer"),
         (r#"echo '{"half' > "$1""#, "it is not JSON"),
     ] {
@@ -167,7 +171,7 @@ async fn a_poisoned_event_is_found_mended_queued_again_and_delivered() {
     }
     assert_eq!(listed(&pair.daemon), letters, "all of that changed nothing");
     printed(&edit(
-        r#"test "$(stat -c %a "$1")" = 600 && sed -i 's/"input":1/"input":"one"/' "$1""#,
+        r#"test "$(stat -c %a "$1")" = 600 && sed -i '1s/^/\xef\xbb\xbf/; s/"input":1/"input":"one"/' "$1""#,
     ));
     pair.upstream.stored(2).await;
     assert_eq!(pair.upstream.event("bad")["input"], "one");
@@ -393,4 +397,54 @@ async fn what_shows_or_changes_content_is_on_the_unix_socket_only_and_takes_only
     assert_eq!(missing.status, 404);
     assert_eq!(listed(&pair.daemon).len(), 1, "it is still there");
     pair.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn dead_letters_are_said_in_the_log_and_in_the_hints_without_their_content() {
+    let mut pair = Pair::start().await;
+    let hints = async |pair: &Pair| pair.daemon.status().await["hints"].to_string();
+    assert_eq!(hints(&pair).await, "[]");
+    pair.upstream
+        .switch(json!({"refuse_events": {"poison": "tell-nobody"}}))
+        .await;
+    log(
+        &pair,
+        "p",
+        &[
+            json!({"input": 1, "output": "tell-nobody", "task_id": "bad"}),
+            json!({"input": "tell-nobody", "task_id": "poison"}),
+        ],
+    )
+    .await;
+    until_dead(&pair, 2).await;
+    // The first is said at once; the second came within the same minute.
+    let line = pair
+        .daemon
+        .logged("events became dead letters: `phosphod dead list` shows why")
+        .await;
+    assert_eq!(
+        (&line["level"], &line["letters"]),
+        (&json!("WARN"), &json!(1)),
+        "{line}"
+    );
+    assert_eq!(line["which"], "1 invalid event of project p");
+    let said = hints(&pair).await;
+    assert!(said.contains("2 events were given up since "), "{said}");
+    assert!(
+        said.contains("1 event of project p that the API refused or did not store (200)"),
+        "{said}"
+    );
+    assert!(!said.contains("tell-nobody"), "{said}");
+
+    printed(&dead(&pair.daemon, &["purge", "--all", "--yes"]));
+    assert_eq!(hints(&pair).await, "[]", "they were handled");
+    pair.daemon.signal(rustix::process::Signal::TERM);
+    assert!(pair.daemon.exited().await.success());
+    let rest = pair
+        .daemon
+        .logged("more events became dead letters: `phosphod dead list` shows why")
+        .await;
+    assert_eq!(rest["letters"], 1, "{rest}");
+    let all = pair.daemon.said().join("\n");
+    assert!(!all.contains("tell-nobody"), "{all}");
 }

@@ -249,3 +249,51 @@ async fn health_is_answered_as_the_api_does() {
     assert_eq!((reply.status, reply.json()), (200, json!({"status": "OK"})));
     pair.finish().await;
 }
+
+#[tokio::test]
+async fn slashes_of_a_base_url_that_ends_in_one_fold_on_every_route() {
+    let pair = Pair::start().await;
+    let unix = client::unix(&pair.daemon.unix);
+    let log = r#"{"batched_log_events":[{"input":"x","task_id":"t1"}]}"#;
+    let feedback = r#"{"flag":"success","project_id":"p"}"#;
+    for (http, base) in [
+        (&pair.client, pair.at("/")),
+        (&pair.client, pair.at("//")),
+        (&unix, "http://localhost/".to_owned()),
+    ] {
+        let posts = [
+            ("/v2/log/p", log),
+            ("/v0//log/p/", log),
+            ("/log", r#"{"input":"x","task_id":"t2","project_id":"p"}"#),
+            ("/v2//tasks/t1/flag", feedback),
+            ("/v2/tasks//t1/human-eval", feedback),
+            (
+                "/feedback",
+                r#"{"task_id":"t2","flag":"success","project_id":"p"}"#,
+            ),
+        ];
+        for (path, body) in posts {
+            let reply = client::post(http, &format!("{base}{path}"), body).await;
+            assert_eq!(reply.status, 200, "{base}{path}: {reply:?}");
+        }
+        for path in ["/v2/health", "/healthz", "/readyz//", "/metrics", "/status"] {
+            let reply = client::send(http.get(format!("{base}{path}"))).await;
+            assert_eq!(reply.status, 200, "{base}{path}: {reply:?}");
+        }
+        // A task id that is missing is no slash too many.
+        for path in ["/v2/tasks//flag", "/v2//tasks///human-eval"] {
+            let reply = client::post(http, &format!("{base}{path}"), feedback).await;
+            assert_eq!(reply.status, 422, "{base}{path}: {reply:?}");
+            assert!(reply.detail().contains("task_id is empty"), "{reply:?}");
+        }
+    }
+    for path in ["//dead_letters", "//dead_letters//", "/dead_letters//?limit=1"] {
+        let reply = client::send(unix.get(format!("http://localhost{path}"))).await;
+        assert_eq!(reply.status, 200, "{path}: {reply:?}");
+    }
+    for path in ["//dead_letters//requeue", "//dead_letters/purge/"] {
+        let reply = client::post(&unix, &format!("http://localhost{path}"), "{}").await;
+        assert_ne!(reply.status, 404, "{path}: {reply:?}");
+    }
+    pair.finish().await;
+}

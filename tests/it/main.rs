@@ -28,10 +28,13 @@ mod observability;
 mod other_uid;
 mod outage;
 mod prewire;
+mod process;
 mod redact;
+mod reload;
 mod service;
 mod site;
 mod spool_tools;
+mod streams;
 mod surroundings;
 mod units;
 

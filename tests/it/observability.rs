@@ -38,7 +38,7 @@ async fn health_readiness_metrics_and_status_tell_the_same_story() {
         reply.headers["content-type"]
             .to_str()
             .expect("text")
-            .starts_with("application/openmetrics-text")
+            .starts_with("text/plain; version=0.0.4")
     );
     let metrics = String::from_utf8(reply.body).expect("text");
     for line in [
@@ -133,4 +133,98 @@ async fn bodies_and_keys_never_reach_the_log() {
         "{said}"
     );
     assert!(!said.contains("\n<0>fake"), "{said}");
+}
+
+/// Reads a page with the parser of Prometheus' own Python library, and prints families and samples.
+const READ: &str = r#"
+import json, sys
+from prometheus_client import openmetrics, parser
+from prometheus_client.openmetrics import parser as open_parser
+read = {"text": parser, "open": open_parser}[sys.argv[1]].text_string_to_metric_families
+families = list(read(sys.stdin.read()))
+print(json.dumps({
+    "types": {family.name: family.type for family in families},
+    "helps": all(family.documentation for family in families),
+    "samples": {sample.name + json.dumps(sample.labels): sample.value for family in families for sample in family.samples},
+}))
+"#;
+
+#[tokio::test]
+async fn a_real_parser_reads_the_same_out_of_both_formats() {
+    use crate::support::skip::skip;
+    use std::io::Write;
+    use std::process::{Command, Stdio};
+    let python = crate::clients::installed("venv/bin/python");
+    let probe = Command::new(&python)
+        .args(["-c", "import prometheus_client"])
+        .output();
+    if !probe.is_ok_and(|probe| probe.status.success()) {
+        let why = "python3 has no prometheus_client: run tests/clients/install.sh";
+        return skip(
+            "observability::a_real_parser_reads_the_same_out_of_both_formats",
+            why,
+        );
+    }
+    let pair = Pair::start().await;
+    pair.post("/v2/log/p", batch(&[r#"{"input":"x","task_id":"t"}"#]))
+        .await;
+    pair.post("/v2/log/p", batch(&[r#"{"input":7}"#])).await;
+    pair.daemon.drained().await;
+    let read = async |accept: &str, format: &str, content_type: &str| {
+        let request = pair.client.get(pair.at("/metrics")).header("accept", accept);
+        let reply = client::send(request).await;
+        assert_eq!(reply.headers["content-type"], content_type);
+        assert_eq!(reply.headers["vary"], "accept");
+        let mut child = Command::new(&python)
+            .args(["-c", READ, format])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("python starts");
+        let mut into = child.stdin.take().expect("piped");
+        into.write_all(&reply.body).expect("it reads");
+        drop(into);
+        let output = child.wait_with_output().expect("python ends");
+        let errors = String::from_utf8_lossy(&output.stderr);
+        let page = String::from_utf8_lossy(&reply.body);
+        assert!(output.status.success(), "{errors}\n{page}");
+        serde_json::from_slice::<serde_json::Value>(&output.stdout).expect("JSON")
+    };
+    let open_metrics = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    let open = read(
+        "application/openmetrics-text;version=1.0.0,*/*;q=0.1",
+        "open",
+        open_metrics,
+    )
+    .await;
+    let text = read("*/*", "text", "text/plain; version=0.0.4; charset=utf-8").await;
+    // The parser of the older format takes the suffix off the name of a counter, as the newer
+    // format does.
+    assert_eq!(text["types"], open["types"]);
+    assert_eq!(text["types"]["phosphod_intake_events"], "counter", "{text}");
+    assert_eq!(
+        text["types"]["phosphod_intake_append_seconds"], "histogram",
+        "{text}"
+    );
+    assert_eq!((&text["helps"], &open["helps"]), (&json!(true), &json!(true)));
+    let kinds = text["types"].as_object().expect("a table").values();
+    assert!(
+        kinds.clone().all(|kind| kind != "unknown"),
+        "every sample belongs to a type: {text}"
+    );
+    let names = |read: &serde_json::Value| {
+        let samples = read["samples"].as_object().expect("a table");
+        samples.keys().cloned().collect::<std::collections::BTreeSet<_>>()
+    };
+    // Reading the first page is itself counted on the second.
+    let new: Vec<_> = names(&text).difference(&names(&open)).cloned().collect();
+    assert!(new.iter().all(|name| name.contains("/metrics")), "{new:?}");
+    assert!(names(&open).is_subset(&names(&text)));
+    let accepted = "phosphod_ledger_events{\"state\": \"accepted\"}";
+    assert_eq!(
+        (&text["samples"][accepted], &open["samples"][accepted]),
+        (&json!(2), &json!(2))
+    );
+    pair.finish().await;
 }

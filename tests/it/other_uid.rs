@@ -3,6 +3,7 @@
 
 use crate::support::Pair;
 use crate::support::daemon::{Daemon, Setup};
+use crate::support::executable;
 use crate::support::skip::{missing, skip, tool};
 use phosphod::admin::Admin;
 use phosphod::http::{Guard, Service, Verb};
@@ -131,8 +132,7 @@ async fn another_user_reads_nothing_of_the_data_folder() {
 /// Starts a daemon of user nobody, from a copy of the binary that he may execute.
 async fn of_nobody(setup: &Setup, folder: &Path) -> Daemon {
     use std::os::unix::process::CommandExt;
-    let binary = folder.join("phosphod");
-    std::fs::copy(env!("CARGO_BIN_EXE_phosphod"), &binary).expect("a copy");
+    let binary = executable::binary(folder);
     std::os::unix::fs::chown(folder, Some(NOBODY), Some(NOBODY)).expect("chown");
     let original = setup.command();
     let mut command = Command::new(&binary);

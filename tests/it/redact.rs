@@ -107,6 +107,7 @@ async fn send_all(pair: &Pair) -> (u64, u64, u64) {
     ] {
         holds_none("a line of answer", &lines.ask(&line).await.to_string());
     }
+    // These are kept too, but for their content.
     for broken in [format!("{{\"input\":\"{MAIL}"), format!("{{\"input\":{KEY}}}")] {
         holds_none("a line of answer", &lines.ask(&broken).await.to_string());
     }
@@ -119,7 +120,7 @@ async fn send_all(pair: &Pair) -> (u64, u64, u64) {
     );
     let line = json!({"kind": "feedback", "task_id": "line", "flag": "failure", "notes": KEY});
     assert_eq!(lines.ask(&line.to_string()).await["task_id"], "line");
-    (5, 7, 3)
+    (5, 9, 3)
 }
 
 #[tokio::test]

@@ -368,7 +368,7 @@ async fn bad_lines_are_named_and_the_others_stored() {
     let folder = tempfile::tempdir().expect("a temp folder");
     let data = folder.path().join("data");
     let lines = [
-        r#"{"kind":"log","project_id":"p","input":"a","task_id":"one"}"#,
+        "\u{feff}{\"kind\":\"log\",\"project_id\":\"p\",\"input\":\"a\",\"task_id\":\"one\"}",
         "",
         r#"{"kind":"log","project_id":"p","input":7}"#,
         r#"{"kind":"log","input":"no project"}"#,
@@ -376,23 +376,25 @@ async fn bad_lines_are_named_and_the_others_stored() {
         r#"{"kind":"feedback","project_id":"p","task_id":"one","flag":"perhaps"}"#,
         r#"{"kind":"feedback","project_id":"p","task_id":"one","flag":"failure"}"#,
         r#"{"project_id":"p","input":"b","task_id":"two"}"#,
+        r#"{"project_id":"p","input":"b","score":NaN}"#,
     ];
     let path = data.to_str().expect("text");
     let imported = spool(&["import", "--path", path], Some(lines.join("\n").as_bytes()));
     assert_eq!(code(&imported), 1, "{}", said(&imported));
     let said = said(&imported);
     let named: Vec<&str> = said.lines().filter(|line| line.starts_with("line ")).collect();
-    assert_eq!(named.len(), 4, "{said}");
+    assert_eq!(named.len(), 5, "{said}");
     for (line, sentence) in named.iter().zip([
         "line 3 was not stored: input is",
         "line 4 was not stored: no project",
         "line 5 was not stored: it is not",
         "line 6 was not stored: flag is",
+        "line 9 was not stored: it is not valid JSON at line 1, column 39 (byte 38): NaN is no value",
     ]) {
         assert!(line.starts_with(sentence), "{line}");
     }
     assert!(
-        said.contains("imported 3 events") && said.contains("4 lines were not stored"),
+        said.contains("imported 3 events") && said.contains("5 lines were not stored"),
         "{said}"
     );
     let upstream = Upstream::start().await;

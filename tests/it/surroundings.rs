@@ -2,6 +2,7 @@
 
 use crate::support::daemon::Setup;
 use crate::support::eventually;
+use crate::support::executable;
 use crate::support::skip::skip;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -109,8 +110,7 @@ async fn as_nobody(setup: &Setup) -> String {
     use std::os::unix::process::CommandExt;
     let at = folder();
     std::fs::set_permissions(at.path(), std::fs::Permissions::from_mode(0o755)).expect("chmod");
-    let binary = at.path().join("phosphod");
-    std::fs::copy(env!("CARGO_BIN_EXE_phosphod"), &binary).expect("a copy");
+    let binary = executable::binary(at.path());
     let original = setup.command();
     let mut command = Command::new(&binary);
     command

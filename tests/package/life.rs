@@ -3,6 +3,7 @@
 use crate::deb::newer;
 use crate::install::ready;
 use crate::root::Root;
+use crate::support::executable;
 use std::path::Path;
 
 #[test]
@@ -99,8 +100,7 @@ fn a_purge_at_once_takes_what_was_never_delivered_too() {
 /// A `systemctl` that notes what it is asked, in a root that looks as if systemd ran it. Units are enabled as their links say, and the
 /// real one makes these: that needs no running systemd.
 fn with_systemctl(root: &Root) {
-    let script = r#"#!/bin/sh
-for unit; do :; done
+    let script = r#"for unit; do :; done
 case "$*" in
     *is-enabled*) [ -n "$(find /etc/systemd/system -name "$unit" -path '*.wants/*')" ] && echo enabled ;;
     *is-active*) [ -e /active ] ;;
@@ -110,7 +110,7 @@ esac
 "#;
     let folder = tempfile::tempdir().expect("a temp folder");
     let file = folder.path().join("systemctl");
-    std::fs::write(&file, script).expect("write");
+    executable::script(&file, script);
     root.put(&file);
     root.must(
         "mkdir -p /run/systemd/system && install -m 755 /root/systemctl /usr/local/bin/ && rm -f /usr/sbin/policy-rc.d",

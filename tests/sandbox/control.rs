@@ -66,7 +66,7 @@ async fn what_the_contract_does_not_know_is_a_surprise() {
 #[tokio::test]
 async fn waiting_ends_with_the_counts_when_they_are_reached_or_the_time_is_over() {
     let bench = Bench::new().await;
-    let wait = bench.get("/sandbox/wait?stored=2&requests=1&timeout_ms=20000");
+    let wait = bench.get("/sandbox/wait?stored=2&requests=1&timeout_ms=100000");
     let events = [event("a"), event("b")];
     let events = [events[0].as_str(), events[1].as_str()];
     let log = bench.log(&events);

@@ -136,7 +136,7 @@ async fn wrong_types_are_422_and_flag_source_is_ignored() {
 
 #[tokio::test]
 async fn feedback_waits_for_a_log_that_is_on_its_way() {
-    let bench = Bench::with(json!({"eval_wait_ms": 5_000})).await;
+    let bench = Bench::with(json!({"eval_wait_ms": 30_000})).await;
     let early = bench.post("/v2/tasks/late/flag", r#"{"flag":"success"}"#);
     let log = async {
         bench

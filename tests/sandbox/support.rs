@@ -1,5 +1,6 @@
 //! A sandbox with an HTTP client before it.
 
+use crate::address::own_host;
 use phosphod::sandbox::{Sandbox, Settings, start};
 use serde_json::{Value, json};
 use std::io;
@@ -8,7 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 /// Longest wait for what must happen.
-pub(crate) const LONG: Duration = Duration::from_secs(20);
+pub(crate) const LONG: Duration = Duration::from_secs(120);
 
 /// A sandbox and a client with a key.
 pub(crate) struct Bench {
@@ -46,7 +47,12 @@ impl Answer {
 
 impl Bench {
     pub(crate) async fn new() -> Self {
-        let sandbox = start(Settings::default()).await.expect("free ports");
+        // Its port can be closed and opened again.
+        let settings = Settings {
+            listen: (own_host(), 0).into(),
+            ..Settings::default()
+        };
+        let sandbox = start(settings).await.expect("free ports");
         Self {
             sandbox,
             client: client(0),

@@ -2,10 +2,13 @@
 
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
+pub(crate) mod address;
 pub(crate) mod client;
 pub(crate) mod daemon;
+pub(crate) mod executable;
 pub(crate) mod ledger;
 pub(crate) mod load;
+pub(crate) mod notes;
 pub(crate) mod skip;
 pub(crate) mod upstream;
 

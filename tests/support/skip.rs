@@ -1,15 +1,18 @@
 //! Saying plainly that a test was skipped, or failing where skips are forbidden.
 
+use super::notes;
 use std::io::Write;
 use std::process::{Command, Stdio};
 
-/// Says on the terminal that the test is skipped and why. With PHOSPHOD_NO_SKIP set, as in CI, fails instead.
+/// Says on the terminal that the test is skipped and why, and leaves a note for the summary at the end of `cargo test`
+/// (`tests/zz_summary.rs`). With PHOSPHOD_NO_SKIP set, as in CI, fails instead.
 pub(crate) fn skip(test: &str, why: &str) {
     if std::env::var_os("PHOSPHOD_NO_SKIP").is_some() {
         panic!("{test} may not be skipped here: {why}");
     }
     // Straight to the terminal: what print! writes in a passing test is never shown.
     let _ = writeln!(std::io::stderr(), "SKIPPED {test}: {why}");
+    notes::leave(test, why);
 }
 
 /// A tool of the system, found where administrators have theirs too.

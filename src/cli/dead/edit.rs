@@ -24,12 +24,14 @@ pub(super) fn requeue(daemon: &Daemon, id: u64) -> Result<ExitCode, Ended> {
     let after = std::fs::read_to_string(file.path()).map_err(|error| {
         format!("the edited record cannot be read ({error}): save it as UTF-8 in the file that was opened")
     })?;
+    // Some editors write one.
+    let after = after.trim_start_matches('\u{feff}');
     if after.trim() == before.trim() {
         return Err(Ended::Failed(format!(
             "nothing was changed, so dead letter {id} stays: without --edit it is requeued as it is"
         )));
     }
-    match check(&after).and_then(|json| requeue_edited(daemon, id, json)) {
+    match check(after).and_then(|json| requeue_edited(daemon, id, json)) {
         Ok(()) => {
             let _ = writeln!(std::io::stdout(), "requeued 1");
             Ok(ExitCode::SUCCESS)

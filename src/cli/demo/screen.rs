@@ -1,8 +1,10 @@
 //! What is shown: acts, a bar that moves on a terminal, plain lines elsewhere. In 80 columns; colours only on a terminal and
 //! without NO_COLOR.
 
+use crate::cli::background::Background;
 use crate::ledger::Ledger;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use prometheus_client::metrics::counter::Counter;
 use std::cell::{Cell, RefCell};
 use std::io::{IsTerminal, Write};
 use std::time::Duration;
@@ -22,7 +24,10 @@ Next: start the daemon with your key,
 
 and change one line in your app, the base URL.
 
-   Python   phospho.init(base_url=\"http://127.0.0.1:4710\")
+   Python   import phospho
+            phospho.init(api_key=\"any\", project_id=\"my-project\",
+                         base_url=\"http://127.0.0.1:4710\")
+            phospho.log(input=\"Hello\", output=\"Hi\")
    curl     curl http://127.0.0.1:4710/log --json '{\"input\": \"Hello\"}'
 ";
 
@@ -35,6 +40,9 @@ pub(super) struct Screen {
     total: Cell<u64>,
     acts: Cell<u32>,
     bar: RefCell<Option<ProgressBar>>,
+    /// Where no person watches: what is shown is written in the background, so that a reader that
+    /// has stopped does not keep the demo from its end.
+    lines: Option<Background>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -56,6 +64,26 @@ impl Screen {
             total: Cell::new(0),
             acts: Cell::new(0),
             bar: RefCell::new(None),
+            lines: (!live).then(|| Background::start(std::io::stdout(), Counter::default(), |_| {})),
+        }
+    }
+
+    /// Waits for the last lines, but not longer than `limit`.
+    pub(super) fn finish(&self, limit: Duration) {
+        if let Some(lines) = &self.lines {
+            lines.finish(limit);
+        }
+    }
+
+    /// A reader that closed its pipe has seen enough; the exit code still tells how it ended.
+    fn print(&self, text: &str) {
+        match &self.lines {
+            Some(lines) => lines.write(text.as_bytes()),
+            None => {
+                let mut out = std::io::stdout();
+                let _ = out.write_all(text.as_bytes());
+                let _ = out.flush();
+            }
         }
     }
 
@@ -64,7 +92,7 @@ impl Screen {
         self.total.set(total);
         let title = self.ink(Ink::Bold, "phosphod demo");
         let parts = "an app, the daemon, and a stand-in for the phospho API";
-        print(&format!("\n{title}: {parts}\n"));
+        self.print(&format!("\n{title}: {parts}\n"));
     }
 
     /// Begins an act.
@@ -79,12 +107,12 @@ impl Screen {
             };
             text.push_str(&format!("{margin}{line}\n"));
         }
-        print(&text);
+        self.print(&text);
     }
 
     /// A short remark within an act.
     pub(super) fn note(&self, text: &str) {
-        print(&format!("{MARGIN}{}\n", self.ink(Ink::Dim, text)));
+        self.print(&format!("{MARGIN}{}\n", self.ink(Ink::Dim, text)));
     }
 
     /// Shows the ledger as it is now; only a terminal shows what moves.
@@ -107,7 +135,7 @@ impl Screen {
     /// Leaves the ledger on the screen, as the end of an act.
     pub(super) fn settle(&self, ledger: &Ledger) {
         self.clear();
-        print(&format!("{}\n", self.ledger_line(ledger)));
+        self.print(&format!("{}\n", self.ledger_line(ledger)));
     }
 
     /// Takes away what moves.
@@ -119,18 +147,18 @@ impl Screen {
 
     /// Shows a table.
     pub(super) fn table(&self, table: &str) {
-        print(&format!("\n{table}\n"));
+        self.print(&format!("\n{table}\n"));
     }
 
     /// The last word.
     pub(super) fn verdict(&self, text: &str) {
-        print(&format!("\n{}\n", self.ink(Ink::Green, text)));
+        self.print(&format!("\n{}\n", self.ink(Ink::Green, text)));
     }
 
     /// What to do now.
     pub(super) fn next_step(&self) {
         let called = std::env::args().next().unwrap_or_default();
-        print(&format!("\n{}", next_step(&called)));
+        self.print(&format!("\n{}", next_step(&called)));
     }
 
     /// A moment to read, where a person watches.
@@ -239,13 +267,6 @@ fn wrapped(text: &str, columns: usize) -> Vec<String> {
         }
     }
     lines
-}
-
-/// A reader that closed its pipe has seen enough; the exit code still tells how it ended.
-fn print(text: &str) {
-    let mut out = std::io::stdout();
-    let _ = out.write_all(text.as_bytes());
-    let _ = out.flush();
 }
 
 #[cfg(test)]

@@ -46,6 +46,7 @@ pub(super) async fn play(
     );
     stage.sandbox.switch(json!({"down": true})).await?;
     scene.send(first..second, None, &mut kept).await?;
+    stage.is_tried_in_vain().await?;
     let before = scene.settled().await?;
     screen.breathe().await;
 

@@ -1,5 +1,6 @@
 //! `phosphod spool import`.
 use super::{ExitCode, FAILED, Folder, NOT_LOOKED, bar, failed, not_looked, tell};
+use crate::cli::background::{Background, LAST_LINES};
 use crate::cli::logging;
 use crate::config::{LogSettings, Settings};
 use crate::ids::Kind;
@@ -11,6 +12,7 @@ use crate::spool::offline::Look;
 use crate::spool::{Entry, OnFull, Spool};
 use clap::Args;
 use indicatif::ProgressBar;
+use prometheus_client::metrics::counter::Counter;
 use std::fs::File;
 use std::io::{self, ErrorKind, Read};
 use std::path::PathBuf;
@@ -36,6 +38,13 @@ pub(in crate::cli) struct ImportArgs {
 }
 
 pub(super) fn run(args: ImportArgs) -> Result<ExitCode, ExitCode> {
+    let log = logging::background(Counter::default());
+    let ended = import(args, &log);
+    log.finish(LAST_LINES);
+    ended
+}
+
+fn import(args: ImportArgs, log: &Background) -> Result<ExitCode, ExitCode> {
     let mut settings = args.folder.settings()?;
     // What is queued already must not go for what is imported.
     settings.spool.on_full = OnFull::Reject;
@@ -48,7 +57,7 @@ pub(super) fn run(args: ImportArgs) -> Result<ExitCode, ExitCode> {
         level: "warn".to_owned(),
         ..settings.log.clone()
     };
-    logging::start(&warnings).map_err(|sentence| failed(&sentence))?;
+    logging::start(&warnings, log).map_err(|sentence| failed(&sentence))?;
     let runtime = tokio::runtime::Builder::new_current_thread().build();
     let runtime = runtime.map_err(|error| {
         failed(&format!(

@@ -1,4 +1,7 @@
+mod passing;
+
 use super::*;
+use crate::verdict::{Blocked, Suspect};
 use proptest::prelude::*;
 
 /// What the scripted upstream does with one event.
@@ -29,6 +32,14 @@ impl Tale {
     }
 }
 
+fn retry(reason: String, suspect: Suspect) -> LogVerdict {
+    LogVerdict::Retry {
+        after: None,
+        reason,
+        suspect,
+    }
+}
+
 fn reply(natures: &[Nature], part: &[usize], server_errors: u32, most: usize) -> LogVerdict {
     let reason = String::from("refused");
     if part.len() > most {
@@ -40,7 +51,7 @@ fn reply(natures: &[Nature], part: &[usize], server_errors: u32, most: usize) ->
     }
     if has(Nature::Crashing) {
         return match server_errors {
-            0 | 1 => LogVerdict::Retry { after: None, reason },
+            0 | 1 => retry(reason, Suspect::Nothing),
             _ => LogVerdict::Bisect { reason },
         };
     }
@@ -76,14 +87,7 @@ fn play(natures: &[Nature], most: usize, faults: &[bool]) -> Tale {
         tale.requests += 1;
         let step = if faults.get(tale.requests).copied().unwrap_or(false) {
             let _ = delivery.note(Some(503));
-            delivery.take(
-                LogVerdict::Retry {
-                    after: None,
-                    reason: "down".into(),
-                },
-                Some(503),
-                None,
-            )
+            delivery.take(retry("down".into(), Suspect::Nothing), Some(503), None)
         } else {
             let status = status(natures, &part, most);
             let errors = delivery.note(Some(status));
@@ -289,6 +293,7 @@ fn what_may_have_been_taken_is_looked_for_and_what_is_not_found_goes_again_in_it
     let unknown = LogVerdict::Unknown {
         after: None,
         reason: "lost".into(),
+        suspect: Suspect::Nothing,
     };
     let step = delivery.take(unknown, None, None);
     assert!(matches!(step.then, Then::Wait { .. }));

@@ -148,7 +148,8 @@ impl DeadLetters {
         let wall_ms = (self.disk.now_ms)();
         let believed = self.clock.is_believed(now, wall_ms);
         let (max_bytes, max_age_ms) = (self.max_bytes, self.max_age_ms);
-        let folder_bytes = (max_bytes / BYTES_SHARES).clamp(MIN_FOLDER_BYTES, MAX_FOLDER_BYTES);
+        let folder_bytes =
+            (max_bytes / BYTES_SHARES).clamp(MIN_FOLDER_BYTES, self.disk.fill_bytes(MAX_FOLDER_BYTES));
         let folder_age_ms = (max_age_ms / AGE_SHARES).max(MIN_FOLDER_AGE_MS);
         let dropped = self.with_row(|row| {
             let is_due = row.growing().is_some_and(|(_, folder)| {

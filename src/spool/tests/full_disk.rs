@@ -1,13 +1,14 @@
 //! A disk that is really full: a small tmpfs, and the ballast on it.
 use super::*;
+use skip::skip;
 use std::process::Command;
 
 /// A file system of its own, unmounted when dropped.
 struct SmallDisk(TempDir);
 
 impl SmallDisk {
-    /// `None` where nothing can be mounted.
-    fn new(mebibytes: u32) -> Option<SmallDisk> {
+    /// `None` where nothing can be mounted, which is said.
+    fn new(test: &str, mebibytes: u32) -> Option<SmallDisk> {
         let disk = SmallDisk(tempfile::tempdir().unwrap());
         let mounted = Command::new("mount")
             .args([
@@ -22,7 +23,10 @@ impl SmallDisk {
         if mounted.is_ok_and(|status| status.success()) {
             return Some(disk);
         }
-        eprintln!("SKIPPED: a full disk needs a tmpfs of its own, and none can be mounted here (root can)");
+        skip(
+            test,
+            "a full disk needs a tmpfs of its own, which only root can mount",
+        );
         None
     }
 
@@ -108,7 +112,12 @@ async fn drain(spool: &Spool, lane: &Lane, disk: &SmallDisk, least_free: &mut u6
 
 #[tokio::test]
 async fn a_disk_filled_to_the_brim_delivers_all_and_accepts_again_by_itself() {
-    let Some(disk) = SmallDisk::new(64) else { return };
+    let Some(disk) = SmallDisk::new(
+        "a_disk_filled_to_the_brim_delivers_all_and_accepts_again_by_itself",
+        64,
+    ) else {
+        return;
+    };
     let (spool, lane) = (open(&disk.data()), logs("p"));
     let mut least_free = u64::MAX;
     assert!(disk.ballast());
@@ -139,7 +148,12 @@ async fn a_disk_filled_to_the_brim_delivers_all_and_accepts_again_by_itself() {
 
 #[tokio::test]
 async fn a_start_on_a_disk_without_a_free_byte_gets_its_space_from_the_ballast() {
-    let Some(disk) = SmallDisk::new(64) else { return };
+    let Some(disk) = SmallDisk::new(
+        "a_start_on_a_disk_without_a_free_byte_gets_its_space_from_the_ballast",
+        64,
+    ) else {
+        return;
+    };
     let (spool, lane) = (open(&disk.data()), logs("p"));
     let mut least_free = u64::MAX;
     let mut random = fastrand::Rng::with_seed(3);
@@ -176,7 +190,9 @@ async fn a_start_on_a_disk_without_a_free_byte_gets_its_space_from_the_ballast()
 
 #[tokio::test]
 async fn a_first_start_on_a_full_disk_says_what_to_do() {
-    let Some(disk) = SmallDisk::new(1) else { return };
+    let Some(disk) = SmallDisk::new("a_first_start_on_a_full_disk_says_what_to_do", 1) else {
+        return;
+    };
     let mut taken = std::fs::File::create(disk.0.path().join("other")).unwrap();
     while std::io::Write::write(&mut taken, &[1; 4_096]).is_ok() {}
     let refused = Spool::open(settings(&disk.data())).err().unwrap();
@@ -185,7 +201,12 @@ async fn a_first_start_on_a_full_disk_says_what_to_do() {
 
 #[tokio::test]
 async fn a_full_disk_drops_the_oldest_generations_if_that_is_the_policy() {
-    let Some(disk) = SmallDisk::new(80) else { return };
+    let Some(disk) = SmallDisk::new(
+        "a_full_disk_drops_the_oldest_generations_if_that_is_the_policy",
+        80,
+    ) else {
+        return;
+    };
     let dropping = Settings {
         on_full: OnFull::DropOldest,
         generation_bytes: 8 << 20,

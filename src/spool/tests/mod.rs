@@ -14,6 +14,13 @@ mod offline;
 mod order;
 mod requeue;
 
+#[allow(dead_code, reason = "each test binary uses a part of it")]
+#[path = "../../../tests/support/notes.rs"]
+mod notes;
+#[allow(dead_code, reason = "each test binary uses a part of it")]
+#[path = "../../../tests/support/skip.rs"]
+mod skip;
+
 use super::*;
 use crate::ids::{Kind, ProjectId};
 pub(super) use durability::{disk_failing_in, failing_disk, path_of};
