@@ -70,6 +70,10 @@ impl Line {
             if delivery.is_done() {
                 return Progress::Done;
             }
+            if knobs.has_changed() {
+                // What the settings mend is not to be compared, nor parked, after they changed.
+                delivery.start_over();
+            }
             if delivery.wants_company() {
                 return Progress::Lonely;
             }
@@ -89,6 +93,7 @@ impl Line {
                 Err(Turn::Go | Turn::Parked) => return Progress::Parked,
             };
             if knobs.has_changed() {
+                // They may have changed while it waited for its turn.
                 delivery.start_over();
             }
             let settings = knobs.borrow_and_update().clone();
