@@ -3,10 +3,14 @@
 //! An event is read in two passes: one for the fields that the API checks (contract.md section 1), one for what it can
 //! never store, wherever it stands ([`Hazard`]). The order of keys and the spelling of numbers stay as they came, because
 //! nothing is ever written anew: what is absent is spliced in right after the opening brace.
+mod document;
 mod hazards;
 mod rules;
+mod tokenizer;
 
+pub use document::{DocumentSize, MAX_DOCUMENT_BYTES, document_size};
 pub use hazards::Hazard;
+pub use tokenizer::{TOKEN_COUNTS, breaks_tokenizer};
 
 use crate::ids::{IdError, ProjectId, TaskId};
 use crate::wire::json::{self, JsonKind, Malformed};
@@ -70,6 +74,12 @@ pub enum Refusal {
         /// Offset in the event, from 0.
         byte: usize,
     },
+    /// As a document of the API's database it is certainly over 16 MiB ([`document_size`]).
+    #[error(
+        "it is over 16 MiB in the API's database, which can never store it (a list of numbers takes up to eight times its \
+         JSON there): shorten it, or send long lists as a string"
+    )]
+    TooLarge,
     /// A log event's `task_id` that others would share.
     #[error("{0}. The API keeps only the first of all events with one task_id, so the others would be lost")]
     EventTask(IdError),
@@ -128,6 +138,9 @@ impl Event {
         if let Some((hazard, byte)) = hazards::first(text) {
             let place = fields.place(text, byte);
             return Err(Refusal::Unstorable { place, hazard, byte });
+        }
+        if document_size(text.as_bytes()) == DocumentSize::TooLarge {
+            return Err(Refusal::TooLarge);
         }
 
         let mut uuid_text = Uuid::encode_buffer();

@@ -96,6 +96,11 @@ impl Upstream {
         }
     }
 
+    /// `upstream.base_url`, without a trailing slash.
+    pub fn base_url(&self) -> &str {
+        &self.base
+    }
+
     /// `POST /v2/log/{project}`.
     pub async fn post_log(&self, project: &ProjectId, key: &Secret, body: Vec<u8>) -> Outcome {
         let path = ["log", project.as_str()];

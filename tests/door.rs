@@ -554,6 +554,34 @@ async fn a_reply_that_nobody_reads_keeps_its_room_until_its_connection_ends() {
 }
 
 #[tokio::test]
+async fn what_is_too_large_for_the_api_s_database_is_refused_alone_and_kept() {
+    let roomy = Settings {
+        max_body_bytes: 16 << 20,
+        max_in_flight_bytes: 64 << 20,
+        max_event_bytes: 15 << 20,
+        ..settings()
+    };
+    let door = Door::open(roomy).await;
+    let list = |count| vec!["1"; count].join(",");
+    let body = format!(
+        r#"[{{"input":"a"}},{{"input":"large","raw_output":{{"list":[{}]}}}},{{"input":"doubtful","raw_output":{{"list":[{}]}}}}]"#,
+        list(1_400_000),
+        list(1_200_000)
+    );
+    let (status, reply) = door.post("/log", &body).await;
+    assert_eq!(status, 200);
+    let logged = reply["logged_events"].as_array().expect("a list");
+    let reason = logged[1]["error_in_log"].as_str().expect("refused");
+    assert!(reason.contains("over 16 MiB in the API's database"), "{reason}");
+    assert!(logged[0]["error_in_log"].is_null() && logged[2]["error_in_log"].is_null());
+    let page = door.spool.dead_letters(None, 10).await.expect("a page");
+    assert_eq!(page.letters.len(), 1);
+    let letter = page.letters[0].letter.as_ref().expect("a letter");
+    assert_eq!(letter.burial.reason, reason);
+    door.close().await;
+}
+
+#[tokio::test]
 async fn a_project_that_cannot_stand_in_a_url_is_refused_at_once() {
     let door = Door::open(settings()).await;
     let (status, reply) = door

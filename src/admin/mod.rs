@@ -180,7 +180,7 @@ impl Admin {
         let mut given_up = self.board.waiting(Instant::now());
         given_up.extend(self.spool.letters_hint());
         status::Status::new(
-            &self.about.base_url,
+            (&self.about.base_url, self.board.token_counts()),
             uptime,
             self.spool.ledger(),
             lanes.collect(),

@@ -1,6 +1,6 @@
 //! The page of `/status`. Pure.
 
-use crate::board::LaneState;
+use crate::board::{LaneState, TokenCountsState};
 use crate::ids;
 use crate::ledger::Ledger;
 use crate::spool;
@@ -31,6 +31,25 @@ pub(super) struct Status<'a> {
 #[derive(Debug, Serialize)]
 struct Upstream<'a> {
     base_url: &'a str,
+    /// Whether tool calls and the like need token counts to be stored: `needed`, `not_needed` or `unknown`.
+    token_counts: &'static str,
+    /// When that was learned, in milliseconds since 1970.
+    token_counts_since_ms: Option<u64>,
+}
+
+impl<'a> Upstream<'a> {
+    fn new(base_url: &'a str, learned: Option<TokenCountsState>) -> Self {
+        let token_counts = match learned.map(|state| state.needed) {
+            Some(true) => "needed",
+            Some(false) => "not_needed",
+            None => "unknown",
+        };
+        Self {
+            base_url,
+            token_counts,
+            token_counts_since_ms: learned.map(|state| state.since_ms),
+        }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -125,7 +144,7 @@ impl Lane {
 
 impl<'a> Status<'a> {
     pub(super) fn new(
-        base_url: &'a str,
+        (base_url, learned): (&'a str, Option<TokenCountsState>),
         uptime: Duration,
         ledger: Ledger,
         lanes: Vec<Lane>,
@@ -142,7 +161,7 @@ impl<'a> Status<'a> {
             lanes,
             more_lanes,
             spool,
-            upstream: Upstream { base_url },
+            upstream: Upstream::new(base_url, learned),
             hints,
         }
     }
@@ -233,8 +252,12 @@ mod tests {
             refusing: None,
             damage: Damage::default(),
         };
+        let learned = TokenCountsState {
+            needed: true,
+            since_ms: 1_700_000_000_000,
+        };
         let page = Status::new(
-            "http://up",
+            ("http://up", Some(learned)),
             Duration::from_secs(9),
             Ledger::default(),
             lanes,
@@ -258,7 +281,12 @@ mod tests {
             sentence,
             "0 queued, 0 dead letters; TCP: crowded (and 2 more: see /status)"
         );
-        assert_eq!(page["upstream"]["base_url"], "http://up");
+        assert_eq!(
+            page["upstream"],
+            json!({"base_url": "http://up", "token_counts": "needed", "token_counts_since_ms": 1_700_000_000_000_u64})
+        );
+        let unknown = serde_json::to_value(Upstream::new("http://up", None)).expect("JSON");
+        assert_eq!(unknown["token_counts"], "unknown");
         assert_eq!(page["lanes"][0]["state"], "queueing_only");
         assert_eq!(page["lanes"][2]["failures"], 3);
         assert_eq!(page["spool"]["refusing"], Value::Null);

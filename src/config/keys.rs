@@ -313,7 +313,7 @@ pub const KEYS: &[Key] = {
             "upstream.timeout",
             time(MS.saturating_mul(100), HOUR),
             Text("30 s"),
-            "Longest that a log request may take.",
+            "Longest that a log request may go without any progress.",
         ),
         key(
             "upstream.ca_file",
@@ -494,6 +494,12 @@ pub const KEYS: &[Key] = {
             time(MS, HOUR),
             Text("3400 ms"),
             "How long an accepted event may be missing before it counts as not stored.",
+        ),
+        key(
+            "delivery.token_counts",
+            Kind::Choice(&["auto", "always", "never"]),
+            Text("auto"),
+            "Whether tool calls and the like get token counts of 0, without which the API may lose their batch; auto asks it.",
         ),
         key(
             "delivery.concurrency",

@@ -170,6 +170,8 @@ pub struct DeliverySettings {
     pub confirm: bool,
     /// `delivery.confirm_patience`. Default 3.4 s.
     pub confirm_patience: Duration,
+    /// `delivery.token_counts`. Default auto.
+    pub token_counts: courier::TokenCounts,
     /// `delivery.concurrency`. Default 4.
     pub concurrency: usize,
     /// `delivery.max_in_flight`. Default 64.
@@ -215,6 +217,7 @@ impl Settings {
             backoff: delivery.backoff,
             confirm: delivery.confirm,
             confirm_patience: delivery.confirm_patience,
+            token_counts: delivery.token_counts,
             concurrency: delivery.concurrency,
             max_in_flight: delivery.max_in_flight,
             rate_limit: delivery.rate_limit,
@@ -348,6 +351,11 @@ fn delivery(resolver: &mut Resolver) -> Option<DeliverySettings> {
         backoff,
         confirm: resolver.flag("delivery.confirm").unwrap_or_default(),
         confirm_patience: resolver.time("delivery.confirm_patience").unwrap_or_default(),
+        token_counts: match resolver.text("delivery.token_counts") {
+            Some("always") => courier::TokenCounts::Always,
+            Some("never") => courier::TokenCounts::Never,
+            _ => courier::TokenCounts::Auto,
+        },
         concurrency: count(resolver, "delivery.concurrency"),
         max_in_flight: count(resolver, "delivery.max_in_flight"),
         rate_limit: rate_limit(resolver),

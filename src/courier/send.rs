@@ -3,7 +3,7 @@
 use super::Settings;
 use super::clock;
 use super::confirm;
-use super::delivery::{Delivery, Sent, Then};
+use super::delivery::{Delivery, EventForm, Sent, Then};
 use super::line::{Knobs, Line};
 use super::tokens;
 use super::turn::{Attempt, Request, STALE_CONNECTIONS, Turn, is_closed};
@@ -23,15 +23,6 @@ const STALE_WITHIN: Duration = Duration::from_millis(500);
 /// In about this time a connection that the server closed after its reply is known to be closed.
 const NOTICE: Duration = Duration::from_millis(25);
 
-/// How events are written into the request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Dress {
-    /// Byte for byte.
-    AsIs,
-    /// With null token counts ([`tokens::with_null_counts`]).
-    NullCounts,
-}
-
 /// How far a delivery came.
 #[derive(Debug)]
 pub(super) enum Progress {
@@ -49,12 +40,7 @@ pub(super) enum Progress {
 
 impl Line {
     /// Sends until something is accepted. Waits out passing faults; buries and settles what ends on the way.
-    pub(super) async fn advance(
-        &self,
-        knobs: &mut Knobs,
-        delivery: &mut Delivery<Leased>,
-        dress: Dress,
-    ) -> Progress {
+    pub(super) async fn advance(&self, knobs: &mut Knobs, delivery: &mut Delivery<Leased>) -> Progress {
         // Connections in a row that closed without a reply.
         let mut closed = 0;
         loop {
@@ -100,16 +86,17 @@ impl Line {
                 settings.batch.max_events,
                 self.size().apply(settings.batch.max_bytes),
             );
-            let bytes_of = |event: &Leased| event.record().len();
             if delivery.next_part_within(most, bytes_of).len() > 1 && self.health().is_parked() {
                 // It was parked while the batch waited. The lane probes with one event.
                 return Progress::Parked;
             }
             if settings.confirm {
-                confirm::sends(self, delivery.next_part_within(most, bytes_of));
+                let next = delivery.next_part_within(most, bytes_of);
+                confirm::sends(self, next.map(|sent| &sent.event));
             }
             let next = delivery.next_part_within(most, bytes_of);
-            let part: Vec<Cow<'_, [u8]>> = next.map(|event| dressed(event, dress)).collect();
+            let part: Vec<Cow<'_, [u8]>> = next.map(written).collect();
+            let counted = part.iter().filter(|event| matches!(event, Cow::Owned(_))).count();
             let (events, bytes) = (part.len(), part.iter().map(|event| event.len()).sum());
             let body = batch::body(part.iter().map(Cow::as_ref));
             drop(part);
@@ -135,6 +122,12 @@ impl Line {
             drop(pass);
             delivery.heard(self.passes.load(Ordering::Relaxed));
             let step = delivery.take(verdict, status, excerpt);
+            if !step.accepted.is_empty() {
+                self.common
+                    .metrics
+                    .delivery_zero_counts_events
+                    .inc_by(counted as u64);
+            }
             if !step.buried.is_empty() {
                 self.spool().bury(self.lane(), step.buried).await;
             }
@@ -207,13 +200,23 @@ impl Line {
     }
 }
 
-fn dressed(event: &Leased, dress: Dress) -> Cow<'_, [u8]> {
-    match dress {
-        Dress::AsIs => Cow::Borrowed(event.record()),
-        Dress::NullCounts => {
-            tokens::with_null_counts(event.record()).map_or(Cow::Borrowed(event.record()), Cow::Owned)
-        }
-    }
+/// At most so many bytes of a request are the event's.
+fn bytes_of(sent: &Sent<Leased>) -> usize {
+    let added = match sent.form {
+        EventForm::AsIs => 0,
+        EventForm::ZeroCounts => tokens::ADDED_BYTES,
+    };
+    sent.event.record().len() + added
+}
+
+/// The event as it goes into the request.
+pub(super) fn written(sent: &Sent<Leased>) -> Cow<'_, [u8]> {
+    let record = sent.event.record();
+    let altered = match sent.form {
+        EventForm::AsIs => None,
+        EventForm::ZeroCounts => tokens::with_zero_counts(record),
+    };
+    altered.map_or(Cow::Borrowed(record), Cow::Owned)
 }
 
 /// The status, if there is one, and the beginning of the body of a reply that is no success (a 200's would be the

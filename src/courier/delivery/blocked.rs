@@ -105,7 +105,7 @@ impl<E> Delivery<E> {
             self.from_end = true;
             return Step::then(Then::Go);
         }
-        if self.queue.is_empty() && !self.is_parked && !self.singly && self.companions < NEIGHBOURS {
+        if self.queue.is_empty() && !self.is_parked && !self.is_again && self.companions < NEIGHBOURS {
             self.companions += 1;
             self.lonely = Some(reason);
             return Step::then(Then::Go);
