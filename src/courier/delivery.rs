@@ -66,7 +66,7 @@ pub(super) struct Sent<E> {
     compared: bool,
     /// What had passed when it was refused alone by something in between, or by a key that others may use.
     blocked_at: Option<u64>,
-    /// How often it was so.
+    /// How often something in between refused it alone.
     refusals: u32,
     /// How often it was so again after another had passed.
     proofs: u32,
@@ -389,6 +389,7 @@ impl<E> Delivery<E> {
             self.queue.rotate_left(self.queue.len().min(1));
         }
         self.in_vain = false;
+        (self.lonely, self.forsaken) = (None, None);
         self.readmit_held();
     }
 

@@ -41,7 +41,7 @@ const ROUNDS_REFUSED: u32 = 3;
 
 /// How many refusals in a row, each of another feedback, park the lane.
 const BLOCKED_IN_A_ROW: u32 = 4;
-/// How often a feedback must be refused, all in all.
+/// How often something in between must refuse a feedback, all in all.
 const REFUSALS: u32 = 6;
 /// How often the API must refuse a feedback by its key after another was delivered.
 const OWN_PROOFS: u32 = 8;
@@ -283,7 +283,7 @@ impl FeedbackLane {
         let passed = before.is_some_and(|before| self.last_heard.is_some_and(|heard| heard > before));
         held.proofs += u32::from(passed);
         self.blocked = self.blocked.saturating_add(1);
-        held.refusals += 1;
+        held.refusals += u32::from(!own);
         match own {
             true => held.proofs >= OWN_PROOFS,
             false => held.proofs > 0 && held.refusals >= REFUSALS,

@@ -37,7 +37,7 @@ pub(super) struct Held {
     pub(super) busy: bool,
     /// When something in between refused it last, or the API its key.
     pub(super) blocked: Option<Instant>,
-    /// How often that was so.
+    /// How often something in between refused it.
     pub(super) refusals: u32,
     /// How often that was so again after another was delivered.
     pub(super) proofs: u32,

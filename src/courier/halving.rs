@@ -5,12 +5,16 @@
 //! of about the same size, which go side by side; the events of a session stay together and in order. The events of a
 //! single session are halved in turn, front half first, so that none of them overtakes another.
 //!
-//! One event among 500 costs at most 22 requests after the first, however the sessions are distributed.
+//! One event among 500 costs at most 22 requests after the first, however the sessions are distributed. After a few that are to blame
+//! a strand goes on in small parts that double with each success.
 
 #[cfg(test)]
 mod tests;
 
 use std::collections::{HashMap, VecDeque};
+
+/// After so many events that were given up a strand is taken to be full of such events.
+const DENSE: usize = 3;
 
 /// Events that are sent one part after the other. `E` is whatever stands for an event.
 #[derive(Debug)]
@@ -23,6 +27,10 @@ pub(super) struct Strand<E> {
     is_proven: bool,
     /// Events in the part that was given out.
     part: usize,
+    /// Events that were given up.
+    given_up: usize,
+    /// Most events in a part of which nothing is known.
+    cap: usize,
 }
 
 /// What to do next.
@@ -47,6 +55,8 @@ impl<E> Strand<E> {
             lost,
             is_proven: false,
             part: 0,
+            given_up: 0,
+            cap: usize::MAX,
         }
     }
 
@@ -60,7 +70,7 @@ impl<E> Strand<E> {
             return Next::Fork([first, second]);
         }
         let count = match self.lost {
-            0 => self.queue.len(),
+            0 => self.queue.len().min(self.cap),
             lost => lost.div_ceil(2),
         };
         self.part = count;
@@ -69,6 +79,7 @@ impl<E> Strand<E> {
 
     /// The part that was given out is stored.
     pub(super) fn stored(&mut self) {
+        self.cap = self.cap.saturating_mul(2);
         // Then the event to blame is behind it, if there is one.
         self.lost = match self.is_proven {
             true => self.lost.saturating_sub(self.part),
@@ -89,6 +100,10 @@ impl<E> Strand<E> {
     pub(super) fn given_up(&mut self) {
         self.is_proven = true;
         self.lost = 0;
+        self.given_up += 1;
+        if self.given_up >= DENSE {
+            self.cap = 1;
+        }
     }
 
     /// All that is left, in order.
@@ -138,6 +153,8 @@ impl<E> Strand<E> {
             lost: 0,
             is_proven: true,
             part: 0,
+            given_up: 0,
+            cap: usize::MAX,
         })
     }
 }

@@ -170,14 +170,12 @@ async fn try_alone(line: &Line, knobs: &mut Knobs, single: Sent<Leased>) -> Opti
     let never = knobs.borrow().token_counts == TokenCounts::Never;
     let counted = single.form == EventForm::ZeroCounts;
     let curable = !never && !counted && tokens::with_zero_counts(single.event.record()).is_some();
-    // What nothing more is tried with must have had all the time to appear.
-    let patience = if curable { Patience::Prompt } else { Patience::Full };
-    let mut lost = resend(line, knobs, vec![single], patience).await?;
+    let mut lost = resend(line, knobs, vec![single], Patience::Prompt).await?;
     if !curable {
         return Some(lost);
     }
     lost.iter_mut().for_each(|sent| sent.form = EventForm::ZeroCounts);
-    resend(line, knobs, lost, Patience::Full).await
+    resend(line, knobs, lost, Patience::Prompt).await
 }
 
 /// Sends events as a whole and settles what is stored. Returns what is not; `None` if shutdown came first.
@@ -224,9 +222,15 @@ async fn resend(
     Some(lost)
 }
 
-/// Buries what can never be stored. Before that it is held for as long as the upstream has not shown a single task, as one might
-/// that always answers 404; what appears meanwhile is settled.
-pub(super) async fn bury(line: &Line, knobs: &mut Knobs, mut missing: Vec<Sent<Leased>>) {
+/// Buries what can never be stored. Before that it has all the time to appear, and is held for as long as the upstream has not
+/// shown a single task, as one might that always answers 404; what appears meanwhile is settled.
+pub(super) async fn bury(line: &Line, knobs: &mut Knobs, missing: Vec<Sent<Leased>>) {
+    if missing.is_empty() {
+        return;
+    }
+    let Some(mut missing) = confirm::settle_found(line, knobs, missing, Patience::Full).await else {
+        return;
+    };
     for round in 1..=ROUNDS_UNSEEN {
         if missing.is_empty() || line.telling().has_shown() {
             break;

@@ -56,6 +56,9 @@ impl Line {
             if delivery.is_done() {
                 return Progress::Done;
             }
+            if knobs.has_changed() {
+                delivery.start_over();
+            }
             if delivery.wants_company() {
                 return Progress::Lonely;
             }

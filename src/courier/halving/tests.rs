@@ -112,6 +112,16 @@ fn a_single_event_is_sent_once_more_before_it_is_given_up() {
     assert_eq!((search.requests, search.given_up), (1, vec![0]));
 }
 
+#[test]
+fn a_session_full_of_events_to_blame_costs_few_requests_for_each() {
+    let bad: BTreeSet<usize> = (0..1000).step_by(10).collect();
+    let search = search(&vec![Some(1); 1000], &bad, 0);
+    assert_eq!((search.given_up.len(), search.stored.len()), (100, 900));
+    assert!(search.requests <= 800, "{} requests", search.requests);
+    let all = (0..100).collect();
+    assert!(self::search(&vec![Some(1); 100], &all, 0).requests <= 130);
+}
+
 proptest! {
     #[test]
     fn every_good_event_is_stored_once_and_each_session_in_order(
