@@ -24,6 +24,11 @@ pub(super) enum Command {
         limits: Limits,
         reply: oneshot::Sender<Vec<Leased>>,
     },
+    Claim {
+        lane: Lane,
+        limits: Limits,
+        reply: oneshot::Sender<Vec<Leased>>,
+    },
     Settle {
         events: Vec<Leased>,
         reply: oneshot::Sender<()>,
@@ -49,6 +54,11 @@ pub(super) enum Command {
     Requeue {
         letters: Vec<Revived>,
         reply: oneshot::Sender<Result<Vec<u64>, AppendError>>,
+    },
+    Transfer {
+        events: Vec<(Leased, Vec<u8>)>,
+        to: Lane,
+        reply: AppendReply,
     },
     Purge {
         numbers: BTreeSet<u64>,

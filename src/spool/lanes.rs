@@ -306,6 +306,16 @@ impl Lanes {
         events.iter().map(|&(lane, _)| lane).collect()
     }
 
+    /// The other kind of the same project, if it was ever used.
+    pub(super) fn peer(&self, number: u32) -> Option<u32> {
+        self.get(number)?.peer
+    }
+
+    /// The lane may be read again.
+    pub(super) fn set_readable(&mut self, number: u32) {
+        self.unreadable.remove(&number);
+    }
+
     /// Nothing is read from the lane until this moment.
     pub(super) fn set_unreadable(&mut self, number: u32, until: Instant) {
         self.unreadable.insert(number, until);

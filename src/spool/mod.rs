@@ -21,7 +21,8 @@
 //! # Parts
 //! `owner` the thread's loop, `group` and `commit` one group commit, `dead`, `funeral` and `requeue` dead
 //! letters, `letter_log` what is said about new ones, `read` leases, `lanes` and `queue` the state in
-//! memory, `find` what is queued of one task, `generation` the row of folders, `sealed` reading all but the newest, `recovery` opening, `scan`,
+//! memory, `transfer` events that change their lane, `find` what is queued of one task, `generation` the row of
+//! folders, `sealed` reading all but the newest, `recovery` opening, `scan`,
 //! `salvage` and `repair` what is damaged, `durable` and `disk` the narrow seam to sled and the
 //! machine, `room` admission, `dropping` and `drop_log` what makes room for it, `ballast` a full disk, `view` what is shown
 //! outside, [`offline`] looking at the folder of a daemon that is stopped.
@@ -69,6 +70,7 @@ pub(crate) mod simulated;
 mod slots;
 #[cfg(test)]
 mod tests;
+mod transfer;
 mod view;
 
 pub use dead::{DeadLettersError, DeadPage, KeptLetter};
@@ -408,6 +410,31 @@ impl Spool {
     /// At most [`MAX_LETTERS`]. Resolves when that is synced, with the numbers of letters that were not there any more.
     pub async fn requeue(&self, letters: Vec<Revived>) -> Result<Vec<u64>, AppendError> {
         self.ask(|reply| Command::Requeue { letters, reply })
+            .await
+            .unwrap_or(Err(AppendError::Closed))
+    }
+
+    /// The same as [`Spool::lease`] for who moves a whole project: for some seconds from here on nobody else gets anything of this
+    /// lane, nor of the other one of its project, whose feedback would else be free to go once its logs have left.
+    pub async fn claim(&self, lane: &Lane, limits: &Limits) -> Vec<Leased> {
+        let (lane, limits) = (lane.clone(), *limits);
+        self.ask(|reply| Command::Claim { lane, limits, reply })
+            .await
+            .unwrap_or_default()
+    }
+
+    /// Puts leased events at the end of another lane, in this order, all or none, each with the record that stands beside
+    /// it. They leave their own lanes in the same commit, so that each is in one of the two after any crash, and the ledger
+    /// does not change. Resolves when that is synced. After an error they are back in their own lanes.
+    ///
+    /// # Errors
+    /// The disk or sled failed, or the spool is shutting down.
+    pub async fn transfer(&self, events: Vec<(Leased, Vec<u8>)>, to: &Lane) -> Result<(), AppendError> {
+        if events.is_empty() {
+            return Ok(());
+        }
+        let to = to.clone();
+        self.ask(|reply| Command::Transfer { events, to, reply })
             .await
             .unwrap_or(Err(AppendError::Closed))
     }

@@ -156,6 +156,11 @@ impl LaneQueue {
             || self.released.contains(&seq)
     }
 
+    /// Whether an event is on lease.
+    pub(super) fn is_leased(&self, seq: u64) -> bool {
+        self.leased.contains_key(&seq)
+    }
+
     /// How many of these events, which extents cover, have not ended. `end` is exclusive.
     pub(super) fn live_within(&self, from: u64, end: u64) -> u64 {
         if from >= end {

@@ -1,6 +1,10 @@
 //! The configuration as its user meets it: the real binary, a clean environment, folders of its own.
 #![allow(clippy::expect_used)] // A test's helpers fail by panicking, as it does itself.
 
+mod forms;
+mod notes;
+mod padding;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use tempfile::TempDir;
@@ -248,7 +252,7 @@ fn rules_between_keys_are_told() {
         .file("key", KEY)
         .file("empty", " \n")
         .file("no.pem", "text");
-    let cases: [(&[&str], &[&str]); 20] = [
+    let cases: [(&[&str], &[&str]); 21] = [
         (
             &["upstream.api_key=k", "upstream.api_key_file=key"],
             &["upstream.api_key (--set)", "keep one of the two"],
@@ -262,11 +266,17 @@ fn rules_between_keys_are_told() {
             &["intake.max_event_bytes", "1 MiB"],
         ),
         (
-            &["spool.max_bytes=1 MiB"],
-            &["intake.max_body_bytes", "spool.max_bytes"],
+            &["spool.max_bytes=1 MiB", "intake.max_event_bytes=2 MiB"],
+            &[
+                "intake.max_event_bytes (--set): 2 MiB",
+                "spool.max_bytes, which is 1 MiB (--set)",
+            ],
         ),
         (
-            &["intake.max_in_flight_bytes=255 MiB"],
+            &[
+                "intake.max_in_flight_bytes=255 MiB",
+                "intake.max_body_bytes=128 MiB",
+            ],
             &[
                 "intake.max_body_bytes",
                 "more than half of intake.max_in_flight_bytes",
@@ -331,6 +341,10 @@ fn rules_between_keys_are_told() {
         (
             &["intake.unix_allow_uids=0,nobody"],
             &["intake.unix_allow_uids", "\"nobody\"", "id -u"],
+        ),
+        (
+            &["intake.unix_allow_gids=[]"],
+            &["intake.unix_allow_gids", "is an empty list", "leave it out"],
         ),
     ];
     for (settings, parts) in cases {
