@@ -1,24 +1,24 @@
 //! Moves what is queued of a project to another one: events that were queued under a wrong project id.
 //!
-//! A group at a time is taken on lease and put into the other project's lane in one commit ([`Spool::transfer`]), the logs
-//! first, then the feedback. Couriers get none of it meanwhile. What one has on lease meanwhile is waited for, for a while, and else left where it is.
+//! A group at a time is taken on lease and put into the other project's lanes in one commit ([`Spool::transfer`]). Couriers get none
+//! of it meanwhile. What one of them has on lease is waited for, for a while, and else everything is left where it is.
 
 use crate::batch::Limits;
 use crate::event;
-use crate::ids::{Kind, Lane, ProjectId};
-use crate::spool::{LaneView, Leased, Spool};
+use crate::ids::ProjectId;
+use crate::spool::{LaneView, Spool};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
-/// Bounds of a group: other callers of the spool wait for no more than one of these.
+/// Bounds of the logs in a group: other callers of the spool wait for no more than one of these.
 const GROUP: Limits = Limits {
     max_events: 500,
     max_bytes: 2 * 1024 * 1024,
     max_age: Duration::ZERO,
 };
 
-/// How long events that are being sent are waited for, in each of the two lanes.
+/// How long events that are being sent are waited for.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// How often it is looked meanwhile whether they have ended.
@@ -31,7 +31,7 @@ pub struct Moved {
     pub logs: u64,
     /// Feedback that is.
     pub feedback: u64,
-    /// Events of both kinds that are still in the old lanes: they are being sent, or came since it began.
+    /// Events of both kinds that are still in the old lanes: some are being sent, or they came since it began.
     pub left: u64,
 }
 
@@ -96,61 +96,54 @@ pub async fn move_project(spool: &Spool, from: &ProjectId, to: &ProjectId) -> Re
         let sentence = "both projects are the same: name the one that the events are to go to".to_owned();
         return Err(Stopped { done, sentence });
     }
-    // The logs first: feedback must not come before them in the other lane.
-    for kind in [Kind::Log, Kind::Feedback] {
-        let of = |project: &ProjectId| Lane {
-            project: project.clone(),
-            kind,
-        };
-        let views = spool.lanes().borrow().clone();
-        let Some(view) = views.iter().find(|view| *view.lane() == of(from)) else {
-            continue;
-        };
-        let moved = match kind {
-            Kind::Log => &mut done.logs,
-            Kind::Feedback => &mut done.feedback,
-        };
-        let ended = move_lane(spool, view, &of(to), moved).await;
-        done.left += view.queued();
-        if let Err(sentence) = ended {
-            return Err(Stopped { done, sentence });
-        }
+    let ended = move_lanes(spool, &lanes_of(spool, from), (from, to), &mut done).await;
+    done.left = lanes_of(spool, from).iter().map(LaneView::queued).sum();
+    match ended {
+        Ok(()) => Ok(done),
+        Err(sentence) => Err(Stopped { done, sentence }),
     }
-    Ok(done)
 }
 
-async fn move_lane(spool: &Spool, view: &LaneView, to: &Lane, moved: &mut u64) -> Result<(), String> {
+fn lanes_of(spool: &Spool, project: &ProjectId) -> Vec<LaneView> {
+    let lanes = spool.lanes().borrow().clone();
+    let own = lanes.iter().filter(|view| view.lane().project == *project);
+    own.cloned().collect()
+}
+
+async fn move_lanes(
+    spool: &Spool,
+    lanes: &[LaneView],
+    (from, to): (&ProjectId, &ProjectId),
+    done: &mut Moved,
+) -> Result<(), String> {
     // What comes later comes from an application that is not mended yet.
-    let Some((_, last)) = view.pending() else {
+    let Some(last) = lanes.iter().filter_map(|view| Some(view.pending()?.1)).max() else {
         return Ok(());
     };
-    let until = Instant::now() + PATIENCE;
-    loop {
-        let leased = spool.claim(view.lane(), &GROUP).await;
-        let (meant, later): (Vec<Leased>, Vec<Leased>) =
-            leased.into_iter().partition(|event| event.seq() <= last);
-        if !later.is_empty() {
-            spool.release(view.lane(), later).await;
-        }
-        if !meant.is_empty() {
-            let events: Vec<_> = meant
-                .into_iter()
-                .map(|event| {
-                    let record = event::with_project(event.record(), &to.project);
-                    (event, record)
-                })
-                .collect();
-            let count = events.len() as u64;
-            let transferred = spool.transfer(events, to).await;
-            transferred.map_err(|error| error.to_string())?;
-            *moved += count;
+    let is_over = || {
+        let mut pending = lanes.iter().filter_map(LaneView::pending);
+        pending.all(|(first, _)| first > last)
+    };
+    let mut until = Instant::now() + PATIENCE;
+    while !is_over() {
+        let claimed = spool.claim(from, last, &GROUP).await;
+        if claimed.is_empty() {
+            let now = Instant::now();
+            if now >= until {
+                break;
+            }
+            sleep_until(until.min(now + LOOK_EVERY)).await;
             continue;
         }
-        let is_over = view.pending().is_none_or(|(first, _)| first > last);
-        let now = Instant::now();
-        if is_over || now >= until {
-            return Ok(());
-        }
-        sleep_until(until.min(now + LOOK_EVERY)).await;
+        let events = claimed.into_iter().map(|event| {
+            let record = event::with_project(event.record(), to);
+            (event, record)
+        });
+        let moved = spool.transfer(events.collect(), to).await;
+        let moved = moved.map_err(|error| error.to_string())?;
+        done.logs += moved.logs;
+        done.feedback += moved.feedback;
+        until = Instant::now() + PATIENCE;
     }
+    Ok(())
 }

@@ -4,9 +4,10 @@ use super::find::{Layout, Portion, Standing};
 use super::group::Prepared;
 use super::lease::Leased;
 use super::requeue::Revived;
+use super::transfer::Transferred;
 use super::{AppendError, Burial, DeadLettersError, DeadPage};
 use crate::batch::Limits;
-use crate::ids::Lane;
+use crate::ids::{Lane, ProjectId};
 use std::collections::BTreeSet;
 use tokio::sync::oneshot;
 
@@ -25,7 +26,8 @@ pub(super) enum Command {
         reply: oneshot::Sender<Vec<Leased>>,
     },
     Claim {
-        lane: Lane,
+        project: ProjectId,
+        last: u64,
         limits: Limits,
         reply: oneshot::Sender<Vec<Leased>>,
     },
@@ -57,8 +59,8 @@ pub(super) enum Command {
     },
     Transfer {
         events: Vec<(Leased, Vec<u8>)>,
-        to: Lane,
-        reply: AppendReply,
+        to: ProjectId,
+        reply: oneshot::Sender<Result<Transferred, AppendError>>,
     },
     Purge {
         numbers: BTreeSet<u64>,

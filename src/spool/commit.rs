@@ -86,7 +86,7 @@ impl Owner {
         let generation = self.writable_generation(dropping)?;
         // Behind the commit that may begin a generation, which would else tell of it before the ledger does.
         let dropped = self.take_dropped(dropping, adding, now)?;
-        let transferred = self.take_transferred(&plan.origins.leased);
+        let taken = self.take_transferred(&plan.origins.leased);
         let mut writes = Writes::default();
         let additions = plan.write(&mut writes, &self.lanes, generation, now_ms);
         let chunk_bytes = writes.bytes();
@@ -94,7 +94,7 @@ impl Owner {
         self.requeued.write(&mut writes, &plan.origins.letters);
         let payload: u64 = additions.iter().map(|addition| addition.extent.live_bytes).sum();
         let head = Head {
-            accepted: self.head.accepted + plan.accepted - transferred.events,
+            accepted: self.head.accepted + plan.accepted - taken.events,
             dead: self.head.dead + plan.refused.len() as u64,
             dropped: self.head.dropped + dropped.total(),
             written: self.head.written + payload.max(chunk_bytes) + writes.bytes() - chunk_bytes,
@@ -104,7 +104,7 @@ impl Owner {
         let head = requeue::account(head, plan.origins.letters.len() as u64);
         writes.set(key::HEAD.to_vec(), &head.encode());
         if let Err(error) = self.generations.commit(writes) {
-            self.put_back_transferred(transferred);
+            self.put_back_transferred(taken);
             self.put_back(dropped);
             return Err(error.into());
         }

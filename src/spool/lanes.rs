@@ -306,9 +306,9 @@ impl Lanes {
         events.iter().map(|&(lane, _)| lane).collect()
     }
 
-    /// The other kind of the same project, if it was ever used.
-    pub(super) fn peer(&self, number: u32) -> Option<u32> {
-        self.get(number)?.peer
+    /// Whether anything of the lane is on lease but for what is deferred, which may be so for days.
+    pub(super) fn is_in_use(&self, number: u32) -> bool {
+        self.get(number).is_some_and(|state| state.queue.is_in_use())
     }
 
     /// The lane may be read again.

@@ -21,7 +21,7 @@
 //! # Parts
 //! `owner` the thread's loop, `group` and `commit` one group commit, `dead`, `funeral` and `requeue` dead
 //! letters, `letter_log` what is said about new ones, `read` leases, `lanes` and `queue` the state in
-//! memory, `transfer` events that change their lane, `find` what is queued of one task, `generation` the row of
+//! memory, `transfer` what changes its project, `find` what is queued of one task, `generation` the row of
 //! folders, `sealed` reading all but the newest, `recovery` opening, `scan`,
 //! `salvage` and `repair` what is damaged, `durable` and `disk` the narrow seam to sled and the
 //! machine, `room` admission, `dropping` and `drop_log` what makes room for it, `ballast` a full disk, `view` what is shown
@@ -77,10 +77,11 @@ pub use dead::{DeadLettersError, DeadPage, KeptLetter};
 pub use find::{FindError, Found, Place};
 pub use lease::Leased;
 pub use requeue::{MAX_LETTERS, Revived};
+pub use transfer::Transferred;
 pub use view::{Damage, LaneView};
 
 use crate::batch::Limits;
-use crate::ids::{Lane, Seq};
+use crate::ids::{Lane, ProjectId, Seq};
 use crate::ledger::Ledger;
 use command::Command;
 use disk::{Disk, LEAST_FILE_BYTES};
@@ -414,25 +415,31 @@ impl Spool {
             .unwrap_or(Err(AppendError::Closed))
     }
 
-    /// The same as [`Spool::lease`] for who moves a whole project: for some seconds from here on nobody else gets anything of this
-    /// lane, nor of the other one of its project, whose feedback would else be free to go once its logs have left.
-    pub async fn claim(&self, lane: &Lane, limits: &Limits) -> Vec<Leased> {
-        let (lane, limits) = (lane.clone(), *limits);
-        self.ask(|reply| Command::Claim { lane, limits, reply })
-            .await
-            .unwrap_or_default()
+    /// Takes a group of a project on lease for who moves it to another one: the next logs within the limits, and all feedback
+    /// before the first log that stays, both up to `last`. Empty while others have any of it on lease. For some seconds from here
+    /// on nobody else gets anything of the project's lanes, so that feedback does not go once its logs have left.
+    pub async fn claim(&self, project: &ProjectId, last: Seq, limits: &Limits) -> Vec<Leased> {
+        let (project, last, limits) = (project.clone(), last.0, *limits);
+        let claim = |reply| Command::Claim {
+            project,
+            last,
+            limits,
+            reply,
+        };
+        self.ask(claim).await.unwrap_or_default()
     }
 
-    /// Puts leased events at the end of another lane, in this order, all or none, each with the record that stands beside
-    /// it. They leave their own lanes in the same commit, so that each is in one of the two after any crash, and the ledger
-    /// does not change. Resolves when that is synced. After an error they are back in their own lanes.
+    /// Puts leased events at the ends of another project's lanes, in this order, all or none, each with the record that stands
+    /// beside it. They leave their own lanes in the same commit, so that each is in one of the two after any crash, and the
+    /// ledger does not change. Resolves when that is synced. After an error they are back in their own lanes.
     ///
     /// # Errors
     /// The disk or sled failed, or the spool is shutting down.
-    pub async fn transfer(&self, events: Vec<(Leased, Vec<u8>)>, to: &Lane) -> Result<(), AppendError> {
-        if events.is_empty() {
-            return Ok(());
-        }
+    pub async fn transfer(
+        &self,
+        events: Vec<(Leased, Vec<u8>)>,
+        to: &ProjectId,
+    ) -> Result<Transferred, AppendError> {
         let to = to.clone();
         self.ask(|reply| Command::Transfer { events, to, reply })
             .await

@@ -162,8 +162,13 @@ impl Owner {
                 // Leases of a caller that has gone away are released as they are dropped.
                 let _ = reply.send(self.lease(&lane, &limits, Instant::now()));
             }
-            Command::Claim { lane, limits, reply } => {
-                let _ = reply.send(self.claim(&lane, &limits, Instant::now()));
+            Command::Claim {
+                project,
+                last,
+                limits,
+                reply,
+            } => {
+                let _ = reply.send(self.claim(&project, last, &limits, Instant::now()));
             }
             Command::Settle { events, reply } => {
                 self.settle(events);
