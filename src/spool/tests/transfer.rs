@@ -104,7 +104,7 @@ async fn a_kill_at_any_sync_leaves_each_event_in_one_lane() {
     };
     // Each transfer begins a generation, whose first commit must not tell of events that have gone nowhere yet.
     let small = Settings {
-        generation_bytes: 1 << 20,
+        generation_bytes: 1 << 16,
         ..settings(folder.path())
     };
     let spool = Spool::open_on(small, disk).unwrap();
