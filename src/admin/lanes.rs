@@ -1,7 +1,9 @@
-//! Moves what is queued of a project to another one: events that were queued under a wrong project id.
+//! Moves what is queued of a project to another one: events that were queued under a wrong project
+//! id.
 //!
-//! A group at a time is taken on lease and put into the other project's lanes in one commit ([`Spool::transfer`]). Couriers get none
-//! of it meanwhile. What one of them has on lease is waited for, for a while, and else everything is left where it is.
+//! A group at a time is taken on lease and put into the other project's lanes in one commit
+//! ([`Spool::transfer`]). Couriers get none of it meanwhile. What one of them has on lease is
+//! waited for, for a while, and else everything is left where it is.
 
 use crate::batch::Limits;
 use crate::event;
@@ -31,7 +33,8 @@ pub struct Moved {
     pub logs: u64,
     /// Feedback that is.
     pub feedback: u64,
-    /// Events of both kinds that are still in the old lanes: some are being sent, or they came since it began.
+    /// Events of both kinds that are still in the old lanes: some are being sent, or they came
+    /// since it began.
     pub left: u64,
 }
 
@@ -66,7 +69,8 @@ struct Asked {
     to: String,
 }
 
-/// The two projects of a request, `{"from": "OLD", "to": "NEW"}`. The old id may be one that is not accepted any more.
+/// The two projects of a request, `{"from": "OLD", "to": "NEW"}`. The old id may be one that is not
+/// accepted any more.
 ///
 /// # Errors
 /// Not such an object, or an id that is none. The sentence names the remedy.
@@ -79,7 +83,8 @@ pub(super) fn asked(body: &[u8]) -> Result<(ProjectId, ProjectId), String> {
 /// The ids of the project that events are queued for, and of the one that they are to go to.
 ///
 /// # Errors
-/// One of them is none; the second may have no quotes or blanks around it. The sentence names the remedy.
+/// One of them is none; the second may have no quotes or blanks around it. The sentence names the
+/// remedy.
 pub fn projects(from: &str, to: &str) -> Result<(ProjectId, ProjectId), String> {
     let from = ProjectId::new(from).map_err(|error| format!("from: {error}"))?;
     let to = ProjectId::from_client(to).map_err(|error| format!("to: {error}"))?;

@@ -19,26 +19,20 @@ struct Order {
     why: &'static str,
 }
 
-/// Every such rule. They form no circle.
-const ORDERS: [Order; 4] = [
+/// Every such rule. No key is the larger one of one rule and the smaller one of another.
+const ORDERS: [Order; 3] = [
     Order {
         smaller: "intake.max_event_bytes",
-        larger: "intake.max_body_bytes",
-        times: 1,
-        why: "no body could carry such an event",
-    },
-    Order {
-        smaller: "intake.max_body_bytes",
         larger: "spool.max_bytes",
         times: 1,
-        why: "a full body could never be accepted",
+        why: "such an event could never be accepted",
     },
-    // Half of the budget is for large bodies, so a full one must fit into that.
+    // Half of the budget is for what is large, so such an event must fit into that.
     Order {
-        smaller: "intake.max_body_bytes",
+        smaller: "intake.max_event_bytes",
         larger: "intake.max_in_flight_bytes",
         times: 2,
-        why: "a full body could never be taken",
+        why: "such an event could never be taken",
     },
     Order {
         smaller: "retry.min",
@@ -48,34 +42,10 @@ const ORDERS: [Order; 4] = [
     },
 ];
 
-/// Every order between two keys that follows from the rules, those by way of other keys too. Of the latter, the keys
-/// between are named.
-fn all_orders() -> Vec<(Order, Vec<&'static str>)> {
-    let mut found: Vec<(Order, Vec<&'static str>)> = ORDERS.map(|order| (order, Vec::new())).to_vec();
-    let mut at = 0;
-    while let Some((order, between)) = found.get(at).cloned() {
-        for next in ORDERS.iter().filter(|next| next.smaller == order.larger) {
-            let joined = Order {
-                smaller: order.smaller,
-                larger: next.larger,
-                times: order.times * next.times,
-                why: next.why,
-            };
-            found.push((joined, [between.as_slice(), &[order.larger]].concat()));
-        }
-        at += 1;
-    }
-    found
-}
-
 /// Notes each contradiction between two settings of a person, and lets the defaults follow the settings.
 pub(super) fn resolve(resolver: &mut Resolver) {
-    let orders = all_orders();
-    for (order, between) in &orders {
-        // Where a key between them is set, it contradicts one of the two itself.
-        if !between.iter().any(|key| resolver.is_set(key)) {
-            contradiction(resolver, order);
-        }
+    for order in &ORDERS {
+        contradiction(resolver, order);
     }
     let keys: BTreeSet<&str> = ORDERS
         .iter()
@@ -85,7 +55,7 @@ pub(super) fn resolve(resolver: &mut Resolver) {
     let follows: Vec<_> = keys
         .into_iter()
         .filter(|key| !resolver.is_set(key))
-        .filter_map(|key| Some((key, follow(resolver, &orders, key)?)))
+        .filter_map(|key| Some((key, follow(resolver, key)?)))
         .collect();
     for (key, (amount, from)) in follows {
         let Some(known) = KEYS.iter().find(|known| known.path == key) else {
@@ -132,22 +102,18 @@ fn contradiction(resolver: &mut Resolver, order: &Order) {
 }
 
 /// What a key that nobody set has to be other than its default, and for the sake of which key.
-fn follow(
-    resolver: &Resolver,
-    orders: &[(Order, Vec<&'static str>)],
-    key: &str,
-) -> Option<(u128, &'static str)> {
+fn follow(resolver: &Resolver, key: &str) -> Option<(u128, &'static str)> {
     let plain = (resolver.origin(key) == BUILT_IN).then(|| amount(resolver, key))??;
     let set = |other: &str| resolver.is_set(other).then(|| amount(resolver, other)).flatten();
-    let lowest = orders
+    let lowest = ORDERS
         .iter()
-        .filter(|(order, _)| order.larger == key)
-        .filter_map(|(order, _)| Some((set(order.smaller)?.saturating_mul(order.times), order.smaller)))
+        .filter(|order| order.larger == key)
+        .filter_map(|order| Some((set(order.smaller)?.saturating_mul(order.times), order.smaller)))
         .max_by_key(|(amount, _)| *amount);
-    let highest = orders
+    let highest = ORDERS
         .iter()
-        .filter(|(order, _)| order.smaller == key)
-        .filter_map(|(order, _)| Some((set(order.larger)? / order.times, order.larger)))
+        .filter(|order| order.smaller == key)
+        .filter_map(|order| Some((set(order.larger)? / order.times, order.larger)))
         .min_by_key(|(amount, _)| *amount);
     highest
         .filter(|(most, _)| plain > *most)
@@ -243,28 +209,16 @@ mod tests {
         let set = |key, value: &str| [(key, value.to_owned())];
         for (set, key, shown, from) in [
             (
-                set("spool.max_bytes", "24 MiB"),
-                "intake.max_body_bytes",
-                "24 MiB",
-                "spool.max_bytes",
-            ),
-            (
                 set("spool.max_bytes", "2 MiB"),
                 "intake.max_event_bytes",
                 "2 MiB",
                 "spool.max_bytes",
             ),
             (
-                set("intake.max_in_flight_bytes", "40 MiB"),
-                "intake.max_body_bytes",
-                "20 MiB",
+                set("intake.max_in_flight_bytes", "20 MiB"),
+                "intake.max_event_bytes",
+                "10 MiB",
                 "intake.max_in_flight_bytes",
-            ),
-            (
-                set("intake.max_body_bytes", "200 MiB"),
-                "intake.max_in_flight_bytes",
-                "400 MiB",
-                "intake.max_body_bytes",
             ),
             (set("retry.max", "100 ms"), "retry.min", "100 ms", "retry.max"),
             (set("retry.min", "2 min"), "retry.max", "120 s", "retry.min"),
@@ -278,9 +232,9 @@ mod tests {
             assert_eq!(resolver.origin(key), format!("default, from {from}"), "{key}");
             assert!(resolver.mistakes.is_empty());
         }
-        let plain = resolved(&set("spool.max_bytes", "1 GiB"));
+        let plain = resolved(&set("spool.max_bytes", "24 MiB"));
         assert_eq!(
-            plain.origin("intake.max_body_bytes"),
+            plain.origin("intake.max_event_bytes"),
             BUILT_IN,
             "it fits as it is"
         );
@@ -311,7 +265,7 @@ mod tests {
 
         /// Whatever is set: either all orders hold, or a mistake names two keys that are set.
         #[test]
-        fn orders_hold_or_two_settings_are_named(chosen in prop::collection::vec((any::<bool>(), 0.0..1.0_f64), 6)) {
+        fn orders_hold_or_two_settings_are_named(chosen in prop::collection::vec((any::<bool>(), 0.0..1.0_f64), 5)) {
             let keys: BTreeSet<&str> = ORDERS.iter().flat_map(|order| [order.smaller, order.larger]).collect();
             prop_assert_eq!(keys.len(), chosen.len());
             let mut set = Vec::new();

@@ -147,9 +147,9 @@ pub struct IntakeSettings {
     pub browser: Option<BrowserSettings>,
     /// Largest request body in bytes. Default 128 MiB.
     pub max_body_bytes: usize,
-    /// Most bytes of bodies in flight, at least twice `max_body_bytes`. Default 256 MiB.
+    /// Most bytes of bodies in flight, at least twice `max_event_bytes`. Default 256 MiB.
     pub max_in_flight_bytes: usize,
-    /// Largest event in bytes; at most `max_body_bytes`. Default 15 MiB.
+    /// Largest event in bytes; at most `spool.max_bytes`. Default 15 MiB.
     pub max_event_bytes: usize,
     /// `upstream.project_id`: project of events that name none.
     pub default_project: Option<ProjectId>,

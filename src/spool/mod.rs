@@ -415,9 +415,10 @@ impl Spool {
             .unwrap_or(Err(AppendError::Closed))
     }
 
-    /// Takes a group of a project on lease for who moves it to another one: the next logs within the limits, and all feedback
-    /// before the first log that stays, both up to `last`. Empty while others have any of it on lease. For some seconds from here
-    /// on nobody else gets anything of the project's lanes, so that feedback does not go once its logs have left.
+    /// Takes a group of a project on lease for who moves it to another one: the next logs within
+    /// the limits, and all feedback before the first log that stays, both up to `last`. Empty while
+    /// others have any of it on lease. For some seconds from here on nobody else gets anything of
+    /// the project's lanes, so that feedback does not go once its logs have left.
     pub async fn claim(&self, project: &ProjectId, last: Seq, limits: &Limits) -> Vec<Leased> {
         let (project, last, limits) = (project.clone(), last.0, *limits);
         let claim = |reply| Command::Claim {
@@ -429,9 +430,10 @@ impl Spool {
         self.ask(claim).await.unwrap_or_default()
     }
 
-    /// Puts leased events at the ends of another project's lanes, in this order, all or none, each with the record that stands
-    /// beside it. They leave their own lanes in the same commit, so that each is in one of the two after any crash, and the
-    /// ledger does not change. Resolves when that is synced. After an error they are back in their own lanes.
+    /// Puts leased events at the ends of another project's lanes, in this order, all or none, each
+    /// with the record that stands beside it. They leave their own lanes in the same commit, so
+    /// that each is in one of the two after any crash, and the ledger does not change. Resolves
+    /// when that is synced. After an error they are back in their own lanes.
     ///
     /// # Errors
     /// The disk or sled failed, or the spool is shutting down.

@@ -1,9 +1,11 @@
 //! What is queued of a project under a wrong id goes to another one.
 //!
-//! It is taken on lease, and while it is, nobody else is given anything of the project's lanes. One commit puts a group behind
-//! what the other project has queued and ends it in its own lanes: after a kill at any point each event is in exactly one of the
-//! two. A group holds all feedback up to the first log that stays, so what is left of feedback is held back by a log that is
-//! left. Events get new sequences, and the ledger stays as it is: they are neither accepted once more nor delivered.
+//! It is taken on lease, and while it is, nobody else is given anything of the project's lanes. One
+//! commit puts a group behind what the other project has queued and ends it in its own lanes: after
+//! a kill at any point each event is in exactly one of the two. A group holds all feedback up to
+//! the first log that stays, so what is left of feedback is held back by a log that is left. Events
+//! get new sequences, and the ledger stays as it is: they are neither accepted once more nor
+//! delivered.
 use super::dropping::Dropping;
 use super::group::{Origins, Prepared};
 use super::lanes::Memo;
@@ -25,17 +27,20 @@ pub struct Transferred {
     pub feedback: u64,
 }
 
-/// What a commit takes out of its lanes to put it into others, and how that is undone if the commit fails.
+/// What a commit takes out of its lanes to put it into others, and how that is undone if the commit
+/// fails.
 #[derive(Default)]
 pub(super) struct Taken {
     pub(super) events: u64,
     memo: Memo,
 }
 
-/// How long a claim keeps others from the two lanes of a project. It ends by itself, should who moves them be gone.
+/// How long a claim keeps others from the two lanes of a project. It ends by itself, should who
+/// moves them be gone.
 const CLAIM_FOR: Duration = Duration::from_secs(5);
 
-/// Bounds of the feedback that goes with a group of logs. More than that between two logs goes with the next group.
+/// Bounds of the feedback that goes with a group of logs. More than that between two logs goes with
+/// the next group.
 const FEEDBACK: Limits = Limits {
     max_events: MAX_OPEN,
     max_bytes: 16 * 1024 * 1024,
@@ -43,9 +48,10 @@ const FEEDBACK: Limits = Limits {
 };
 
 impl Owner {
-    /// Leases the next logs of a project up to a sequence, and all feedback before the first log that stays, for who moves them.
-    /// Keeps others from both lanes for a while. Empty as long as others have something on lease: it may come back, and would
-    /// then go behind what came after it.
+    /// Leases the next logs of a project up to a sequence, and all feedback before the first log
+    /// that stays, for who moves them. Keeps others from both lanes for a while. Empty as long as
+    /// others have something on lease: it may come back, and would then go behind what came after
+    /// it.
     pub(super) fn claim(
         &mut self,
         project: &ProjectId,
@@ -79,7 +85,8 @@ impl Owner {
         leased
     }
 
-    /// Puts events into the lanes of another project, all or none. After an error they are back in their own.
+    /// Puts events into the lanes of another project, all or none. After an error they are back in
+    /// their own.
     pub(super) fn transfer(
         &mut self,
         events: Vec<(Leased, Vec<u8>)>,
@@ -129,8 +136,8 @@ impl Owner {
         }
     }
 
-    /// Ends leased events for a commit that puts them elsewhere. Behind what may begin a generation, which would else tell of
-    /// their end before the commit that holds them.
+    /// Ends leased events for a commit that puts them elsewhere. Behind what may begin a
+    /// generation, which would else tell of their end before the commit that holds them.
     pub(super) fn take_transferred(&mut self, leased: &[(u32, u64)]) -> Taken {
         if leased.is_empty() {
             return Taken::default();

@@ -136,33 +136,36 @@ fn a_path_that_cannot_be_one_is_a_mistake_whichever_way_it_comes() {
 
 #[test]
 fn small_bounds_alone_are_fine_and_say_what_follows_from_them() {
-    let stand = Stand::new().file("config.toml", "spool.max_bytes = \"24 MiB\"\n");
+    let stand = Stand::new().file("config.toml", "spool.max_bytes = \"2 MiB\"\n");
     assert_eq!(stand.run(&["config", "check"]).code, Some(0));
     assert_eq!(
-        stand.shown(&[], "intake.max_body_bytes"),
-        pair("\"24 MiB\"", "default, from spool.max_bytes")
+        stand.shown(&[], "intake.max_event_bytes"),
+        pair("\"2 MiB\"", "default, from spool.max_bytes")
     );
     assert_eq!(
-        stand.shown(&[], "intake.max_event_bytes"),
-        pair("\"15 MiB\"", "default")
+        stand.shown(&[], "intake.max_in_flight_bytes"),
+        pair("\"256 MiB\"", "default")
     );
+    // What is no limit of log requests is bound to nothing.
+    let small = ["config", "check", "--set", "intake.max_body_bytes=1 MiB"];
+    assert_eq!(stand.run(&small).code, Some(0));
     // One round tells all that two settings can be wrong about.
     refused(
         &stand,
         &[
             "--set",
-            "intake.max_body_bytes=64 MiB",
+            "intake.max_event_bytes=8 MiB",
             "--set",
-            "intake.max_in_flight_bytes=16 MiB",
+            "intake.max_in_flight_bytes=4 MiB",
         ],
         &[
             &[
-                "intake.max_body_bytes (--set)",
-                "spool.max_bytes, which is 24 MiB (config.toml:1)",
+                "intake.max_event_bytes (--set)",
+                "spool.max_bytes, which is 2 MiB (config.toml:1)",
             ],
             &[
-                "intake.max_body_bytes (--set)",
-                "half of intake.max_in_flight_bytes, which is 16 MiB",
+                "intake.max_event_bytes (--set)",
+                "half of intake.max_in_flight_bytes, which is 4 MiB",
             ],
         ],
     );

@@ -252,7 +252,7 @@ fn rules_between_keys_are_told() {
         .file("key", KEY)
         .file("empty", " \n")
         .file("no.pem", "text");
-    let cases: [(&[&str], &[&str]); 21] = [
+    let cases: [(&[&str], &[&str]); 20] = [
         (
             &["upstream.api_key=k", "upstream.api_key_file=key"],
             &["upstream.api_key (--set)", "keep one of the two"],
@@ -262,10 +262,6 @@ fn rules_between_keys_are_told() {
             &["intake.http", "intake.unix is off as well"],
         ),
         (
-            &["intake.max_event_bytes=2 MiB", "intake.max_body_bytes=1 MiB"],
-            &["intake.max_event_bytes", "1 MiB"],
-        ),
-        (
             &["spool.max_bytes=1 MiB", "intake.max_event_bytes=2 MiB"],
             &[
                 "intake.max_event_bytes (--set): 2 MiB",
@@ -273,12 +269,9 @@ fn rules_between_keys_are_told() {
             ],
         ),
         (
+            &["intake.max_in_flight_bytes=9 MiB", "intake.max_event_bytes=5 MiB"],
             &[
-                "intake.max_in_flight_bytes=255 MiB",
-                "intake.max_body_bytes=128 MiB",
-            ],
-            &[
-                "intake.max_body_bytes",
+                "intake.max_event_bytes",
                 "more than half of intake.max_in_flight_bytes",
             ],
         ),
