@@ -79,7 +79,7 @@ impl Owner {
             }
         }
         for number in both() {
-            self.lanes.set_unreadable(number, now + CLAIM_FOR);
+            self.lanes.set_claimed(number, now + CLAIM_FOR);
             self.lanes.publish(number);
         }
         leased

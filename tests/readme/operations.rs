@@ -89,7 +89,10 @@ async fn moving(page: &mut Document, world: &World, queued: u64) {
 async fn under_a_wrong_id(page: &mut Document, world: &World, queued: u64) {
     let names = [("WRONG", "p"), ("RIGHT", "q")];
     let block = page.take("Events under a wrong project id", "sh", &names);
-    // Nothing answers, so a batch is being sent for ever.
+    // Nothing answers, so a batch waits to be sent again.
     let said = world.run(&block).await;
-    assert_eq!(said, format!("moved {queued} log events and 0 feedback from p to q\n"));
+    assert_eq!(
+        said,
+        format!("moved {queued} log events and 0 feedback from p to q\n")
+    );
 }

@@ -118,7 +118,11 @@ fn ask(socket: &Path, from: &ProjectId, to: &ProjectId) -> Result<Moved, ExitCod
 fn report(moved: Moved, from: &ProjectId, to: &ProjectId) -> ExitCode {
     let Moved { logs, feedback, left } = moved;
     let mut text = format!("moved {logs} log events and {feedback} feedback from {from} to {to}\n");
-    if left > 0 {
+    if moved == Moved::default() {
+        text = format!(
+            "nothing is queued of {from}: phosphod spool info and /status show of which projects something is\n"
+        );
+    } else if left > 0 {
         text.push_str(&format!(
             "{left} of {from} are left: they are being sent, or came since; run this again, with the daemon stopped if need be\n"
         ));
