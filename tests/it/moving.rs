@@ -3,6 +3,7 @@
 
 use crate::support::Pair;
 use crate::support::client;
+use crate::support::daemon::Setup;
 use crate::support::eventually;
 use crate::support::load::event;
 use serde_json::{Value, json};
@@ -62,13 +63,17 @@ fn queued(status: &Value, project: &str, kind: &str) -> u64 {
 
 /// A daemon with logs and feedback of a project that the API does not know.
 async fn misdirected(events: usize) -> Pair {
-    stuck(events, json!({"projects": {WRONG: 404}}), "parked").await
+    stuck(events, None, "parked").await
 }
 
-/// The same with an API that is switched so, and the state of the log lane that comes of it.
-async fn stuck(events: usize, switches: Value, state: &str) -> Pair {
-    let pair = Pair::start_with(|setup| setup.with("spool.generation_bytes", "1 MiB")).await;
-    pair.upstream.switch(switches).await;
+/// The same, with another base URL if one is given, and the state of the log lane that comes of it.
+async fn stuck(events: usize, base_url: Option<&str>, state: &str) -> Pair {
+    let adjust = |setup: Setup| match base_url {
+        Some(url) => setup.with("upstream.base_url", url),
+        None => setup,
+    };
+    let pair = Pair::start_with(|setup| adjust(setup.with("spool.generation_bytes", "1 MiB"))).await;
+    pair.upstream.switch(json!({"projects": {WRONG: 404}})).await;
     for first in (0..events).step_by(300) {
         let numbers = first..first + 300;
         let batch: Vec<Value> = numbers
@@ -164,15 +169,18 @@ async fn the_running_daemon_moves_a_parked_lane_and_delivers_it() {
 
 #[tokio::test]
 async fn what_waits_in_an_outage_is_moved_with_the_rest_and_in_order() {
-    // One batch is tried again and again.
-    let pair = stuck(EVENTS, json!({"down": true}), "backing_off").await;
+    // Nothing listens there, so one batch is tried again and again.
+    let mut pair = stuck(EVENTS, Some("http://127.0.0.1:9"), "backing_off").await;
     let socket = pair.daemon.unix.clone();
     let output = tokio::task::spawn_blocking(move || {
         spool_move(&["--socket", text(&socket), "--from", WRONG, "--to", RIGHT])
     });
     let output = output.await.expect("it ran");
     assert_eq!(output.status.code(), Some(0), "{}", said(&output));
-    pair.upstream.switch(json!({"down": false})).await;
+    pair.daemon.kill_hard();
+    let url = pair.upstream.url();
+    pair.setup = pair.setup.with("upstream.base_url", &url);
+    pair.daemon = pair.setup.start().await;
     arrived(pair, EVENTS, true).await;
 }
 
