@@ -151,6 +151,7 @@ impl Event {
         }
         .map_err(Refusal::EventTask)?;
         let project = choose_project(fields.text(Field::ProjectId)?.as_deref(), stamps.project)?;
+        project.check_unpadded()?;
         let session = fields.text(Field::SessionId)?.map(Cow::into_owned);
 
         let mut stamped = Vec::new();
@@ -207,9 +208,43 @@ pub fn task_of(json: &[u8]) -> Option<TaskId> {
 }
 
 /// The `project_id` that an event or a feedback names itself, for one that was refused and is kept as a dead letter.
-/// `None` if it names none that could be one.
+/// Quotes and blanks around it are part of it. `None` if it names none that could be one.
 pub fn project_of(json: &[u8]) -> Option<ProjectId> {
     ProjectId::new(&json::text_of(json::field(json, "project_id")?)?).ok()
+}
+
+/// A stored event or feedback for another project: what names one names that one. Every other byte stays. Where nothing
+/// names a project, the URL does.
+pub fn with_project(json: &[u8], project: &ProjectId) -> Vec<u8> {
+    let mut named = Vec::new();
+    if let Ok(text) = std::str::from_utf8(json) {
+        let start = text.as_ptr() as usize;
+        let wanted = |key: &str| (key == "project_id").then_some(0);
+        // All of them, should there be more than one: the last one counts, and none of the others may mislead.
+        let read = json::for_each_field(text, wanted, |_, value: &RawValue| {
+            if json::text_of(value).is_some_and(|text| !text.is_empty()) {
+                let at = (value.get().as_ptr() as usize).wrapping_sub(start);
+                named.push(at..at.saturating_add(value.get().len()));
+            }
+        });
+        if read.is_err() {
+            named.clear();
+        }
+    }
+    let mut moved = Vec::with_capacity(json.len() + project.as_str().len());
+    let mut copied = 0;
+    for value in named {
+        moved.extend_from_slice(json.get(copied..value.start).unwrap_or_default());
+        json::push_string(&mut moved, project.as_str());
+        copied = value.end;
+    }
+    moved.extend_from_slice(json.get(copied..).unwrap_or_default());
+    moved
+}
+
+/// The fields of an event that the API knows, and whether something can lie below each.
+pub fn known_fields() -> impl Iterator<Item = (&'static str, bool)> {
+    rules::ALL.iter().map(|row| (row.name, row.may_hold_more()))
 }
 
 /// The text of what should be a JSON object, without white space around it. Only its first byte is checked.

@@ -220,8 +220,9 @@ pub fn of_log(outcome: &Outcome, events: usize, server_errors: u32) -> LogVerdic
             reason: format!("upstream refused the request because of an event ({said})"),
         },
         404 if answer.is_own() => LogVerdict::Blocked(answer.blocked(format!(
-            "upstream does not know the project ({said}): check its id (upstream.project_id, or the one that the \
-             application sends) and upstream.base_url, then reload"
+            "upstream does not know the project ({said}): check upstream.base_url (then reload) and the project's id \
+             (upstream.project_id, then restart; or the one that the application sends). A corrected id does not free \
+             what is queued: phosphod spool move --from WRONG --to RIGHT does"
         ))),
         413 => LogVerdict::Split {
             reason: format!("the request is too large for upstream ({said})"),
@@ -355,8 +356,9 @@ fn barrier(answer: &Answer) -> String {
             "upstream refused the API key ({said}): set upstream.api_key_file and reload, or PHOSPHO_API_KEY and restart"
         ),
         403 if answer.is_own() => format!(
-            "upstream does not let this API key use the project ({said}): check PHOSPHO_API_KEY or \
-             upstream.api_key_file and the project's id, then reload"
+            "upstream does not let this API key use the project ({said}): set upstream.api_key_file and reload, or \
+             PHOSPHO_API_KEY and restart. If the project's id is wrong, correct it where it is set (upstream.project_id takes \
+             a restart), and move what is queued: phosphod spool move --from WRONG --to RIGHT"
         ),
         _ if answer.is_own() => format!(
             "upstream gave an answer that the phospho API does not give ({said}): check upstream.base_url and \

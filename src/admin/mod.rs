@@ -5,6 +5,7 @@ mod asked;
 mod dead_letters;
 mod events;
 mod exposition;
+pub mod lanes;
 mod letters;
 mod status;
 
@@ -73,6 +74,8 @@ pub enum Id {
     Purge,
     /// What became of one event.
     Event,
+    /// Move what is queued of a project to another.
+    MoveLanes,
 }
 
 /// Answers the admin routes.
@@ -272,6 +275,23 @@ impl Admin {
         })
     }
 
+    async fn move_lanes(&self, mut call: Call) -> Result<Reply, Refused> {
+        let (body, _room) = self.body(&mut call).await?;
+        let (from, to) = lanes::asked(&body).map_err(|sentence| unprocessable(&sentence))?;
+        let ended = lanes::move_project(&self.spool, &from, &to).await;
+        let done = ended.as_ref().map_or_else(|stopped| stopped.done, |done| *done);
+        if done.logs + done.feedback > 0 {
+            tracing::info!(
+                from = %from, to = %to, logs = done.logs, feedback = done.feedback, left = done.left,
+                "what was queued of a project was moved to another"
+            );
+        }
+        Ok(match ended {
+            Ok(done) => written(&done),
+            Err(stopped) => unavailable(&stopped.to_string(), RETRY_AFTER_S),
+        })
+    }
+
     async fn body(&self, call: &mut Call) -> Result<(Bytes, Reservation), Refused> {
         call.json_body(most_bytes(&self.about), "intake.max_event_bytes", &self.budget)
             .await
@@ -315,6 +335,7 @@ impl Service for Admin {
         post("/dead_letters/requeue", Id::Requeue),
         post("/dead_letters/purge", Id::Purge),
         get("/events/{task_id}", Guard::UnixOnly, Id::Event),
+        post("/lanes/move", Id::MoveLanes),
     ];
 
     async fn call(&self, id: Id, call: Call) -> Reply {
@@ -327,6 +348,7 @@ impl Service for Admin {
             Id::DeadLetter => self.dead_letter(&call).await.unwrap_or_else(|refused| *refused),
             Id::Requeue => self.requeue(call).await.unwrap_or_else(|refused| *refused),
             Id::Event => self.event(&call).await.unwrap_or_else(|refused| *refused),
+            Id::MoveLanes => self.move_lanes(call).await.unwrap_or_else(|refused| *refused),
             Id::Purge => self.purge(call).await.unwrap_or_else(|refused| *refused),
         }
     }

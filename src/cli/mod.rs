@@ -45,7 +45,7 @@ enum Command {
     /// Look at the configuration without running anything.
     #[command(subcommand)]
     Config(config::ConfigCommand),
-    /// Look at the data folder of a daemon that is stopped, check it, or take its events elsewhere.
+    /// Look at the data folder of a daemon that is stopped, check it, or take its events elsewhere; or to another project.
     #[command(subcommand)]
     Spool(spool::SpoolCommand),
     /// Look at the dead letters of the running daemon, queue them again, or remove them.

@@ -253,7 +253,7 @@ pub const KEYS: &[Key] = {
             "intake.max_in_flight_bytes",
             size(4 * MIB, 1 << 40),
             Text("256 MiB"),
-            "Most bytes of request bodies in flight; at least twice intake.max_body_bytes.",
+            "Most bytes of request bodies in flight; at least twice intake.max_event_bytes.",
         ),
         key(
             "intake.max_event_bytes",

@@ -35,6 +35,21 @@ impl fmt::Display for Mistake {
     }
 }
 
+/// Something that can be followed, but is most likely not what was meant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Warning {
+    /// Which key, where it was written, what to do.
+    pub about: Mistake,
+    /// Whether the running daemon shows it among the hints of `/status`, too: it is almost surely a slip.
+    pub is_hint: bool,
+}
+
+impl fmt::Display for Warning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.about.fmt(f)
+    }
+}
+
 /// Every mistake of a configuration; at least one. Prints one a line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mistakes(pub(super) Vec<Mistake>);

@@ -4,14 +4,17 @@
 //! `PHOSPHO_PROJECT_ID`, `PHOSPHOD__SECTION__KEY` variables, `--set`. [`load`] tells every mistake at once and opens
 //! nothing but the files that the configuration names.
 mod credentials;
+mod derived;
 mod file;
 mod files;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzed;
+mod inline;
 pub mod keys;
 mod layers;
 mod lookup;
 mod mistakes;
+mod notes;
 mod origins;
 mod redact;
 mod resolve;
@@ -20,7 +23,7 @@ mod show;
 mod units;
 mod values;
 
-pub use mistakes::{Mistake, Mistakes};
+pub use mistakes::{Mistake, Mistakes, Warning};
 pub use origins::Origins;
 pub use rules::MOST_SOCKET_PATH_BYTES;
 pub use show::show;
@@ -121,6 +124,8 @@ pub struct Settings {
     pub origins: Origins,
     /// In a reload: the file that a start would read now instead, if that is another one.
     pub passed_over: Option<PathBuf>,
+    /// What can be followed but is most likely not what was meant.
+    pub warnings: Vec<Warning>,
 }
 
 /// `[intake]`.
@@ -142,9 +147,9 @@ pub struct IntakeSettings {
     pub browser: Option<BrowserSettings>,
     /// Largest request body in bytes. Default 128 MiB.
     pub max_body_bytes: usize,
-    /// Most bytes of bodies in flight, at least twice `max_body_bytes`. Default 256 MiB.
+    /// Most bytes of bodies in flight, at least twice `max_event_bytes`. Default 256 MiB.
     pub max_in_flight_bytes: usize,
-    /// Largest event in bytes; at most `max_body_bytes`. Default 15 MiB.
+    /// Largest event in bytes; at most `spool.max_bytes`. Default 15 MiB.
     pub max_event_bytes: usize,
     /// `upstream.project_id`: project of events that name none.
     pub default_project: Option<ProjectId>,
@@ -238,6 +243,7 @@ pub fn load(sources: &Sources) -> Result<Settings, Mistakes> {
 /// The settings or the mistakes, and the values as far as they could be read.
 fn check(sources: &Sources) -> (Result<Settings, Mistakes>, Resolver) {
     let mut resolver = Resolver::new(sources);
+    derived::resolve(&mut resolver);
     resolver.check_rules();
     resolver.check_files();
     let delivery = delivery(&mut resolver);
@@ -256,6 +262,7 @@ fn check(sources: &Sources) -> (Result<Settings, Mistakes>, Resolver) {
             file: resolver.file.clone(),
             origins: resolver.origins.clone(),
             passed_over: passed_over(sources),
+            warnings: resolver.warnings.clone(),
         }),
         _ => Err(Mistakes(resolver.mistakes.clone())),
     };
@@ -331,14 +338,9 @@ fn delivery(resolver: &mut Resolver) -> Option<DeliverySettings> {
     let backoff = match bounds.map(|(min, max)| Backoff::new(min, max))? {
         Ok(backoff) => backoff,
         Err(fault) => {
-            let max = units::show_duration(resolver.time("retry.max").unwrap_or_default());
-            resolver.wrong(
-                "retry.min",
-                format!(
-                    "{fault} (retry.max is {max}, from {})",
-                    resolver.origin("retry.max").to_owned()
-                ),
-            );
+            if !resolver.is_wrong("retry.min") {
+                resolver.wrong("retry.min", fault.to_string());
+            }
             return None;
         }
     };

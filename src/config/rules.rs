@@ -1,7 +1,8 @@
-//! What must hold between keys, and of values that only make sense as a whole.
+//! What must hold between keys, and of values that only make sense as a whole. Which of two sizes or times may not be
+//! more than the other is in [`super::derived`], since defaults follow from that.
 use super::keys::PROJECT_KEY;
 use super::resolve::Resolver;
-use super::{units, values};
+use super::{inline, values};
 use std::net::IpAddr;
 
 /// Longest path of a Unix socket in bytes, the closing NUL excluded.
@@ -20,8 +21,6 @@ pub(super) fn check(resolver: &mut Resolver) {
     one_key(resolver);
     base_url(resolver);
     proxy(resolver);
-    sizes(resolver);
-    room(resolver);
 }
 
 fn written_empty(resolver: &Resolver, path: &str) -> bool {
@@ -72,14 +71,10 @@ fn hosts(resolver: &mut Resolver) {
         host.bytes()
             .all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte))
     };
-    let address = |host: &str| {
-        let inner = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
-        inner.is_some_and(|inner| inner.parse::<std::net::Ipv6Addr>().is_ok())
-    };
     let wrong: Vec<String> = resolver
         .list("intake.hosts")
         .iter()
-        .filter(|host| !plain(host) && !address(host))
+        .filter(|host| !plain(host) && !inline::is_address(host))
         .map(|host| values::quote(host))
         .collect();
     for host in wrong {
@@ -214,49 +209,5 @@ fn proxy(resolver: &mut Resolver) {
             "upstream.proxy",
             format!("{shown} is no proxy: write \"http://host:port\""),
         );
-    }
-}
-
-/// `larger` must be at least `smaller`, or what is accepted could never be handled.
-fn at_least(resolver: &mut Resolver, smaller: &str, larger: &str, why: &str) {
-    let (Some(small), Some(large)) = (resolver.number(smaller), resolver.number(larger)) else {
-        return;
-    };
-    if small > large {
-        let (small, large) = (units::show_size(small), units::show_size(large));
-        let sentence =
-            format!("{small} is more than {larger}, which is {large}, so {why}: lower it or raise {larger}");
-        resolver.wrong(smaller, sentence);
-    }
-}
-
-fn sizes(resolver: &mut Resolver) {
-    at_least(
-        resolver,
-        "intake.max_event_bytes",
-        "intake.max_body_bytes",
-        "no body could carry such an event",
-    );
-    at_least(
-        resolver,
-        "intake.max_body_bytes",
-        "spool.max_bytes",
-        "a full body could never be accepted",
-    );
-}
-
-/// Half the budget is for large bodies, so a full one must fit into that.
-fn room(resolver: &mut Resolver) {
-    let (body, all) = ("intake.max_body_bytes", "intake.max_in_flight_bytes");
-    let (Some(small), Some(large)) = (resolver.number(body), resolver.number(all)) else {
-        return;
-    };
-    if small > large / 2 {
-        let (small, large) = (units::show_size(small), units::show_size(large));
-        let sentence = format!(
-            "{small} is more than half of {all}, which is {large}, so a full body could never be taken: lower it or \
-             raise {all} to twice that"
-        );
-        resolver.wrong(body, sentence);
     }
 }

@@ -1,6 +1,7 @@
 //! One written value to one that means something, or a sentence that says why not.
 use super::keys::{Default, Key, Kind};
-use super::units;
+use super::{inline, units};
+use crate::ids::Padding;
 use crate::secret::Secret;
 use ::config::ValueKind;
 use std::net::SocketAddr;
@@ -141,7 +142,12 @@ fn list(kind: &ValueKind) -> Result<Datum, String> {
         ValueKind::String(text) => Some(text.split(',').map(|part| part.trim().to_owned()).collect()),
         _ => None,
     };
+    // An address of version 6 has brackets, too.
+    let is_list = |text: &String| text.starts_with('[') && !inline::is_address(text);
     match texts {
+        Some(texts) if texts.iter().any(is_list) => {
+            Err("has a list in quotes in it: write [\"a\", \"b\"] without quotes around the list".to_owned())
+        }
         Some(texts) if texts.iter().any(String::is_empty) => {
             Err("has an empty text in it: leave it out".to_owned())
         }
@@ -163,6 +169,12 @@ fn ids(kind: &ValueKind) -> Result<Datum, String> {
             .collect(),
         other => vec![other.clone()],
     };
+    if parts.is_empty() {
+        return Err(
+            "is an empty list, which would let in whoever can open the socket: name some, or leave it out"
+                .to_owned(),
+        );
+    }
     // The largest number means "nobody in particular" to the kernel.
     let id = |part: &ValueKind| whole(part).filter(|id| *id < u64::from(u32::MAX));
     let texts = parts
@@ -182,8 +194,7 @@ fn secret(kind: &ValueKind) -> Result<Datum, String> {
         return Err("expected a text: put it in quotes".to_owned());
     };
     match Secret::new(text) {
-        Some(secret) if sendable(&secret) => Ok(Datum::Secret(secret)),
-        Some(_) => Err(UNSENDABLE.to_owned()),
+        Some(secret) => check_secret(&secret).map(|()| Datum::Secret(secret)),
         None => Err("there is only white space: write the key, or leave it out".to_owned()),
     }
 }
@@ -192,9 +203,18 @@ fn secret(kind: &ValueKind) -> Result<Datum, String> {
 pub(super) const UNSENDABLE: &str =
     "holds characters that no HTTP header can carry: write the key alone, on one line";
 
-/// Whether a secret can stand in a header.
-pub(super) fn sendable(secret: &Secret) -> bool {
-    secret.expose().bytes().all(|byte| byte.is_ascii_graphic())
+/// Whether a secret can stand in a header and is meant as it stands. Blanks around it are cut already.
+pub(super) fn check_secret(secret: &Secret) -> Result<(), String> {
+    let text = secret.expose();
+    if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(UNSENDABLE.to_owned());
+    }
+    match Padding::of(text) {
+        Some(padding) => Err(format!(
+            "has {padding} around it: leave them off (a file of variables, such as that of docker --env-file, passes them on)"
+        )),
+        None => Ok(()),
+    }
 }
 
 fn flag(kind: &ValueKind) -> Result<Datum, String> {

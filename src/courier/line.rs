@@ -349,8 +349,8 @@ impl Line {
         }
         let project = &self.lane().project;
         let reason = format!(
-            "no API key for project {project}, so its events are only queued: set PHOSPHO_API_KEY, upstream.api_key_file \
-             or upstream.projects.{project}.api_key_file, then reload"
+            "no API key for project {project}, so its events are only queued: set upstream.api_key_file or \
+             upstream.projects.{project}.api_key_file and reload, or PHOSPHO_API_KEY and restart"
         );
         if self.show(LaneState::QueueingOnly {
             reason: reason.clone(),

@@ -72,7 +72,13 @@ impl Line {
                 // The look's own connection may have been closed behind it, too: that takes a moment to be noticed.
                 tokio::time::sleep(NOTICE * closed.min(8)).await;
             }
-            let pass = match self.admit(knobs).await {
+            let pass = tokio::select! {
+                biased;
+                pass = self.admit(knobs) => pass,
+                // What waits goes back, so that it can be moved to another project.
+                () = self.view.claimed() => Err(Turn::Parked),
+            };
+            let pass = match pass {
                 Ok(pass) => pass,
                 Err(Turn::Stopped) => return Progress::Stopped,
                 Err(Turn::Go | Turn::Parked) => return Progress::Parked,

@@ -90,6 +90,7 @@ pub async fn run(
 
     let mut parts = Parts::start(&settings, metrics, sockets, &spool, courier_settings);
     names.announce(&settings);
+    settings.announce(&parts.board);
     notify::ready(&format!("accepting on {names}"));
     let upkeep = tokio::spawn(parts.upkeep(&spool));
 
@@ -206,6 +207,7 @@ struct Parts {
     stop_delivering: watch::Sender<bool>,
     owned: Option<OwnedSocket>,
     admin: Arc<Admin>,
+    board: Board,
     pulse: Pulse,
 }
 
@@ -279,7 +281,7 @@ impl Parts {
         let delivery = courier::run(
             spool.clone(),
             courier_settings,
-            board,
+            board.clone(),
             metrics,
             heart,
             stopped(delivering),
@@ -294,6 +296,7 @@ impl Parts {
             stop_delivering,
             owned: sockets.owned,
             admin,
+            board,
             pulse,
         }
     }

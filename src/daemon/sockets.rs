@@ -110,12 +110,6 @@ impl Names {
             upstream = settings.upstream.base_url,
             "accepting"
         );
-        let delivery = &settings.delivery;
-        if delivery.default_key.is_none() && delivery.project_keys.is_empty() {
-            tracing::warn!(
-                "no API key: events are only queued; set PHOSPHO_API_KEY or upstream.api_key_file"
-            );
-        }
     }
 }
 

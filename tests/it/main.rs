@@ -24,6 +24,7 @@ mod intake;
 mod log_injection;
 mod many_projects;
 mod memory;
+mod moving;
 mod observability;
 mod other_uid;
 mod outage;
