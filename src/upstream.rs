@@ -10,12 +10,13 @@ mod progress;
 pub(crate) mod script;
 
 use crate::ids::{ProjectId, TaskId};
-use crate::secret::Secret;
-use crate::verdict::{Answer, Failure, FailureKind, Outcome};
+use crate::secret::{Secret, Secrets};
+use crate::verdict::{self, Answer, Failure, FailureKind, Outcome};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use progress::{Progress, Upload};
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use reqwest::{Body, Certificate, Client, Method, Proxy, Response, Url};
+use std::borrow::Cow;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -68,6 +69,8 @@ pub struct Upstream {
     /// Without the trailing slash.
     base: Arc<str>,
     timeout: Duration,
+    /// What is masked in all that comes from outside.
+    secrets: Secrets,
 }
 
 impl Upstream {
@@ -84,7 +87,13 @@ impl Upstream {
             script: None,
             base: base.into(),
             timeout: settings.timeout,
+            secrets: Secrets::default(),
         })
+    }
+
+    /// The same upstream, with these secrets masked in every word that comes from it, or from what is in between.
+    pub fn masking(self, secrets: Secrets) -> Self {
+        Self { secrets, ..self }
     }
 
     /// The same upstream, with a new connection for each request. The API drops a connection after a batch that it
@@ -138,9 +147,31 @@ impl Upstream {
                 detail: "time ran out".into(),
             }),
         };
-        match ended {
+        self.masked(match ended {
             Ok(answer) => Outcome::Answered(answer),
             Err(failure) => Outcome::Failed(failure),
+        })
+    }
+
+    /// The one way for words from outside into the daemon: without its secrets, whoever echoes them. What a 2xx says is read
+    /// by its errors alone, so an event or a task in it stays as it is.
+    fn masked(&self, outcome: Outcome) -> Outcome {
+        match outcome {
+            Outcome::Answered(answer) => {
+                let body = match answer.status {
+                    200..=299 => verdict::mask_errors(&answer.body, |text| self.secrets.mask(text)),
+                    _ => match self.secrets.mask_bytes(&answer.body) {
+                        Cow::Borrowed(_) => None,
+                        Cow::Owned(masked) => Some(masked),
+                    },
+                };
+                let body = body.map_or(answer.body, bytes::Bytes::from);
+                Outcome::Answered(Answer { body, ..answer })
+            }
+            Outcome::Failed(failure) => Outcome::Failed(Failure {
+                detail: self.secrets.mask(&failure.detail).into_owned(),
+                ..failure
+            }),
         }
     }
 

@@ -9,6 +9,8 @@
 //! dislikes; one answer does not say which. [`LogVerdict::Blocked`] leaves that to whoever sees what becomes of others.
 mod reply;
 
+pub use reply::mask_errors;
+
 use crate::wire::json;
 use std::time::Duration;
 

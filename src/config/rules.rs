@@ -101,7 +101,7 @@ fn origins(resolver: &mut Resolver, key: &str) {
         .iter()
         .map(|text| (text, sent(text)))
         .filter(|(text, sent)| sent.as_ref() != Some(text))
-        .map(|(text, sent)| (values::quote(&values::without_password(text)), sent))
+        .map(|(text, sent)| (values::quote(&values::without_secrets(text)), sent))
         .collect();
     for (text, sent) in wrong {
         let meant = sent.unwrap_or_else(|| "https://app.example".to_owned());
@@ -154,7 +154,7 @@ fn base_url(resolver: &mut Resolver) {
     let Some(text) = resolver.text("upstream.base_url") else {
         return;
     };
-    let shown = values::quote(&values::without_password(text));
+    let shown = values::quote(&values::without_secrets(text));
     let Ok(url) = reqwest::Url::parse(text) else {
         resolver.wrong(
             "upstream.base_url",
@@ -209,7 +209,7 @@ fn proxy(resolver: &mut Resolver) {
     let known = reqwest::Url::parse(text)
         .is_ok_and(|url| matches!(url.scheme(), "http" | "https" | "socks5" | "socks5h") && url.has_host());
     if !known {
-        let shown = values::quote(&values::without_password(text));
+        let shown = values::quote(&values::without_secrets(text));
         resolver.wrong(
             "upstream.proxy",
             format!("{shown} is no proxy: write \"http://host:port\""),
