@@ -91,7 +91,11 @@ impl<'a> Letter<'a> {
             kind: letter.lane.kind.as_str(),
             reason: secrets.mask(&letter.burial.reason),
             status: letter.burial.status,
-            excerpt: letter.burial.excerpt.as_deref().map(|excerpt| secrets.mask(excerpt)),
+            excerpt: letter
+                .burial
+                .excerpt
+                .as_deref()
+                .map(|excerpt| secrets.mask(excerpt)),
             attempts: letter.burial.attempts,
             buried_at_ms: letter.buried_at_ms,
             record,

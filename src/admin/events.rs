@@ -210,7 +210,8 @@ mod tests {
             }],
         };
         let (task, board) = (task(), Board::default());
-        let told = Told::new(&task, &fate, &board, &Secrets::default(), reach(None)).expect("something is known");
+        let told =
+            Told::new(&task, &fate, &board, &Secrets::default(), reach(None)).expect("something is known");
         let told = serde_json::to_value(&told).expect("JSON");
         let states: Vec<_> = told["records"]
             .as_array()

@@ -267,13 +267,15 @@ impl Admin {
         let fate = events::look(&self.spool, &self.board, &task).await;
         let fate = fate.map_err(|sentence| Box::new(unavailable(&sentence, RETRY_AFTER_S)))?;
         let reach = self.board.fates().reach();
-        Ok(match events::Told::new(&task, &fate, &self.board, &self.about.secrets, reach) {
-            Some(told) => written(&told),
-            None => detail(
-                StatusCode::NOT_FOUND,
-                &events::unknown(&task, fate.unreadable, reach),
-            ),
-        })
+        Ok(
+            match events::Told::new(&task, &fate, &self.board, &self.about.secrets, reach) {
+                Some(told) => written(&told),
+                None => detail(
+                    StatusCode::NOT_FOUND,
+                    &events::unknown(&task, fate.unreadable, reach),
+                ),
+            },
+        )
     }
 
     async fn body(&self, call: &mut Call) -> Result<(Bytes, Reservation), Refused> {

@@ -246,7 +246,10 @@ mod tests {
         secrets.learn(crate::secret::Secret::new("sk-canary"));
         let page = page.masked(&secrets);
         let said = page.sentence() + &serde_json::to_string(&page).expect("JSON");
-        assert!(!said.contains("sk-canary") && said.contains("refused ***"), "{said}");
+        assert!(
+            !said.contains("sk-canary") && said.contains("refused ***"),
+            "{said}"
+        );
     }
 
     #[test]

@@ -73,7 +73,10 @@ mod tests {
     fn what_a_url_carries_beside_its_address_is_secret() {
         for (url, secrets) in [
             ("http://proxy.example:3128/a@b", vec![""]),
-            ("http://me:p%40ss@host", vec!["me:p%40ss", "me:p@ss", "p%40ss", "p@ss", ""]),
+            (
+                "http://me:p%40ss@host",
+                vec!["me:p%40ss", "me:p@ss", "p%40ss", "p@ss", ""],
+            ),
             ("http://token@host/x", vec!["token", ""]),
             ("https://host/x?key=abc&def#g", vec!["", "abc", "def", "g"]),
             ("me:pw@host", vec![]),

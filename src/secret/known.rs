@@ -60,10 +60,7 @@ impl Secrets {
         }
         all.extend(more);
         let finder = finder(&all);
-        let known = Arc::new(Known {
-            secrets: all,
-            finder,
-        });
+        let known = Arc::new(Known { secrets: all, finder });
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = known;
     }
 
@@ -89,7 +86,11 @@ impl Secrets {
         let mut view = View::of(text);
         for _ in 0..ROUNDS {
             let Some(inner) = view.decoded() else { break };
-            found.extend(all_in(finder, &inner.bytes).into_iter().map(|span| inner.origin(span)));
+            found.extend(
+                all_in(finder, &inner.bytes)
+                    .into_iter()
+                    .map(|span| inner.origin(span)),
+            );
             view = inner;
         }
         if found.is_empty() {
@@ -309,13 +310,22 @@ mod tests {
         assert_eq!(base64(b"user:pass"), "dXNlcjpwYXNz");
         assert_eq!(base64(b"light w"), "bGlnaHQgdw");
         let known = knowing(&[KEY]);
-        for (before, after) in [("", ""), ("a", "b"), ("ab", ""), ("Bearer ", "\n"), ("user:", "xyz")] {
+        for (before, after) in [
+            ("", ""),
+            ("a", "b"),
+            ("ab", ""),
+            ("Bearer ", "\n"),
+            ("user:", "xyz"),
+        ] {
             let coded = base64(format!("{before}{KEY}{after}").as_bytes());
             for coded in [coded.clone(), coded.replace('+', "-").replace('/', "_")] {
                 let masked = known.mask(&coded).into_owned();
                 assert!(masked.contains("***"), "{before:?} {after:?}: {masked}");
                 let left = masked.replace("***", "").len();
-                assert!(left <= base64(format!("{before}{after}").as_bytes()).len() + 4, "{masked}");
+                assert!(
+                    left <= base64(format!("{before}{after}").as_bytes()).len() + 4,
+                    "{masked}"
+                );
             }
         }
     }
@@ -325,7 +335,10 @@ mod tests {
         let coded = percent(&base64(KEY.as_bytes()));
         let masked = knowing(&[KEY]).mask(&coded).into_owned();
         // What is coded last depends on what follows.
-        assert!(masked.starts_with("***") && masked.len() <= "***%6b".len(), "{masked}");
+        assert!(
+            masked.starts_with("***") && masked.len() <= "***%6b".len(),
+            "{masked}"
+        );
     }
 
     #[test]
@@ -335,8 +348,14 @@ mod tests {
             known.mask("first-key, second-key-second and first-ke"),
             "***, ***-second and first-ke"
         );
-        assert!(matches!(known.mask("nothing %41 \\u0041 &#65; here"), Cow::Borrowed(_)));
-        assert_eq!(known.mask_bytes(b"\xff first-key \xfe").as_ref(), b"\xff *** \xfe");
+        assert!(matches!(
+            known.mask("nothing %41 \\u0041 &#65; here"),
+            Cow::Borrowed(_)
+        ));
+        assert_eq!(
+            known.mask_bytes(b"\xff first-key \xfe").as_ref(),
+            b"\xff *** \xfe"
+        );
     }
 
     #[test]

@@ -96,7 +96,9 @@ async fn post(daemon: &Daemon, path: &str, body: String) {
 /// Everything that anybody on this machine can see, and what is kept.
 async fn open_places(daemon: &Daemon) -> Vec<(&'static str, String)> {
     let get = async |path: &str| {
-        let reply = reqwest::get(format!("{}{path}", daemon.url)).await.expect("an answer");
+        let reply = reqwest::get(format!("{}{path}", daemon.url))
+            .await
+            .expect("an answer");
         reply.text().await.expect("text")
     };
     vec![
@@ -133,7 +135,10 @@ fn echo_key(head: &str, body: &str) -> (u16, String) {
         return (404, json!({"detail": format!("no task, {said}")}).to_string());
     }
     if body.contains("refuse") {
-        return (200, json!({"logged_events": [{"error_in_log": said}]}).to_string());
+        return (
+            200,
+            json!({"logged_events": [{"error_in_log": said}]}).to_string(),
+        );
     }
     match body.contains("poison") {
         true => (400, json!({"detail": said}).to_string()),
@@ -162,5 +167,51 @@ async fn a_key_that_the_upstream_echoes_is_nowhere() {
         for part in CODED_PARTS {
             assert!(!text.contains(part), "{place}: {text}");
         }
+    }
+}
+
+/// Stands in every event, and in every answer.
+const CONTENT: &str = "canary-8c1f-private";
+
+fn echo_content(head: &str, body: &str) -> (u16, String) {
+    if head.starts_with("GET") {
+        return (404, json!({"detail": "Task not found"}).to_string());
+    }
+    let said = json!({"detail": format!("cannot parse {CONTENT}")}).to_string();
+    let faults = json!({"detail": [{"loc": ["body", CONTENT], "msg": format!("is {CONTENT}"), "type": "x"}]});
+    let refused = json!({"logged_events": [{"error_in_log": format!("bad value {CONTENT}")}]});
+    match body {
+        _ if head.contains("human-eval") => (422, faults.to_string()),
+        _ if body.contains("MODE-400") => (400, said),
+        _ if body.contains("MODE-200") => (200, refused.to_string()),
+        _ if body.contains("MODE-422") => (422, faults.to_string()),
+        _ if body.contains("MODE-403") => (403, said),
+        _ if body.contains("MODE-html") => (403, format!("<html>matched: {CONTENT}")),
+        _ => (503, said),
+    }
+}
+
+#[tokio::test]
+async fn what_an_answer_quotes_of_an_event_is_in_its_dead_letter_alone() {
+    let folder = tempfile::tempdir().expect("a temp folder");
+    let echo = Echo::start(echo_content).await;
+    let daemon = daemon(folder.path(), &echo, KEY).await;
+    for mode in ["400", "200", "422", "403", "html", "503"] {
+        let event = json!({"input": format!("MODE-{mode} {CONTENT}"), "task_id": mode}).to_string();
+        post(&daemon, &format!("/v2/log/p-{mode}"), batch(&[event])).await;
+    }
+    let refused = json!({"input": [CONTENT]}).to_string();
+    post(&daemon, "/log", refused).await;
+    post(&daemon, "/log", format!("{{\"input\": \"{CONTENT}")).await;
+    let feedback = json!({"task_id": "t", "flag": "success", "notes": CONTENT, "project_id": "f"});
+    post(&daemon, "/feedback", feedback.to_string()).await;
+    // Those that are refused alone become letters after some rounds.
+    let dead = settled(&daemon, 5, &["parked", "backing_off"]).await;
+    let words = words(&dead);
+    for said in ["cannot parse", "bad value", "is canary"] {
+        assert!(words.contains(said), "{said}: {words}");
+    }
+    for (place, text) in open_places(&daemon).await {
+        assert!(!text.contains(CONTENT), "{place}: {text}");
     }
 }
