@@ -5,6 +5,7 @@ use crate::ids;
 use crate::ledger::Ledger;
 use crate::secret::Secrets;
 use crate::spool;
+use crate::visible::is_hidden;
 use serde::Serialize;
 use std::borrow::Cow;
 use std::cmp::Reverse;
@@ -175,7 +176,7 @@ impl Status<'_> {
             }
         }
         // One line, whatever the upstream is quoted with.
-        said.replace(|c: char| c.is_control(), " ")
+        said.replace(is_hidden, " ")
     }
 }
 

@@ -7,6 +7,7 @@
 //! Dropped with a full queue it would print to standard output, which may be the same full pipe.
 
 use crate::secret::Secrets;
+use crate::visible;
 use prometheus_client::metrics::counter::Counter;
 use std::io::{self, ErrorKind, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -107,7 +108,7 @@ impl Background {
 
     /// Queues a text as a line.
     pub(super) fn line(&self, text: &str) {
-        self.write(format!("{text}\n").as_bytes());
+        self.write(format!("{}\n", visible::lines(text)).as_bytes());
     }
 
     /// Waits until all that was queued is written, but not longer than `limit`. Nothing that is

@@ -2,6 +2,7 @@
 use super::keys::{Default, Key, Kind};
 use super::units;
 use crate::secret::Secret;
+use crate::visible::is_hidden;
 use ::config::ValueKind;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -76,8 +77,12 @@ pub(super) fn quote(text: &str) -> String {
     for c in text.chars() {
         match c {
             '"' | '\\' => quoted.extend(['\\', c]),
-            c if c.is_control() => {
-                let _ = write!(quoted, "\\u{:04X}", u32::from(c)); // Writing to a String does not fail.
+            c if is_hidden(c) => {
+                // Writing to a String does not fail.
+                let _ = match u32::from(c) {
+                    code @ ..=0xffff => write!(quoted, "\\u{code:04X}"),
+                    code => write!(quoted, "\\U{code:08X}"),
+                };
             }
             c => quoted.push(c),
         }
