@@ -2,7 +2,7 @@
 use super::keys::PROJECT_KEY;
 use super::resolve::Resolver;
 use super::{units, values};
-use std::net::IpAddr;
+use crate::upstream::is_loopback;
 
 /// Longest path of a Unix socket in bytes, the closing NUL excluded.
 pub const MOST_SOCKET_PATH_BYTES: usize = if cfg!(target_os = "linux") { 107 } else { 103 };
@@ -162,8 +162,8 @@ fn base_url(resolver: &mut Resolver) {
         );
         return;
     };
-    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
-    let loopback = host == "localhost" || host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback());
+    let host = url.host_str().unwrap_or_default();
+    let loopback = is_loopback(&url);
     let insecure = resolver.flag("upstream.allow_insecure") != Some(false);
     let last = url
         .path()

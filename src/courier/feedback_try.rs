@@ -210,7 +210,7 @@ impl Held {
             return None;
         }
         let task = self.feedback.task();
-        let get = || settings.upstream.get_task(task, key);
+        let get = || settings.upstream.read_task(task, key);
         let Attempt { began, outcome } = match line.ask(Request::Feedback, get).await {
             Ok(attempt) => attempt,
             Err(turn) => return Some(not_made(turn)),

@@ -68,6 +68,7 @@ impl Upstream {
             base: "scripted:".into(),
             timeout,
             secrets: crate::secret::Secrets::default(),
+            room: super::Room::default(),
         }
     }
 }
