@@ -14,7 +14,7 @@ use phosphod::http::{self, Gate, Limits, Listener, Router};
 use phosphod::ids::{Kind, Lane, ProjectId, Seq};
 use phosphod::intake::{Intake, Settings};
 use phosphod::metrics::Metrics;
-use phosphod::secret::Secret;
+use phosphod::secret::{Secret, Secrets};
 use phosphod::spool::{self, Spool};
 use serde_json::{Value, json};
 use std::path::PathBuf;
@@ -25,6 +25,9 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
+
+/// The daemon's key.
+const KEY: &str = "sk-door-canary";
 
 /// Longest wait for what must happen.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -84,8 +87,11 @@ impl Door {
         let spool = spool.expect("a new folder opens");
         let (metrics, board) = (Arc::new(Metrics::new()), Board::default());
         let intake = Arc::new(Intake::new(settings, spool.clone(), metrics.clone()));
+        let known = Secrets::default();
+        known.learn(Secret::new(KEY));
         let about = About {
             base_url: "http://upstream.example".into(),
+            secrets: known,
             max_event_bytes: 1 << 20,
             redactor: None,
         };
@@ -743,4 +749,15 @@ async fn dead_letters_are_shown_on_the_unix_socket_only() {
         422
     );
     door.close().await;
+}
+
+#[tokio::test]
+async fn the_key_in_a_project_s_place_shows_in_no_status() {
+    let door = Door::open(settings()).await;
+    let event = json!({"input": "a", "project_id": KEY}).to_string();
+    assert_eq!(door.post("/log", &event).await.0, 200);
+    let (status, page) = door.tcp(&request("GET", "/status", "")).await;
+    assert_eq!(status, 200);
+    assert_eq!(page["lanes"][0]["project"], "***", "{page}");
+    assert!(!page.to_string().contains(KEY), "{page}");
 }

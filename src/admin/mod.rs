@@ -16,6 +16,7 @@ use crate::http::{
 use crate::ids::TaskId;
 use crate::metrics::{Metrics, StateLabel};
 use crate::redact::{Redactor, Screen};
+use crate::secret::Secrets;
 use crate::spool::{DeadPage, Spool};
 use asked::Asked;
 use bytes::Bytes;
@@ -47,6 +48,8 @@ const REQUEST_BYTES: usize = 64 * 1024;
 pub struct About {
     /// `upstream.base_url`.
     pub base_url: String,
+    /// What is masked in the words of `/status` and in the reasons of dead letters.
+    pub secrets: Secrets,
     /// `intake.max_event_bytes`: the largest record that a dead letter is queued again with.
     pub max_event_bytes: usize,
     /// `[redact]`: what is taken out of a dead letter that is queued again.
@@ -191,6 +194,7 @@ impl Admin {
             &self.board.notices(),
             &given_up,
         )
+        .masked(&self.about.secrets)
     }
 
     /// How things stand, in one line for `systemctl status`: what is queued, and why if it is not being sent.
@@ -201,7 +205,7 @@ impl Admin {
     async fn dead_letters(&self, call: &Call) -> Reply {
         match dead_letters::Page::of(call.query("after"), call.query("limit")) {
             Ok(page) => match self.spool.dead_letters(page.after, page.limit).await {
-                Ok(found) => shown(&found, page.limit),
+                Ok(found) => shown(&found, page.limit, &self.about.secrets),
                 Err(error) => unavailable(&error.to_string(), RETRY_AFTER_S),
             },
             Err(sentence) => detail(StatusCode::UNPROCESSABLE_ENTITY, sentence),
@@ -215,7 +219,7 @@ impl Admin {
         })?;
         let found = letters::find(&self.spool, number).await;
         match found.map_err(|sentence| Box::new(unavailable(&sentence, RETRY_AFTER_S)))? {
-            Some(kept) => Ok(written(&dead_letters::Shown::new(&kept))),
+            Some(kept) => Ok(written(&dead_letters::Shown::new(&kept, &self.about.secrets))),
             None => Ok(detail(
                 StatusCode::NOT_FOUND,
                 &format!(
@@ -266,13 +270,15 @@ impl Admin {
         let fate = events::look(&self.spool, &self.board, &task).await;
         let fate = fate.map_err(|sentence| Box::new(unavailable(&sentence, RETRY_AFTER_S)))?;
         let reach = self.board.fates().reach();
-        Ok(match events::Told::new(&task, &fate, &self.board, reach) {
-            Some(told) => written(&told),
-            None => detail(
-                StatusCode::NOT_FOUND,
-                &events::unknown(&task, fate.unreadable, reach),
-            ),
-        })
+        Ok(
+            match events::Told::new(&task, &fate, &self.board, &self.about.secrets, reach) {
+                Some(told) => written(&told),
+                None => detail(
+                    StatusCode::NOT_FOUND,
+                    &events::unknown(&task, fate.unreadable, reach),
+                ),
+            },
+        )
     }
 
     async fn move_lanes(&self, mut call: Call) -> Result<Reply, Refused> {
@@ -373,8 +379,11 @@ const fn post(pattern: &'static str, id: Id) -> Route<Id> {
 }
 
 /// A page of dead letters. Where the next one is stands in a header, so that the body stays a plain list.
-fn shown(page: &DeadPage, limit: usize) -> Reply {
-    let letters: Vec<_> = page.letters.iter().map(dead_letters::Shown::new).collect();
+fn shown(page: &DeadPage, limit: usize, secrets: &Secrets) -> Reply {
+    let letters = page.letters.iter();
+    let letters: Vec<_> = letters
+        .map(|kept| dead_letters::Shown::new(kept, secrets))
+        .collect();
     let mut reply = written(&letters);
     let link = page.next.map(|next| dead_letters::link(next, limit));
     if let Some(Ok(link)) = link.map(HeaderValue::try_from) {

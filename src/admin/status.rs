@@ -3,8 +3,11 @@
 use crate::board::{LaneState, TokenCountsState};
 use crate::ids;
 use crate::ledger::Ledger;
+use crate::secret::Secrets;
 use crate::spool;
+use crate::visible::is_hidden;
 use serde::Serialize;
+use std::borrow::Cow;
 use std::cmp::Reverse;
 use std::collections::HashSet;
 use std::time::Duration;
@@ -168,6 +171,18 @@ impl<'a> Status<'a> {
 }
 
 impl Status<'_> {
+    /// The page without the daemon's secrets, which an application can name as its project.
+    pub(super) fn masked(mut self, secrets: &Secrets) -> Self {
+        let lanes = self.lanes.iter_mut();
+        let words = lanes.flat_map(|lane| [Some(&mut lane.project), lane.reason.as_mut()]);
+        for text in words.flatten().chain(&mut self.hints) {
+            if let Cow::Owned(masked) = secrets.mask(text) {
+                *text = masked;
+            }
+        }
+        self
+    }
+
     /// The page in one line.
     pub(super) fn sentence(&self) -> String {
         let Ledger { queued, dead, .. } = self.ledger;
@@ -180,7 +195,7 @@ impl Status<'_> {
             }
         }
         // One line, whatever the upstream is quoted with.
-        said.replace(|c: char| c.is_control(), " ")
+        said.replace(is_hidden, " ")
     }
 }
 
@@ -231,6 +246,30 @@ mod tests {
             queued,
             state,
         )
+    }
+
+    #[test]
+    fn a_secret_shows_nowhere_on_the_page() {
+        let parked = LaneState::Parked {
+            reason: "refused sk-canary".into(),
+        };
+        let spool = Spool {
+            live_bytes: 10,
+            refusing: None,
+            damage: Damage::default(),
+        };
+        let lanes = vec![lane("sk-canary", 2, parked)];
+        let ledger = Ledger::default();
+        let page = Status::new(("http://up", None), Duration::ZERO, ledger, lanes, spool, &[], &[]);
+        assert!(page.sentence().contains("sk-canary"));
+        let secrets = Secrets::default();
+        secrets.learn(crate::secret::Secret::new("sk-canary"));
+        let page = page.masked(&secrets);
+        let said = page.sentence() + &serde_json::to_string(&page).expect("JSON");
+        assert!(
+            !said.contains("sk-canary") && said.contains("refused ***"),
+            "{said}"
+        );
     }
 
     #[test]

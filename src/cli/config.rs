@@ -1,8 +1,8 @@
 //! `phosphod config check` and `phosphod config show`.
+use super::terminal::print;
 use super::{Configured, bad_configuration};
 use crate::config::{self, Settings};
 use clap::Subcommand;
-use std::io::Write;
 use std::process::ExitCode;
 
 /// Looking at the configuration.
@@ -52,9 +52,4 @@ fn show(configured: Configured) -> ExitCode {
     let (text, mistakes) = config::show(&configured.sources());
     print(&text);
     mistakes.map_or(ExitCode::SUCCESS, |mistakes| bad_configuration(&mistakes))
-}
-
-/// A reader that closed its pipe has seen enough.
-fn print(text: &str) {
-    let _ = std::io::stdout().write_all(text.as_bytes());
 }

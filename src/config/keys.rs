@@ -325,7 +325,7 @@ pub const KEYS: &[Key] = {
             "upstream.proxy",
             Kind::Text,
             None,
-            "Proxy to reach the API through (http://, https:// or socks5://).",
+            "Proxy to reach the API through (http://, https:// or socks5://). Not used for a base URL on this machine.",
         ),
         key(
             "upstream.allow_insecure",

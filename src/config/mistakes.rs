@@ -1,4 +1,6 @@
 //! What is wrong with a configuration, all of it at once.
+use crate::secret::Secrets;
+use std::borrow::Cow;
 use std::fmt;
 
 /// One thing that is wrong: which key, where it was written, what to do.
@@ -22,6 +24,17 @@ impl Mistake {
             subject: subject.into(),
             origin: origin.into(),
             sentence: sentence.into(),
+        }
+    }
+}
+
+impl Mistake {
+    /// Masks what is known to be secret: it can stand where another value belongs.
+    pub(super) fn mask(&mut self, secrets: &Secrets) {
+        for text in [&mut self.subject, &mut self.origin, &mut self.sentence] {
+            if let Cow::Owned(masked) = secrets.mask(text) {
+                *text = masked;
+            }
         }
     }
 }

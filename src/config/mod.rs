@@ -9,6 +9,7 @@ mod file;
 mod files;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzed;
+mod held;
 mod inline;
 pub mod keys;
 mod layers;
@@ -34,7 +35,7 @@ use crate::http::{Gate, Peers};
 use crate::ids::ProjectId;
 use crate::intake::browser;
 use crate::redact::Redactor;
-use crate::secret::Secret;
+use crate::secret::{Secret, Secrets};
 use crate::upstream::{Upstream, UpstreamError};
 use crate::{courier, spool, upstream};
 use resolve::Resolver;
@@ -57,6 +58,8 @@ pub struct Sources {
     /// What an earlier reading came from: this one reads the same, and refuses to find less.
     /// `None`: the first reading.
     pub again: Option<Origins>,
+    /// What was found to be secret in this reading and in those before it.
+    pub secrets: Secrets,
 }
 
 impl Sources {
@@ -68,6 +71,7 @@ impl Sources {
             set,
             env: env.collect(),
             again: None,
+            secrets: Secrets::default(),
         }
     }
 
@@ -122,6 +126,8 @@ pub struct Settings {
     pub file: Option<PathBuf>,
     /// What was read, for a reload to read again.
     pub origins: Origins,
+    /// Everything in it that is secret, to be masked in what is shown.
+    pub secrets: Secrets,
     /// In a reload: the file that a start would read now instead, if that is another one.
     pub passed_over: Option<PathBuf>,
     /// What can be followed but is most likely not what was meant.
@@ -230,7 +236,7 @@ impl Settings {
             feedback_concurrency: delivery.feedback_concurrency,
             default_key: delivery.default_key,
             project_keys: delivery.project_keys,
-            upstream: Upstream::new(&self.upstream)?,
+            upstream: Upstream::new(&self.upstream)?.masking(self.secrets.clone()),
         })
     }
 }
@@ -249,6 +255,12 @@ fn check(sources: &Sources) -> (Result<Settings, Mistakes>, Resolver) {
     let delivery = delivery(&mut resolver);
     let intake = intake(&mut resolver);
     let redact = redact::redactor(&mut resolver);
+    sources
+        .secrets
+        .learn(held::secrets(&resolver, delivery.as_ref(), &intake));
+    for mistake in &mut resolver.mistakes {
+        mistake.mask(&sources.secrets);
+    }
     // From here on every value is there, because whatever could not be read left a mistake.
     let settings = match delivery {
         Some(delivery) if resolver.mistakes.is_empty() => Ok(Settings {
@@ -261,6 +273,7 @@ fn check(sources: &Sources) -> (Result<Settings, Mistakes>, Resolver) {
             grace: resolver.time("shutdown.grace").unwrap_or_default(),
             file: resolver.file.clone(),
             origins: resolver.origins.clone(),
+            secrets: sources.secrets.clone(),
             passed_over: passed_over(sources),
             warnings: resolver.warnings.clone(),
         }),

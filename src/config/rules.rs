@@ -3,7 +3,7 @@
 use super::keys::PROJECT_KEY;
 use super::resolve::Resolver;
 use super::{inline, values};
-use std::net::IpAddr;
+use crate::upstream::is_loopback;
 
 /// Longest path of a Unix socket in bytes, the closing NUL excluded.
 pub const MOST_SOCKET_PATH_BYTES: usize = if cfg!(target_os = "linux") { 107 } else { 103 };
@@ -96,7 +96,7 @@ fn origins(resolver: &mut Resolver, key: &str) {
         .iter()
         .map(|text| (text, sent(text)))
         .filter(|(text, sent)| sent.as_ref() != Some(text))
-        .map(|(text, sent)| (values::quote(&values::without_password(text)), sent))
+        .map(|(text, sent)| (values::quote(&values::without_secrets(text)), sent))
         .collect();
     for (text, sent) in wrong {
         let meant = sent.unwrap_or_else(|| "https://app.example".to_owned());
@@ -149,7 +149,7 @@ fn base_url(resolver: &mut Resolver) {
     let Some(text) = resolver.text("upstream.base_url") else {
         return;
     };
-    let shown = values::quote(&values::without_password(text));
+    let shown = values::quote(&values::without_secrets(text));
     let Ok(url) = reqwest::Url::parse(text) else {
         resolver.wrong(
             "upstream.base_url",
@@ -157,8 +157,8 @@ fn base_url(resolver: &mut Resolver) {
         );
         return;
     };
-    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
-    let loopback = host == "localhost" || host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback());
+    let host = url.host_str().unwrap_or_default();
+    let loopback = is_loopback(&url);
     let insecure = resolver.flag("upstream.allow_insecure") != Some(false);
     let last = url
         .path()
@@ -204,7 +204,7 @@ fn proxy(resolver: &mut Resolver) {
     let known = reqwest::Url::parse(text)
         .is_ok_and(|url| matches!(url.scheme(), "http" | "https" | "socks5" | "socks5h") && url.has_host());
     if !known {
-        let shown = values::quote(&values::without_password(text));
+        let shown = values::quote(&values::without_secrets(text));
         resolver.wrong(
             "upstream.proxy",
             format!("{shown} is no proxy: write \"http://host:port\""),

@@ -3,6 +3,7 @@ use super::keys::{Default, Key, Kind};
 use super::{inline, units};
 use crate::ids::Padding;
 use crate::secret::Secret;
+use crate::visible::is_hidden;
 use ::config::ValueKind;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -64,7 +65,7 @@ pub(super) fn show(key: &Key, datum: &Datum) -> String {
         (Datum::Number(number), _) => number.to_string(),
         (Datum::Time(duration), _) => units::show_duration(*duration),
         (Datum::Address(address), _) => address.to_string(),
-        (Datum::Text(text), Kind::Text) => without_password(text),
+        (Datum::Text(text), Kind::Text) => without_secrets(text),
         (Datum::Text(text), _) => text.clone(),
     };
     quote(&quoted)
@@ -77,8 +78,12 @@ pub(super) fn quote(text: &str) -> String {
     for c in text.chars() {
         match c {
             '"' | '\\' => quoted.extend(['\\', c]),
-            c if c.is_control() => {
-                let _ = write!(quoted, "\\u{:04X}", u32::from(c)); // Writing to a String does not fail.
+            c if is_hidden(c) => {
+                // Writing to a String does not fail.
+                let _ = match u32::from(c) {
+                    code @ ..=0xffff => write!(quoted, "\\u{code:04X}"),
+                    code => write!(quoted, "\\U{code:08X}"),
+                };
             }
             c => quoted.push(c),
         }
@@ -87,15 +92,19 @@ pub(super) fn quote(text: &str) -> String {
     quoted
 }
 
-/// The text with a URL's user and password masked. It need not be a whole URL: what stands before the last `@` of
-/// the authority goes.
-pub(super) fn without_password(text: &str) -> String {
+/// The text with a URL's user and password, query and fragment masked. It need not be a whole URL: what stands before
+/// the last `@` of the authority goes.
+pub(super) fn without_secrets(text: &str) -> String {
     let start = text.find("://").map_or(0, |at| at + 3);
     let (scheme, rest) = text.split_at(start);
     let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
-    match rest.get(..end).and_then(|authority| authority.rfind('@')) {
-        Some(at) => format!("{scheme}***{}", &rest[at..]),
-        None => text.to_owned(),
+    let (user, rest) = match rest.get(..end).and_then(|authority| authority.rfind('@')) {
+        Some(at) => ("***", &rest[at..]),
+        None => ("", rest),
+    };
+    match rest.find(['?', '#']) {
+        Some(at) if at + 1 < rest.len() => format!("{scheme}{user}{}***", &rest[..=at]),
+        _ => format!("{scheme}{user}{rest}"),
     }
 }
 
@@ -106,7 +115,7 @@ fn found(kind: &ValueKind) -> String {
         ValueKind::Float(number) => format!("the number {number}"),
         ValueKind::String(text) => {
             // First the password: what is cut off may be what tells it.
-            let text = without_password(text);
+            let text = without_secrets(text);
             let mut short: String = text.chars().take(80).collect();
             if short.len() < text.len() {
                 short.push('…');

@@ -182,7 +182,7 @@ impl Line {
                 }
             },
             LogVerdict::Bisect { reason } | LogVerdict::Split { reason } => {
-                sent.bury(reason, status, excerpt)
+                sent.bury(reason.for_letter(), status, excerpt)
             }
             LogVerdict::Blocked(blocked) => match sent.blocked(&blocked, passes) {
                 true => sent.bury(blocked.refusal, status, excerpt),

@@ -27,7 +27,7 @@ mod faults;
 mod tests;
 
 use crate::spool::Burial;
-use crate::verdict::{Fate, LogVerdict};
+use crate::verdict::{Fate, LogVerdict, Reason};
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -138,6 +138,7 @@ struct Held<E> {
     why: Why,
     /// It was tried from the end of the queue.
     from_end: bool,
+    /// For its dead letter.
     reason: String,
     status: Option<u16>,
     excerpt: Option<String>,
@@ -450,7 +451,8 @@ impl<E> Delivery<E> {
         step
     }
 
-    fn failed_alone(&mut self, reason: String, status: Option<u16>, excerpt: Option<String>) -> Step<E> {
+    fn failed_alone(&mut self, reason: Reason, status: Option<u16>, excerpt: Option<String>) -> Step<E> {
+        let shown = reason.to_string();
         let server_error = status == Some(500);
         let others_pass = if server_error {
             self.passed_since_burial
@@ -460,7 +462,10 @@ impl<E> Delivery<E> {
         if server_error && others_pass {
             self.alone_failures += 1;
             if self.alone_failures < ALONE_FAILURES {
-                return Step::then(Then::Wait { asked: None, reason });
+                return Step::then(Then::Wait {
+                    asked: None,
+                    reason: shown,
+                });
             }
         }
         let Some((sent, from_end)) = self.pop_alone() else {
@@ -470,7 +475,7 @@ impl<E> Delivery<E> {
             sent,
             why: Why::Refused,
             from_end,
-            reason: reason.clone(),
+            reason: reason.for_letter(),
             status,
             excerpt,
         };
@@ -504,12 +509,18 @@ impl<E> Delivery<E> {
                 "; tried again {} times, while nothing else was accepted either",
                 held[0].sent.attempts - 1
             );
-            let then = Then::Wait { asked: None, reason };
+            let then = Then::Wait {
+                asked: None,
+                reason: shown,
+            };
             return self.bury(held, &addition, then);
         }
         self.alone = 0;
         self.readmit_held();
-        Step::then(Then::Wait { asked: None, reason })
+        Step::then(Then::Wait {
+            asked: None,
+            reason: shown,
+        })
     }
 
     /// Each for what it met itself.

@@ -208,9 +208,9 @@ impl FeedbackLane {
                 self.ended(&held);
                 self.line.settle(vec![held.event], Proof::Answered).await;
             }
-            Tried::Refused(burial, began) => {
+            Tried::Refused(burial, shown, began) => {
                 self.heard();
-                self.refused(held, burial, began, settings).await;
+                self.refused(held, burial, (&shown, began), settings).await;
             }
             Tried::Unanswered(burial) => self.unanswered(held, burial, settings).await,
             Tried::Blocked {
@@ -259,11 +259,17 @@ impl FeedbackLane {
         }
     }
 
-    async fn refused(&mut self, held: Held, burial: Burial, began: Instant, settings: &Settings) {
+    async fn refused(
+        &mut self,
+        held: Held,
+        burial: Burial,
+        (shown, began): (&str, Instant),
+        settings: &Settings,
+    ) {
         if self.taken_since_burial {
             self.line.passed();
         } else if held.failures < ROUNDS_REFUSED {
-            self.line.failing(began, None, &burial.reason, settings);
+            self.line.failing(began, None, shown, settings);
             return self.set_aside(held, settings);
         }
         self.taken_since_burial = false;

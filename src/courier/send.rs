@@ -187,7 +187,7 @@ impl Line {
         }
         // Else a parked lane whose first event is poison would probe with it for ever: a 500 is poison only once it repeats.
         match verdict {
-            LogVerdict::Bisect { reason } | LogVerdict::Split { reason } => self.unpark(reason),
+            LogVerdict::Bisect { reason } | LogVerdict::Split { reason } => self.unpark(&reason.to_string()),
             LogVerdict::Retry { reason, .. } | LogVerdict::Unknown { reason, .. } if status == Some(500) => {
                 self.unpark(reason);
             }

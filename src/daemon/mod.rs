@@ -227,6 +227,7 @@ impl Parts {
         ));
         let about = admin::About {
             base_url: settings.upstream.base_url.clone(),
+            secrets: settings.secrets.clone(),
             max_event_bytes: settings.intake.max_event_bytes,
             redactor: settings.redact.clone(),
         };

@@ -110,6 +110,11 @@ impl Names {
             upstream = settings.upstream.base_url,
             "accepting"
         );
+        if settings.upstream.proxy.is_some() && settings.upstream.is_local() {
+            tracing::warn!(
+                "upstream.proxy is not used: upstream.base_url is on this machine, and so stays the key"
+            );
+        }
     }
 }
 

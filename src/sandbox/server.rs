@@ -5,10 +5,11 @@ use super::line::{Fate, Line};
 use super::reply::Reply;
 use super::switches::MAX_BODY_BYTES;
 use super::{api, control};
+use crate::http::Gate;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
-use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::header::{CONTENT_TYPE, HeaderValue, ORIGIN};
 use hyper::http::request::Parts;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -119,6 +120,9 @@ async fn answer(
         Err(error) => return Err(io::Error::other(error)),
     };
     if for_control {
+        if let Some(refusal) = refused_control(&head) {
+            return Ok(response(refusal));
+        }
         return Ok(response(control::answer(book, &head, &body).await));
     }
     if !api {
@@ -126,6 +130,20 @@ async fn answer(
         return Ok(response(Reply::detail(404, text)));
     }
     api_answer(book, fate, &head, &body).await
+}
+
+/// The answer to a request for the control plane that a web page may have sent: one that does not name this machine, or
+/// that bears an `Origin`. The plane shows what was logged, and changes how the API behaves.
+fn refused_control(head: &Parts) -> Option<Reply> {
+    if let Err(refusal) = Gate::default().check_names(&head.uri, &head.headers) {
+        let text =
+            "the control plane is for this machine: call 127.0.0.1, localhost or [::1], with one Host header";
+        return Some(Reply::detail(refusal.status().as_u16(), text));
+    }
+    let text = "the control plane is not for web pages: call it without an Origin header";
+    head.headers
+        .contains_key(ORIGIN)
+        .then(|| Reply::detail(403, text))
 }
 
 /// Answers an API request as the switches have it.

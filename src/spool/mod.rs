@@ -55,6 +55,7 @@ mod migrate;
 mod moving;
 pub mod offline;
 mod owner;
+mod parts;
 mod quarantine;
 mod queue;
 mod read;
@@ -169,6 +170,30 @@ pub enum OpenError {
     FileLimit {
         /// In bytes.
         limit: u64,
+    },
+    /// Others may look into it, and it is no folder of phosphod's own, so its mode is not ours to change.
+    #[error("{} is open to other users (mode {mode:o}) and holds files of something else: set spool.path to a folder of phosphod's own, or run chmod 700 on it", path.display())]
+    OpenToOthers {
+        /// `spool.path`.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// A link stands in place of something that the spool writes.
+    #[error("{} is a link, and phosphod follows none in its data folder: put what it leads to in its place, or set spool.path", path.display())]
+    Link {
+        /// The link.
+        path: PathBuf,
+    },
+    /// Something in the folder is somebody else's.
+    #[error("{} in the data folder belongs to user {owner} and this is user {ours}: change its owner, or set spool.path", path.display())]
+    PartOfOtherUser {
+        /// What it is.
+        path: PathBuf,
+        /// Its owner's uid.
+        owner: u32,
+        /// Our effective uid.
+        ours: u32,
     },
     /// Another daemon has it.
     #[error("the data folder {} is in use by another phosphod{}: stop it, or set spool.path to another folder",

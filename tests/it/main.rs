@@ -16,6 +16,7 @@ mod delivery;
 mod demo;
 mod documented_curl;
 mod durable;
+mod echo;
 mod fate;
 mod feedback;
 mod floods;

@@ -43,16 +43,22 @@ fn retry(reason: String, suspect: Suspect) -> LogVerdict {
 fn reply(natures: &[Nature], part: &[usize], server_errors: u32, most: usize) -> LogVerdict {
     let reason = String::from("refused");
     if part.len() > most {
-        return LogVerdict::Split { reason };
+        return LogVerdict::Split {
+            reason: reason.into(),
+        };
     }
     let has = |nature| part.iter().any(|event| natures[*event] == nature);
     if has(Nature::Poison) {
-        return LogVerdict::Bisect { reason };
+        return LogVerdict::Bisect {
+            reason: reason.into(),
+        };
     }
     if has(Nature::Crashing) {
         return match server_errors {
             0 | 1 => retry(reason, Suspect::Nothing),
-            _ => LogVerdict::Bisect { reason },
+            _ => LogVerdict::Bisect {
+                reason: reason.into(),
+            },
         };
     }
     let fate = |event: &usize| match natures[*event] {
@@ -249,7 +255,9 @@ fn two_that_are_buried_together_are_each_buried_for_what_they_met_themselves() {
         let status = if part == [0] { 413 } else { 422 };
         delivery.note(Some(status));
         let reason = format!("it met {status}");
-        let verdict = LogVerdict::Bisect { reason };
+        let verdict = LogVerdict::Bisect {
+            reason: reason.into(),
+        };
         met.extend(delivery.take(verdict, Some(status), None).buried);
     }
     let met: Vec<_> = met
