@@ -122,19 +122,16 @@ impl Secret {
         let letters = &letters[from..];
         let is = |name: &&str| letters == name.as_bytes();
         let ends = |name: &&str| letters.ends_with(name.as_bytes());
-        if read == name.len() && WHOLE_KEYS.iter().any(|key| is(key)) {
+        if read == name.len() && WHOLE_KEYS.iter().any(is) {
             Some(Secret::Key)
         } else if read == name.len() && is(&"token") {
             Some(Secret::Token)
-        } else if KEYS.iter().any(|key| ends(key)) {
+        } else if KEYS.iter().any(ends) {
             Some(Secret::Key)
         } else if ends(&"pwd") {
             Some(Secret::PasswordOrFolder)
         } else {
-            PASSWORDS
-                .iter()
-                .any(|name| ends(name))
-                .then_some(Secret::Password)
+            PASSWORDS.iter().any(ends).then_some(Secret::Password)
         }
     }
 

@@ -269,7 +269,7 @@ mod tests {
 
     fn base64(text: &[u8]) -> String {
         let mut coded = core_of_base64(text, 0);
-        if text.len() % 3 != 0 {
+        if !text.len().is_multiple_of(3) {
             let filled = [text, &[0; 2]].concat();
             coded = core_of_base64(&filled[..text.len().next_multiple_of(3)], 0);
             coded.truncate(text.len() * 8 / 6 + 1);

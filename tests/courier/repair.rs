@@ -124,6 +124,23 @@ async fn one_unknown_event_among_500_costs_at_most_24_requests() {
 }
 
 #[tokio::test]
+async fn what_follows_a_lost_batch_in_its_session_waits_for_the_repair() {
+    let bench = many().await;
+    bench.switch(json!({"lose_events": [task(30)]})).await;
+    let of = |n: usize| json!({"input": "x", "task_id": task(n), "session_id": "s"}).to_string();
+    bench.log("p", (0..60).map(of)).await;
+    until("the loss is known", || {
+        bench.metrics.delivery_unconfirmed_batches.get() == 1
+    })
+    .await;
+    bench.log("p", (60..80).map(of)).await;
+    let ledger = bench.drained().await;
+    assert_eq!((ledger.delivered, ledger.dead), (79, 1));
+    assert!(sessions(&bench)["s"].is_sorted());
+    assert_eq!(bench.finish().await.duplicates, 0);
+}
+
+#[tokio::test]
 async fn an_unknown_event_in_a_session_does_not_turn_the_session_around() {
     let bench = many().await;
     bench
