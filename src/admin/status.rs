@@ -260,7 +260,15 @@ mod tests {
         };
         let lanes = vec![lane("sk-canary", 2, parked)];
         let ledger = Ledger::default();
-        let page = Status::new(("http://up", None), Duration::ZERO, ledger, lanes, spool, &[], &[]);
+        let page = Status::new(
+            ("http://up", None),
+            Duration::ZERO,
+            ledger,
+            lanes,
+            spool,
+            &[],
+            &[],
+        );
         assert!(page.sentence().contains("sk-canary"));
         let secrets = Secrets::default();
         secrets.learn(crate::secret::Secret::new("sk-canary"));

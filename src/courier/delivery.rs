@@ -390,7 +390,7 @@ impl<E> Delivery<E> {
             self.queue.rotate_left(self.queue.len().min(1));
         }
         self.in_vain = false;
-        (self.lonely, self.forsaken) = (None, None);
+        (self.lonely, self.forsaken, self.companions) = (None, None, 0);
         self.readmit_held();
     }
 

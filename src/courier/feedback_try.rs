@@ -270,8 +270,8 @@ impl Held {
         }
     }
 
-    /// What an answer for which the lane would be parked comes to if only this task's URL meets it; `None` if it is about
-    /// the upstream, as far as reading the task and a plain one tells.
+    /// What an answer that is about the project or the event's text comes to if this task's URL alone meets it. `None` if
+    /// reading the task and a plain one does not show that.
     async fn is_about_the_id(
         &mut self,
         line: &Line,
@@ -333,8 +333,10 @@ impl Held {
         let verdict = verdict::of_feedback(&outcome);
         line.count(name(&verdict));
         self.doubt = Doubt::None;
-        if matches!(verdict, FeedbackVerdict::Park { .. })
-            && let Some(tried) = self.is_about_the_id(line, settings, key, &outcome).await
+        if matches!(
+            verdict,
+            FeedbackVerdict::Park { .. } | FeedbackVerdict::Blocked(_)
+        ) && let Some(tried) = self.is_about_the_id(line, settings, key, &outcome).await
         {
             return Posted::Tried(tried);
         }

@@ -57,6 +57,7 @@ impl Line {
                 return Progress::Done;
             }
             if knobs.has_changed() {
+                // What the settings mend is not to be compared, nor parked, after they changed.
                 delivery.start_over();
             }
             if delivery.wants_company() {
@@ -84,6 +85,7 @@ impl Line {
                 Err(Turn::Go | Turn::Parked) => return Progress::Parked,
             };
             if knobs.has_changed() {
+                // They may have changed while it waited for its turn.
                 delivery.start_over();
             }
             let settings = knobs.borrow_and_update().clone();

@@ -14,9 +14,9 @@ pub(super) const SEGMENT_BYTES: usize = 2 * 1024 * 1024;
 const CACHE_BYTES: u64 = 4 * 1024 * 1024;
 /// File that marks a folder whose first commit is durable.
 const BEGUN: &str = "begun";
-/// How often a folder is tried whose lock sled has not given back yet, and the pause between.
-const LOCK_TRIES: u32 = 100;
-const LOCK_PAUSE: Duration = Duration::from_millis(5);
+/// How often a lock is tried that its former holder has not given back yet, and the pause between: 1 s in all.
+pub(super) const LOCK_TRIES: u32 = 200;
+pub(super) const LOCK_PAUSE: Duration = Duration::from_millis(5);
 /// What sled says of that lock.
 const LOCKED: &str = "could not acquire lock";
 

@@ -160,7 +160,8 @@ impl Owner {
     /// Notes that dead letters do not work; gives the sentence for callers.
     pub(super) fn fail_letters(&mut self, error: &StorageError, now: Instant) -> String {
         let sentence = format!(
-            "the dead letters could not be written: {error}: look at the disk under spool.path; it is tried again by itself"
+            "the dead letters could not be written: {error}: {}; it is tried again by itself",
+            error.remedy()
         );
         if self.dead_failure.is_none() {
             tracing::error!(

@@ -1,6 +1,7 @@
 //! The data folder: whose it is, who holds it, and which format it has.
 use super::OpenError;
 use super::disk::sync_folder;
+use super::durable::{LOCK_PAUSE, LOCK_TRIES};
 use super::parts;
 use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io::{ErrorKind, Read, Write};
@@ -54,7 +55,7 @@ pub(super) fn take_existing(folder: &Path) -> Result<(Option<FolderLock>, Option
         Err(error) => return Err(unusable(folder, error)),
         Ok(mut file) => {
             // Shared: those who only look do not disturb each other, and no daemon starts meanwhile.
-            let locked = file.try_lock_shared();
+            let locked = patiently(|| file.try_lock_shared());
             locked.map_err(|error| not_locked(folder, &mut file, error))?;
             Some(FolderLock { _file: file })
         }
@@ -170,13 +171,25 @@ fn lock(folder: &Path) -> Result<FolderLock, OpenError> {
         .truncate(false)
         .open(folder.join("lock"))
         .map_err(refused)?;
-    let locked = file.try_lock();
+    let locked = patiently(|| file.try_lock());
     locked.map_err(|error| not_locked(folder, &mut file, error))?;
     // Over the old one, and cut only then: on a full disk there may be no other block for it.
     let pid = format!("{}\n", std::process::id());
     file.write_all(pid.as_bytes()).map_err(refused)?;
     file.set_len(pid.len() as u64).map_err(refused)?;
     Ok(FolderLock { _file: file })
+}
+
+/// Tries for a lock a few times. A process that the former holder starts keeps a copy of the lock until it runs its own
+/// program, and a daemon that a supervisor replaces may take a moment to end.
+fn patiently(attempt: impl Fn() -> Result<(), TryLockError>) -> Result<(), TryLockError> {
+    for _ in 1..LOCK_TRIES {
+        match attempt() {
+            Err(TryLockError::WouldBlock) => std::thread::sleep(LOCK_PAUSE),
+            done => return done,
+        }
+    }
+    attempt()
 }
 
 fn not_locked(folder: &Path, file: &mut File, error: TryLockError) -> OpenError {
@@ -232,6 +245,7 @@ fn tool_of(pid: u32) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::cell::Cell;
 
     #[test]
     fn every_folder_that_gets_a_new_name_is_synced() {
@@ -243,5 +257,26 @@ mod tests {
         );
         assert_eq!(folders_that_grow(Path::new("no such folder")), [Path::new(".")]);
         assert!(folders_that_grow(folder.path()).is_empty());
+    }
+
+    #[test]
+    fn a_lock_that_is_held_for_a_moment_is_waited_for_and_one_that_stays_is_not() {
+        let tries = Cell::new(0);
+        let held_for = |times: u32| {
+            tries.set(0);
+            patiently(|| {
+                tries.set(tries.get() + 1);
+                match tries.get() > times {
+                    true => Ok(()),
+                    false => Err(TryLockError::WouldBlock),
+                }
+            })
+        };
+        assert!(held_for(2).is_ok());
+        assert_eq!(tries.get(), 3);
+        assert!(matches!(held_for(u32::MAX), Err(TryLockError::WouldBlock)));
+        assert_eq!(tries.get(), LOCK_TRIES);
+        let broken = || Err(TryLockError::Error(ErrorKind::Unsupported.into()));
+        assert!(matches!(patiently(broken), Err(TryLockError::Error(_))));
     }
 }

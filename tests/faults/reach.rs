@@ -9,7 +9,7 @@ use crate::support::upstream::Upstream;
 use crate::wire::{attempts, id, log, reason};
 use serde_json::{Value, json};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
@@ -158,9 +158,11 @@ async fn a_redirect_is_not_followed_with_the_key() {
         "308 Permanent Redirect",
     ];
     let location = format!("Location: http://{target}/v2/log/p\r\n");
-    let relay = Relay::start(&upstream.url(), move |n| match statuses.get(n) {
-        Some(status) => reply(status, &location, ""),
-        None => Fault::None,
+    let mended = Arc::new(AtomicBool::new(false));
+    let passes = mended.clone();
+    let relay = Relay::start(&upstream.url(), move |n| match passes.load(Ordering::Relaxed) {
+        true => Fault::None,
+        false => reply(statuses[n % statuses.len()], &location, ""),
     })
     .await;
     let daemon = Setup::new(folder.path(), &relay.url()).start().await;
@@ -170,6 +172,7 @@ async fn a_redirect_is_not_followed_with_the_key() {
         said.contains("redirect") && said.contains("upstream.base_url"),
         "{said}"
     );
+    mended.store(true, Ordering::Relaxed);
     let counts = daemon.drained().await;
     assert_eq!((counts.delivered, counts.dead), (20, 0));
     // Its own knock shows that any earlier one would have been counted.
