@@ -1,6 +1,7 @@
 //! Events that change their lane: each is in exactly one of the two, whatever is cut off or fails, and in order.
 use super::funeral::until_accepted;
 use super::*;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 /// The events with the records that they get in the other lane.
@@ -86,15 +87,28 @@ async fn a_kill_at_any_sync_leaves_each_event_in_one_lane() {
         Arc::clone(&made),
     );
     let copy = move || {
-        if flag.load(Ordering::SeqCst) {
+        flag.load(Ordering::SeqCst).then(|| {
             let copy = to.join(count.fetch_add(1, Ordering::SeqCst).to_string());
             std::fs::create_dir(&copy).unwrap();
             copy_folder(&from, &copy).unwrap();
-        }
+            copy
+        })
     };
+    // What each file held when it was last synced.
+    let synced: Mutex<BTreeMap<PathBuf, Vec<u8>>> = Mutex::default();
+    let root = folder.path().to_owned();
     let sync_data = move |file: &std::fs::File| {
-        copy();
+        let path = PathBuf::from(path_of(file));
+        let before = copy();
+        if let (Some(before), Some(bytes)) = (before, synced.lock().unwrap().get(&path)) {
+            // Before the sync nothing of what it syncs need be there.
+            std::fs::write(before.join(path.strip_prefix(&root).unwrap()), bytes).unwrap();
+        }
         file.sync_data()?;
+        synced
+            .lock()
+            .unwrap()
+            .insert(path.clone(), std::fs::read(&path).unwrap());
         copy();
         Ok(())
     };
