@@ -16,7 +16,7 @@ use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
@@ -79,10 +79,11 @@ async fn accept(listener: &TcpListener, connections: &mut JoinSet<()>, book: &Ar
 async fn connection(stream: TcpStream, book: Arc<Book>, api: bool) {
     let _ = stream.set_nodelay(true);
     let fate = Fate::new();
+    let gate = gate_of(&stream);
     let line = TokioIo::new(Line::new(stream, fate.clone()));
     let service = service_fn(|request| {
-        let (book, fate) = (book.clone(), fate.clone());
-        async move { answer(request, &book, &fate, api).await }
+        let (book, fate, gate) = (book.clone(), fate.clone(), gate.clone());
+        async move { answer(request, &book, &fate, (api, &gate)).await }
     });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -96,12 +97,25 @@ async fn connection(stream: TcpStream, book: Arc<Book>, api: bool) {
     }
 }
 
+/// The names that this machine has for a connection: beside the usual ones the address at which it came in. A page whose
+/// name is resolved to that address calls it by the name.
+fn gate_of(stream: &TcpStream) -> Gate {
+    let address = stream.local_addr().map(|address| match address.ip() {
+        IpAddr::V4(ip) => ip.to_string(),
+        IpAddr::V6(ip) => format!("[{ip}]"),
+    });
+    Gate {
+        hosts: address.into_iter().collect(),
+        ..Gate::default()
+    }
+}
+
 /// Answers one request; an error drops the connection without a reply.
 async fn answer(
     request: Request<Incoming>,
     book: &Arc<Book>,
     fate: &Fate,
-    api: bool,
+    (api, gate): (bool, &Gate),
 ) -> Result<Response<Full<Bytes>>, io::Error> {
     let (head, body) = request.into_parts();
     let for_control = control::owns(head.uri.path());
@@ -120,7 +134,7 @@ async fn answer(
         Err(error) => return Err(io::Error::other(error)),
     };
     if for_control {
-        if let Some(refusal) = refused_control(&head) {
+        if let Some(refusal) = refused_control(&head, gate) {
             return Ok(response(refusal));
         }
         return Ok(response(control::answer(book, &head, &body).await));
@@ -134,8 +148,8 @@ async fn answer(
 
 /// The answer to a request for the control plane that a web page may have sent: one that does not name this machine, or
 /// that bears an `Origin`. The plane shows what was logged, and changes how the API behaves.
-fn refused_control(head: &Parts) -> Option<Reply> {
-    if let Err(refusal) = Gate::default().check_names(&head.uri, &head.headers) {
+fn refused_control(head: &Parts, gate: &Gate) -> Option<Reply> {
+    if let Err(refusal) = gate.check_names(&head.uri, &head.headers) {
         let text =
             "the control plane is for this machine: call 127.0.0.1, localhost or [::1], with one Host header";
         return Some(Reply::detail(refusal.status().as_u16(), text));
