@@ -2,7 +2,7 @@
 //!
 //! What holds for every request (contract.md sections 1 and 4, security.md): the key goes to the configured base URL
 //! and nowhere else, so redirects are not followed and the environment's proxy variables are not read; bodies go
-//! uncompressed; a reply is read up to a bound ([`reply`]). Connections are kept and used again.
+//! uncompressed; a reply is read up to a bound (`reply`). Connections are kept and used again.
 
 mod fault;
 mod progress;

@@ -5,7 +5,7 @@
 //! rule put in is never a find again, so applying it twice is the same as once. No step is longer than the text allows:
 //! there is no recursion, and regexes cannot backtrack.
 //!
-//! Escapes in a string are read however deeply they are nested ([`nested`]), since tool calls hold
+//! Escapes in a string are read however deeply they are nested (`nested`), since tool calls hold
 //! JSON within a string; a find never cuts one. Not looked at: keys, numbers, what is encoded
 //! (base64, an image). Not altered: identities such as `task_id` and `session_id`. What is found and
 //! what is not stands in `docs/redaction.md`, and `corpus` holds it to that.

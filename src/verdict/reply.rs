@@ -35,7 +35,7 @@ pub(super) fn fates(body: &[u8], events: usize) -> Result<Vec<Fate>, String> {
     });
     match read {
         _ if elements > events => Err(format!(
-            "its list has more logged_events than the {events} that were sent"
+            "its list has {elements} logged_events or more for {events} events"
         )),
         Err(_) => Err("its body is not a list of logged_events".to_owned()),
         Ok(()) if elements < events => Err(format!(
@@ -260,9 +260,9 @@ mod tests {
         assert!(read.is_err());
         assert_eq!(seen, 3);
         // What follows is not even looked at.
-        let broken = br#"{"logged_events":[{"input":"a"},{"input":"b"},oops"#;
-        let fault = fates(broken, 1).expect_err("two for one");
-        assert!(fault.contains("more logged_events than the 1"), "{fault}");
+        let longer = br#"{"logged_events":[{"input":"a"},{"input":"b"},{"input":"c"}]}"#;
+        let fault = fates(longer, 1).expect_err("three for one");
+        assert!(fault.contains("2 logged_events or more for 1"), "{fault}");
     }
 
     #[test]
