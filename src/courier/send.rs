@@ -23,6 +23,9 @@ const STALE_WITHIN: Duration = Duration::from_millis(500);
 /// In about this time a connection that the server closed after its reply is known to be closed.
 const NOTICE: Duration = Duration::from_millis(25);
 
+/// How often the lane is asked whether it is in trouble, once a move wants what it has on lease.
+const CLAIM_PAUSE: Duration = Duration::from_millis(25);
+
 /// How far a delivery came.
 #[derive(Debug)]
 pub(super) enum Progress {
@@ -48,7 +51,13 @@ impl Line {
             let count = doubtful.len();
             // A request that a reset cut off may still be executed, so what it brought is waited for.
             let at_once = doubtful.iter().all(|sent| sent.attempts == 0);
-            let Some(missing) = confirm::settle_stored(self, knobs, doubtful, at_once).await else {
+            let missing = tokio::select! {
+                biased;
+                missing = confirm::settle_stored(self, knobs, doubtful, at_once) => missing,
+                // What an earlier process may have sent goes back to be moved if nobody answers for it.
+                () = self.claimed_in_trouble(), if at_once => return Progress::Parked,
+            };
+            let Some(missing) = missing else {
                 return Progress::Stopped;
             };
             let stored = missing.len() < count;
@@ -159,6 +168,14 @@ impl Line {
             if !step.accepted.is_empty() {
                 return Progress::Accepted(step.accepted);
             }
+        }
+    }
+
+    /// Resolves when a move asks for what the lane has on lease while the last that was heard of the upstream is a fault.
+    async fn claimed_in_trouble(&self) {
+        self.view.claimed().await;
+        while !self.health().is_troubled() {
+            tokio::time::sleep(CLAIM_PAUSE).await;
         }
     }
 

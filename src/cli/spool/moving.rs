@@ -4,14 +4,13 @@ use crate::admin::lanes::{Moved, move_project, projects};
 use crate::cli::background::{Background, LAST_LINES};
 use crate::cli::logging;
 use crate::cli::socket::{Daemon, NoAnswer};
-use crate::cli::table::printable;
+use crate::cli::terminal::print;
 use crate::config::{LogSettings, Settings};
 use crate::ids::ProjectId;
 use crate::spool::offline::{Look, LookError};
 use crate::spool::{OpenError, Spool};
 use clap::Args;
 use prometheus_client::metrics::counter::Counter;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 /// Arguments of `phosphod spool move`.
@@ -32,10 +31,7 @@ pub(in crate::cli) struct MoveArgs {
 
 pub(super) fn run(args: MoveArgs) -> Result<ExitCode, ExitCode> {
     let (from, to) = projects(&args.from, &args.to).map_err(|sentence| {
-        tell(&format!(
-            "phosphod spool: {}",
-            printable(&format!("--{sentence}"))
-        ));
+        tell(&format!("phosphod spool: --{sentence}"));
         ExitCode::from(NOT_LOOKED)
     })?;
     let moved = match args.socket {
@@ -104,7 +100,7 @@ fn ask(socket: &Path, from: &ProjectId, to: &ProjectId) -> Result<Moved, ExitCod
     let answer = daemon
         .post("/lanes/move", body.to_string().into_bytes())
         .and_then(|answer| answer.good())
-        .map_err(|sentence| failed(&printable(&sentence)))?;
+        .map_err(|sentence| failed(&sentence))?;
     let told: serde_json::Value = serde_json::from_slice(&answer.body).unwrap_or_default();
     let count = |key: &str| told[key].as_u64();
     match (count("logs"), count("feedback"), count("left")) {
@@ -127,15 +123,9 @@ fn report(moved: Moved, from: &ProjectId, to: &ProjectId) -> ExitCode {
             "{left} of {from} are left: they are being sent, or came since; run this again, with the daemon stopped if need be\n"
         ));
     }
-    // A reader that closed its pipe has seen enough.
-    let _ = std::io::stdout().write_all(printable_lines(&text).as_bytes());
+    print(&text);
     match left {
         0 => ExitCode::SUCCESS,
         _ => ExitCode::from(FAILED),
     }
-}
-
-/// Ids may hold what a terminal would take for a command.
-fn printable_lines(text: &str) -> String {
-    text.lines().map(|line| printable(line) + "\n").collect()
 }
