@@ -21,7 +21,7 @@ const ROUNDS: usize = 7;
 const HOSTILE_BYTES: usize = 128 * 1024;
 
 /// What such texts repeat: the beginnings of many finds, and finds.
-const HOSTILE: [&str; 16] = [
+const HOSTILE: [&str; 32] = [
     "a@",
     "a@b.",
     "a@b.co.1.",
@@ -38,6 +38,22 @@ const HOSTILE: [&str; 16] = [
     "eyJaaaaaaaaa.",
     "-----BEGIN PRIVATE KEY-----",
     "[email]",
+    "@",
+    "7",
+    "eyJ",
+    "\\\\",
+    "\\\\n",
+    "\\\\\\\\n4",
+    "\\\\\\\"",
+    "%25",
+    "%0A4",
+    "password=",
+    "password:",
+    "password:\\\"a ",
+    "\\\"password\\\":'",
+    "\\\"password\\\":\\\"\\\\\\\"a",
+    "://a:b@",
+    "basic YTpi ",
 ];
 
 /// What is planted into the events with finds, one of each.

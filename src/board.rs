@@ -44,6 +44,15 @@ impl LaneState {
     }
 }
 
+/// What was learned of the upstream about events that break its tokenizer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TokenCountsState {
+    /// Whether it loses them unless they carry token counts.
+    pub needed: bool,
+    /// When that was learned, in milliseconds since 1970.
+    pub since_ms: u64,
+}
+
 /// What each part has to say, by the part's name.
 type Notices = Arc<Mutex<BTreeMap<&'static str, String>>>;
 
@@ -61,6 +70,7 @@ pub struct Board {
     fates: Fates,
     notices: Notices,
     waiting: Waiting,
+    token_counts: Arc<Mutex<Option<TokenCountsState>>>,
 }
 
 /// Where one part of the daemon, such as a listener, says what is wrong with it.
@@ -138,6 +148,17 @@ impl Board {
             Some(waiting_sentence(lane, feedback, oldest))
         });
         sentences.collect()
+    }
+
+    /// Writes down what was learned of the upstream; `None` for another upstream, of which nothing is known.
+    pub fn set_token_counts(&self, state: Option<TokenCountsState>) {
+        let mut token_counts = self.token_counts.lock().unwrap_or_else(PoisonError::into_inner);
+        *token_counts = state;
+    }
+
+    /// What was learned of the upstream; `None`: nothing yet.
+    pub fn token_counts(&self) -> Option<TokenCountsState> {
+        *self.token_counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What became of the latest events.

@@ -3,10 +3,14 @@
 //! An event is read in two passes: one for the fields that the API checks (contract.md section 1), one for what it can
 //! never store, wherever it stands ([`Hazard`]). The order of keys and the spelling of numbers stay as they came, because
 //! nothing is ever written anew: what is absent is spliced in right after the opening brace.
+mod document;
 mod hazards;
 mod rules;
+mod tokenizer;
 
+pub use document::{DocumentSize, MAX_DOCUMENT_BYTES, document_size};
 pub use hazards::Hazard;
+pub use tokenizer::{TOKEN_COUNTS, breaks_tokenizer};
 
 use crate::ids::{IdError, ProjectId, TaskId};
 use crate::wire::json::{self, JsonKind, Malformed};
@@ -70,6 +74,12 @@ pub enum Refusal {
         /// Offset in the event, from 0.
         byte: usize,
     },
+    /// As a document of the API's database it is certainly over 16 MiB ([`document_size`]).
+    #[error(
+        "it is over 16 MiB in the API's database, which can never store it (a list of numbers takes up to eight times its \
+         JSON there): shorten it, or send long lists as a string"
+    )]
+    TooLarge,
     /// A log event's `task_id` that others would share.
     #[error("{0}. The API keeps only the first of all events with one task_id, so the others would be lost")]
     EventTask(IdError),
@@ -129,6 +139,9 @@ impl Event {
             let place = fields.place(text, byte);
             return Err(Refusal::Unstorable { place, hazard, byte });
         }
+        if document_size(text.as_bytes()) == DocumentSize::TooLarge {
+            return Err(Refusal::TooLarge);
+        }
 
         let mut uuid_text = Uuid::encode_buffer();
         let own_task = fields.text(Field::TaskId)?;
@@ -138,6 +151,7 @@ impl Event {
         }
         .map_err(Refusal::EventTask)?;
         let project = choose_project(fields.text(Field::ProjectId)?.as_deref(), stamps.project)?;
+        project.check_unpadded()?;
         let session = fields.text(Field::SessionId)?.map(Cow::into_owned);
 
         let mut stamped = Vec::new();
@@ -194,9 +208,43 @@ pub fn task_of(json: &[u8]) -> Option<TaskId> {
 }
 
 /// The `project_id` that an event or a feedback names itself, for one that was refused and is kept as a dead letter.
-/// `None` if it names none that could be one.
+/// Quotes and blanks around it are part of it. `None` if it names none that could be one.
 pub fn project_of(json: &[u8]) -> Option<ProjectId> {
     ProjectId::new(&json::text_of(json::field(json, "project_id")?)?).ok()
+}
+
+/// A stored event or feedback for another project: what names one names that one. Every other byte stays. Where nothing
+/// names a project, the URL does.
+pub fn with_project(json: &[u8], project: &ProjectId) -> Vec<u8> {
+    let mut named = Vec::new();
+    if let Ok(text) = std::str::from_utf8(json) {
+        let start = text.as_ptr() as usize;
+        let wanted = |key: &str| (key == "project_id").then_some(0);
+        // All of them, should there be more than one: the last one counts, and none of the others may mislead.
+        let read = json::for_each_field(text, wanted, |_, value: &RawValue| {
+            if json::text_of(value).is_some_and(|text| !text.is_empty()) {
+                let at = (value.get().as_ptr() as usize).wrapping_sub(start);
+                named.push(at..at.saturating_add(value.get().len()));
+            }
+        });
+        if read.is_err() {
+            named.clear();
+        }
+    }
+    let mut moved = Vec::with_capacity(json.len() + project.as_str().len());
+    let mut copied = 0;
+    for value in named {
+        moved.extend_from_slice(json.get(copied..value.start).unwrap_or_default());
+        json::push_string(&mut moved, project.as_str());
+        copied = value.end;
+    }
+    moved.extend_from_slice(json.get(copied..).unwrap_or_default());
+    moved
+}
+
+/// The fields of an event that the API knows, and whether something can lie below each.
+pub fn known_fields() -> impl Iterator<Item = (&'static str, bool)> {
+    rules::ALL.iter().map(|row| (row.name, row.may_hold_more()))
 }
 
 /// The text of what should be a JSON object, without white space around it. Only its first byte is checked.

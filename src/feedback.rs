@@ -40,8 +40,8 @@ pub struct Feedback {
     notes: Option<String>,
 }
 
-/// What is read of a feedback body; anything else in it is ignored, as the API does.
-const FIELDS: [&str; 7] = [
+/// What is read of a feedback body; anything else in it is ignored, as the API does. All are texts.
+pub const FIELDS: [&str; 7] = [
     "flag",
     "human_eval",
     "source",
@@ -74,7 +74,9 @@ impl Feedback {
                 false => Err(IdError::Unaddressable("task_id")),
             }
         };
-        Self::read(raw, task, project, id_of)
+        let feedback = Self::read(raw, task, project, id_of)?;
+        feedback.project.check_unpadded()?;
+        Ok(feedback)
     }
 
     fn read(
@@ -142,7 +144,8 @@ impl Feedback {
         ])
     }
 
-    /// The inverse of [`Feedback::to_record`]. Takes any task id that is one: an earlier version may have let it in.
+    /// The inverse of [`Feedback::to_record`]. Takes any project and any task id that is one: an earlier version may have
+    /// let it in.
     pub fn from_record(record: &[u8]) -> Option<Self> {
         Self::read(record, None, None, TaskId::new).ok()
     }

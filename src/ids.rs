@@ -1,7 +1,9 @@
 //! Names that travel through every layer: projects, tasks, lanes and sequence numbers.
 
+mod padding;
 mod unfilled;
 
+pub use padding::Padding;
 pub use unfilled::Unfilled;
 
 use std::fmt;
@@ -35,6 +37,11 @@ pub enum IdError {
         "{0} is an id that no URL of the API can name, because it holds a slash or is \".\" or \"..\": choose ids without a slash"
     )]
     Unaddressable(&'static str),
+    /// The id has quotes or blanks around it, which a file of variables or a shell left there.
+    #[error(
+        "{0} has {1} around it: leave them off (a file of variables, such as that of docker --env-file, passes them on)"
+    )]
+    Padded(&'static str, Padding),
 }
 
 fn check(what: &'static str, text: &str) -> Result<(), IdError> {
@@ -98,6 +105,29 @@ impl ProjectId {
             "." => Err(IdError::Dots(Self::WHAT, ".")),
             ".." => Err(IdError::Dots(Self::WHAT, "..")),
             _ => check(Self::WHAT, text).map(|()| Self(text.into())),
+        }
+    }
+
+    /// The id as a client sends it or a person writes it. In addition to the checks of [`ProjectId::new`], no quote and
+    /// no blank may stand around it: `docker run --env-file` passes those of its file on as part of the value, and no
+    /// project of the API has such an id. What an earlier version stored under such an id is read with `new`.
+    ///
+    /// # Errors
+    /// The first check that fails.
+    pub fn from_client(text: &str) -> Result<Self, IdError> {
+        let id = Self::new(text)?;
+        id.check_unpadded()?;
+        Ok(id)
+    }
+
+    /// Whether nothing stands around the id.
+    ///
+    /// # Errors
+    /// [`IdError::Padded`] for quotes or blanks.
+    pub fn check_unpadded(&self) -> Result<(), IdError> {
+        match Padding::of(&self.0) {
+            Some(padding) => Err(IdError::Padded("project_id", padding)),
+            None => Ok(()),
         }
     }
 }
@@ -231,5 +261,24 @@ mod tests {
         for text in ["a.b", "a b", "a%b", "ü", "a/b", "a:b"] {
             assert!(!of(text).is_plain(), "{text}");
         }
+    }
+
+    #[test]
+    fn a_project_id_with_quotes_or_blanks_is_refused_from_clients_and_read_from_disk() {
+        for text in ["\"p\"", "'p'", "p ", " p", "\"p", "p'", "\u{a0}p", "“p”"] {
+            assert!(
+                matches!(
+                    ProjectId::from_client(text),
+                    Err(IdError::Padded("project_id", _))
+                ),
+                "{text:?}"
+            );
+            assert!(ProjectId::new(text).is_ok(), "{text:?}");
+        }
+        assert_eq!(
+            ProjectId::from_client("undefined"),
+            Err(IdError::Unfilled("project_id", Unfilled::Word("undefined")))
+        );
+        assert!(ProjectId::from_client("my project's id").is_ok());
     }
 }

@@ -5,7 +5,7 @@
 //!
 //! | layer | modules | what they are |
 //! |---|---|---|
-//! | 0 | [`ids`], [`wire`], [`secret`], [`ledger`], [`metrics`] | names and shapes |
+//! | 0 | [`ids`], [`wire`], [`secret`], [`visible`], [`ledger`], [`metrics`] | names and shapes |
 //! | 1 | [`event`], [`feedback`], [`redact`], [`batch`], [`backoff`], [`verdict`], [`board`], [`fates`] | pure decisions |
 //! | 2 | [`spool`], [`upstream`], [`http`] | the disk, one HTTP attempt, the HTTP server's plumbing |
 //! | 3 | [`intake`], [`courier`], [`admin`], [`notify`], [`sandbox`] | listeners, lanes, what operators see |
@@ -20,6 +20,7 @@ pub mod ids;
 pub mod ledger;
 pub mod metrics;
 pub mod secret;
+pub mod visible;
 pub mod wire;
 
 pub mod backoff;

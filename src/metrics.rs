@@ -95,6 +95,8 @@ pub struct Metrics {
     pub delivery_unconfirmed_batches: Counter,
     /// `phosphod_delivery_deferred_events`: events that keep failing alone while others pass, and are tried again beside them.
     pub delivery_deferred_events: Gauge,
+    /// `phosphod_delivery_zero_counts_events_total`: events sent with token counts of 0 that they did not have.
+    pub delivery_zero_counts_events: Counter,
     /// `phosphod_dead_letters_requeued_total`: dead letters that operators had queued again.
     pub dead_letters_requeued: Counter,
     /// `phosphod_dead_letters_purged_total`: dead letters that operators had removed.
@@ -137,6 +139,7 @@ impl Metrics {
             delivery_unaddressable_events: Counter::default(),
             delivery_unconfirmed_batches: Counter::default(),
             delivery_deferred_events: Gauge::default(),
+            delivery_zero_counts_events: Counter::default(),
             dead_letters_requeued: Counter::default(),
             dead_letters_purged: Counter::default(),
             dead_letters_dropped: Counter::default(),
@@ -236,6 +239,11 @@ impl Metrics {
             "delivery_deferred_events",
             "Events that keep failing alone while others pass, and are tried again beside them",
             this.delivery_deferred_events.clone(),
+        );
+        r.register(
+            "delivery_zero_counts_events",
+            "Events sent with token counts of 0 that they did not have, without which the API would have lost them",
+            this.delivery_zero_counts_events.clone(),
         );
         r.register(
             "dead_letters_requeued",

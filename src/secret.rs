@@ -1,5 +1,9 @@
 //! A text that never shows itself: API keys and bearer tokens.
 
+mod known;
+
+pub use known::Secrets;
+
 use std::fmt;
 use std::sync::Arc;
 use subtle::ConstantTimeEq;

@@ -2,20 +2,24 @@
 //!
 //! What holds for every request (contract.md sections 1 and 4, security.md): the key goes to the configured base URL
 //! and nowhere else, so redirects are not followed and the environment's proxy variables are not read; bodies go
-//! uncompressed; a reply is read up to a bound. Connections are kept and used again.
+//! uncompressed; a reply is read up to a bound (`reply`). Connections are kept and used again.
 
 mod fault;
 mod progress;
+mod reply;
 #[cfg(test)]
 pub(crate) mod script;
 
 use crate::ids::{ProjectId, TaskId};
-use crate::secret::Secret;
-use crate::verdict::{Answer, Failure, FailureKind, Outcome};
+use crate::secret::{Secret, Secrets};
+use crate::verdict::{self, Answer, Failure, FailureKind, Outcome};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use progress::{Progress, Upload};
+use reply::{Need, Room};
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
-use reqwest::{Body, Certificate, Client, Method, Proxy, Response, Url};
+use reqwest::{Body, Certificate, Client, Method, Proxy, RequestBuilder, Url};
+use std::borrow::Cow;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -26,10 +30,6 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const FEEDBACK_TIMEOUT: Duration = Duration::from_secs(40);
 /// Longest that an unused connection is kept. Servers commonly close theirs after 60 s or more.
 const POOL_IDLE: Duration = Duration::from_secs(50);
-/// Most bytes of a 2xx reply's body; the echo of a full batch is a little larger than the batch.
-const MAX_REPLY_BYTES: usize = 64 << 20;
-/// Most bytes of any other body; what is beyond is cut off, because only an excerpt of it is of use.
-const MAX_ERROR_BYTES: usize = 64 << 10;
 /// Everything in a path segment but the characters that RFC 3986 leaves unreserved is percent-encoded.
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
@@ -47,8 +47,21 @@ pub struct Settings {
     pub timeout: Duration,
     /// Further trusted certificates, PEM.
     pub ca_file: Option<PathBuf>,
-    /// Proxy URL.
+    /// Proxy URL. Not for an upstream on this machine ([`is_loopback`]).
     pub proxy: Option<String>,
+}
+
+impl Settings {
+    /// Whether the upstream is on this machine, so that no proxy is used.
+    pub fn is_local(&self) -> bool {
+        Url::parse(&self.base_url).is_ok_and(|url| is_loopback(&url))
+    }
+}
+
+/// Whether a URL names this machine. Then http is fine, because the key does not leave it; by a proxy it would.
+pub fn is_loopback(url: &Url) -> bool {
+    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
+    host == "localhost" || host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
 }
 
 /// Why no client could be made. The sentence names the key.
@@ -68,6 +81,10 @@ pub struct Upstream {
     /// Without the trailing slash.
     base: Arc<str>,
     timeout: Duration,
+    /// What is masked in all that comes from outside.
+    secrets: Secrets,
+    /// The memory for answers.
+    room: Room,
 }
 
 impl Upstream {
@@ -84,7 +101,14 @@ impl Upstream {
             script: None,
             base: base.into(),
             timeout: settings.timeout,
+            secrets: Secrets::default(),
+            room: Room::default(),
         })
+    }
+
+    /// The same upstream, with these secrets masked in every word that comes from it, or from what is in between.
+    pub fn masking(self, secrets: Secrets) -> Self {
+        Self { secrets, ..self }
     }
 
     /// The same upstream, with a new connection for each request. The API drops a connection after a batch that it
@@ -96,23 +120,39 @@ impl Upstream {
         }
     }
 
+    /// `upstream.base_url`, without a trailing slash.
+    pub fn base_url(&self) -> &str {
+        &self.base
+    }
+
     /// `POST /v2/log/{project}`.
     pub async fn post_log(&self, project: &ProjectId, key: &Secret, body: Vec<u8>) -> Outcome {
+        let need = Need::echo_of(&body);
         let path = ["log", project.as_str()];
-        self.attempt(Method::POST, &path, key, Some(body), self.timeout)
+        self.attempt(Method::POST, &path, key, Some(body), self.timeout, need)
             .await
     }
 
-    /// `POST /v2/tasks/{task}/human-eval`; allows 40 s, because the API holds it for up to 31 s (contract.md section 2).
+    /// `POST /v2/tasks/{task}/human-eval`; allows 40 s, because the API holds it for up to 31 s (contract.md section 2). The
+    /// task that it answers with is not kept.
     pub async fn post_feedback(&self, task: &TaskId, key: &Secret, body: Vec<u8>) -> Outcome {
         let path = ["tasks", task.as_str(), "human-eval"];
-        self.attempt(Method::POST, &path, key, Some(body), FEEDBACK_TIMEOUT)
+        let limit = FEEDBACK_TIMEOUT;
+        self.attempt(Method::POST, &path, key, Some(body), limit, Need::Nothing)
             .await
     }
 
-    /// `GET /v2/tasks/{task}`: 200 or 404 tells whether a task is stored.
+    /// `GET /v2/tasks/{task}`: 200 or 404 tells whether a task is stored. The task itself is not kept.
     pub async fn get_task(&self, task: &TaskId, key: &Secret) -> Outcome {
-        self.attempt(Method::GET, &["tasks", task.as_str()], key, None, self.timeout)
+        let path = ["tasks", task.as_str()];
+        self.attempt(Method::GET, &path, key, None, self.timeout, Need::Nothing)
+            .await
+    }
+
+    /// The same with the task.
+    pub async fn read_task(&self, task: &TaskId, key: &Secret) -> Outcome {
+        let path = ["tasks", task.as_str()];
+        self.attempt(Method::GET, &path, key, None, self.timeout, Need::task())
             .await
     }
 
@@ -123,13 +163,17 @@ impl Upstream {
         key: &Secret,
         body: Option<Vec<u8>>,
         timeout: Duration,
+        need: Need,
     ) -> Outcome {
         #[cfg(test)]
         if let Some(script) = &self.script {
             return script.ask(path, key, body, timeout).await;
         }
         let progress = Progress::new(body.as_ref().map_or(0, Vec::len));
-        let exchange = self.exchange(method, path, key, body, &progress);
+        let exchange = async {
+            let request = self.request(method, path, key, body, &progress)?;
+            self.exchange(request, need, &progress).await
+        };
         let ended = tokio::select! {
             biased;
             ended = exchange => ended,
@@ -138,28 +182,61 @@ impl Upstream {
                 detail: "time ran out".into(),
             }),
         };
-        match ended {
+        self.masked(match ended {
             Ok(answer) => Outcome::Answered(answer),
             Err(failure) => Outcome::Failed(failure),
+        })
+    }
+
+    /// The one way for words from outside into the daemon: without its secrets, whoever echoes them. What a 2xx says is read
+    /// by its errors alone, so an event or a task in it stays as it is.
+    fn masked(&self, outcome: Outcome) -> Outcome {
+        match outcome {
+            Outcome::Answered(answer) => {
+                let body = match answer.status {
+                    200..=299 => verdict::mask_errors(&answer.body, |text| self.secrets.mask(text)),
+                    _ => match self.secrets.mask_bytes(&answer.body) {
+                        Cow::Borrowed(_) => None,
+                        Cow::Owned(masked) => Some(masked),
+                    },
+                };
+                let body = body.map_or(answer.body, bytes::Bytes::from);
+                Outcome::Answered(Answer { body, ..answer })
+            }
+            Outcome::Failed(failure) => Outcome::Failed(Failure {
+                detail: self.secrets.mask(&failure.detail).into_owned(),
+                ..failure
+            }),
         }
     }
 
-    async fn exchange(
+    fn request(
         &self,
         method: Method,
         path: &[&str],
         key: &Secret,
         body: Option<Vec<u8>>,
         progress: &Progress,
-    ) -> Result<Answer, Failure> {
-        let mut request = self
+    ) -> Result<RequestBuilder, Failure> {
+        let request = self
             .client
             .request(method, self.url(path)?)
             .header(AUTHORIZATION, bearer(key)?);
-        if let Some(body) = body {
-            let body = Body::wrap(Upload::new(body, progress));
-            request = request.header(CONTENT_TYPE, "application/json").body(body);
-        }
+        Ok(match body {
+            Some(body) => {
+                let body = Body::wrap(Upload::new(body, progress));
+                request.header(CONTENT_TYPE, "application/json").body(body)
+            }
+            None => request,
+        })
+    }
+
+    async fn exchange(
+        &self,
+        request: RequestBuilder,
+        need: Need,
+        progress: &Progress,
+    ) -> Result<Answer, Failure> {
         let response = request.send().await.map_err(|err| fault::while_sending(&err))?;
         progress.came(0);
         let status = response.status().as_u16();
@@ -167,10 +244,14 @@ impl Upstream {
             .headers()
             .get(RETRY_AFTER)
             .and_then(|value| retry_after(value.to_str().ok()?, SystemTime::now()));
+        let body = match status {
+            200..=299 => reply::success(response, need, &self.room, progress).await?,
+            _ => reply::refusal(response, status, progress).await?,
+        };
         Ok(Answer {
             status,
             retry_after,
-            body: read_body(response, status, progress).await?,
+            body,
         })
     }
 
@@ -200,7 +281,8 @@ fn client(settings: &Settings, base: &str, idle: usize) -> Result<Client, Upstre
         .pool_idle_timeout(POOL_IDLE)
         .pool_max_idle_per_host(idle)
         .user_agent(concat!("phosphod/", env!("CARGO_PKG_VERSION")));
-    if let Some(proxy) = &settings.proxy {
+    let proxy = settings.proxy.as_ref().filter(|_| !settings.is_local());
+    if let Some(proxy) = proxy {
         let proxy = Proxy::all(proxy).map_err(|_| {
             UpstreamError("upstream.proxy is not a proxy URL: write it like http://host:3128".into())
         })?;
@@ -208,7 +290,7 @@ fn client(settings: &Settings, base: &str, idle: usize) -> Result<Client, Upstre
     }
     if let Some(path) = &settings.ca_file {
         builder = builder.tls_certs_merge(read_certificates(path)?);
-    } else if base.starts_with("http:") && settings.proxy.is_none() {
+    } else if base.starts_with("http:") && proxy.is_none() {
         // Nothing will be verified, so a machine without any certificates is fine too.
         builder = builder.tls_certs_only(std::iter::empty());
     }
@@ -273,41 +355,6 @@ fn retry_after(value: &str, now: SystemTime) -> Option<Duration> {
     }
     let at = httpdate::parse_http_date(value).ok()?;
     Some(at.duration_since(now).unwrap_or_default())
-}
-
-/// The whole body of a 2xx, or as much of another reply's as an excerpt needs.
-async fn read_body(
-    mut response: Response,
-    status: u16,
-    progress: &Progress,
-) -> Result<bytes::Bytes, Failure> {
-    let whole = (200..300).contains(&status);
-    // What says these about a large request often does not read the rest of it, so the connection breaks.
-    let enough = !whole && matches!(status, 408 | 413 | 504 | 524);
-    let limit = if whole { MAX_REPLY_BYTES } else { MAX_ERROR_BYTES };
-    let mut body = bytes::BytesMut::new();
-    loop {
-        let chunk = response.chunk().await;
-        if let Ok(Some(chunk)) = &chunk {
-            progress.came(chunk.len());
-        }
-        match chunk {
-            Ok(None) => return Ok(body.freeze()),
-            Ok(Some(chunk)) if body.len() + chunk.len() <= limit => body.extend_from_slice(&chunk),
-            Ok(Some(_)) if whole => {
-                return Err(garbled(
-                    "the upstream's reply is over 64 MiB: is upstream.base_url the phospho API?",
-                ));
-            }
-            Ok(Some(chunk)) => {
-                body.extend_from_slice(&chunk[..limit - body.len()]);
-                return Ok(body.freeze());
-            }
-            // The status is worth more than the rest of its explanation.
-            Err(_) if enough || !whole && !body.is_empty() => return Ok(body.freeze()),
-            Err(err) => return Err(fault::while_reading(&err)),
-        }
-    }
 }
 
 #[cfg(test)]

@@ -7,7 +7,11 @@
 //! **Whose word is it?** The API is FastAPI: each of its refusals is a JSON object with `detail`. Any other refusal comes from
 //! something in between: a firewall, a proxy, a login page. Such a thing may refuse all requests, or only those whose content it
 //! dislikes; one answer does not say which. [`LogVerdict::Blocked`] leaves that to whoever sees what becomes of others.
+mod reason;
 mod reply;
+
+pub use reason::Reason;
+pub use reply::mask_errors;
 
 use crate::wire::json;
 use std::time::Duration;
@@ -75,9 +79,9 @@ pub enum Fate {
 pub struct Blocked {
     /// It is the API's own word: JSON with `detail`.
     pub own: bool,
-    /// If nothing passes: what is wrong with the project and what to do about it, in one sentence.
+    /// If nothing passes: what is wrong with the project and what to do about it, in one sentence that anybody may see.
     pub park: String,
-    /// If others pass: why this one is given up.
+    /// If others pass: why this one is given up, for its dead letter.
     pub refusal: String,
 }
 
@@ -100,12 +104,12 @@ pub enum LogVerdict {
     /// One event spoils the batch: halve it down to that one. For a single event: bury it with this reason.
     Bisect {
         /// Status and what the API said.
-        reason: String,
+        reason: Reason,
     },
     /// Too large: halve it. For a single event: bury it.
     Split {
         /// Status and what the API said.
-        reason: String,
+        reason: Reason,
     },
     /// The project waits for a person.
     Park {
@@ -153,12 +157,12 @@ pub enum FeedbackVerdict {
     /// The answer was lost, so it may have been counted: read the task back before sending again.
     ReadBack {
         /// What is wrong, in one sentence.
-        reason: String,
+        reason: Reason,
     },
     /// Refused for good.
     Refused {
         /// Status and what the API said.
-        reason: String,
+        reason: Reason,
     },
     /// The project waits for a person.
     Park {
@@ -202,7 +206,7 @@ pub fn of_log(outcome: &Outcome, events: usize, server_errors: u32) -> LogVerdic
             };
         }
     };
-    let (after, said) = (answer.retry_after, answer.said());
+    let (after, said) = (answer.retry_after, answer.status);
     match answer.status {
         200..=299 => match reply::fates(&answer.body, events) {
             Ok(fates) => LogVerdict::Answered(fates),
@@ -217,17 +221,18 @@ pub fn of_log(outcome: &Outcome, events: usize, server_errors: u32) -> LogVerdic
             }
         },
         400 | 422 if answer.is_own() => LogVerdict::Bisect {
-            reason: format!("upstream refused the request because of an event ({said})"),
+            reason: answer.reason(|said| format!("upstream refused the request because of an event ({said})")),
         },
         404 if answer.is_own() => LogVerdict::Blocked(answer.blocked(format!(
-            "upstream does not know the project ({said}): check its id (upstream.project_id, or the one that the \
-             application sends) and upstream.base_url, then reload"
+            "upstream does not know the project ({said}): check upstream.base_url (then reload) and the project's id \
+             (upstream.project_id, then restart; or the one that the application sends). A corrected id does not free \
+             what is queued: phosphod spool move --from WRONG --to RIGHT does"
         ))),
         413 => LogVerdict::Split {
-            reason: format!("the request is too large for upstream ({said})"),
+            reason: answer.reason(|said| format!("the request is too large for upstream ({said})")),
         },
         500 if server_errors >= 2 => LogVerdict::Bisect {
-            reason: format!("upstream failed on the same batch {server_errors} times ({said})"),
+            reason: answer.reason(|said| format!("upstream failed on the same batch {server_errors} times ({said})")),
         },
         407 => LogVerdict::Park {
             reason: barrier(answer),
@@ -288,12 +293,14 @@ pub fn of_feedback(outcome: &Outcome) -> FeedbackVerdict {
                     FeedbackVerdict::Retry { after: None, reason }
                 }
                 FailureKind::Timeout | FailureKind::Closed | FailureKind::Garbled => {
-                    FeedbackVerdict::ReadBack { reason }
+                    FeedbackVerdict::ReadBack {
+                        reason: reason.into(),
+                    }
                 }
             };
         }
     };
-    let said = answer.said();
+    let said = answer.status;
     match answer.status {
         200..=299 => FeedbackVerdict::Delivered,
         404 if names_a_task(&answer.body) => FeedbackVerdict::NotYet,
@@ -301,10 +308,10 @@ pub fn of_feedback(outcome: &Outcome) -> FeedbackVerdict {
             "upstream has no route for feedback ({said}): check upstream.base_url, which stands without /v2, then reload"
         ))),
         413 => FeedbackVerdict::Refused {
-            reason: format!("upstream refused the feedback ({said})"),
+            reason: answer.reason(|said| format!("upstream refused the feedback ({said})")),
         },
         400 | 422 if answer.is_own() => FeedbackVerdict::Refused {
-            reason: format!("upstream refused the feedback ({said})"),
+            reason: answer.reason(|said| format!("upstream refused the feedback ({said})")),
         },
         407 => FeedbackVerdict::Park {
             reason: barrier(answer),
@@ -317,7 +324,7 @@ pub fn of_feedback(outcome: &Outcome) -> FeedbackVerdict {
             reason: format!("upstream is not able to take the feedback now ({said})"),
         },
         _ => FeedbackVerdict::ReadBack {
-            reason: format!("upstream failed, and may have counted the feedback ({said})"),
+            reason: answer.reason(|said| format!("upstream failed, and may have counted the feedback ({said})")),
         },
     }
 }
@@ -345,7 +352,7 @@ fn is_passing(status: u16) -> bool {
 
 /// What only a person can mend if every request meets it, with the remedy.
 fn barrier(answer: &Answer) -> String {
-    let said = answer.said();
+    let said = answer.status;
     match answer.status {
         300..=399 => format!(
             "upstream answered with a redirect ({said}), which is never followed with the key: correct \
@@ -355,8 +362,9 @@ fn barrier(answer: &Answer) -> String {
             "upstream refused the API key ({said}): set upstream.api_key_file and reload, or PHOSPHO_API_KEY and restart"
         ),
         403 if answer.is_own() => format!(
-            "upstream does not let this API key use the project ({said}): check PHOSPHO_API_KEY or \
-             upstream.api_key_file and the project's id, then reload"
+            "upstream does not let this API key use the project ({said}): set upstream.api_key_file and reload, or \
+             PHOSPHO_API_KEY and restart. If the project's id is wrong, correct it where it is set (upstream.project_id takes \
+             a restart), and move what is queued: phosphod spool move --from WRONG --to RIGHT"
         ),
         _ if answer.is_own() => format!(
             "upstream gave an answer that the phospho API does not give ({said}): check upstream.base_url and \
@@ -379,9 +387,11 @@ impl Answer {
 
     fn blocked(&self, park: String) -> Blocked {
         let own = self.is_own();
-        let (said, status) = (self.said(), self.status);
+        let status = self.status;
         let refusal = match own {
-            true => format!("upstream refused this one with {said}, while others pass"),
+            true => self
+                .reason(|said| format!("upstream refused this one with {said}, while others pass"))
+                .for_letter(),
             false => format!(
                 "refused with {status} by something between here and the API (not the API's own answer), while others pass"
             ),
@@ -389,12 +399,9 @@ impl Answer {
         Blocked { own, park, refusal }
     }
 
-    /// Status and, where it can be shown, what the API said: `401: Invalid token`.
-    fn said(&self) -> String {
-        match reply::detail(&self.body) {
-            Some(detail) => format!("{}: {detail}", self.status),
-            None => self.status.to_string(),
-        }
+    /// A sentence with the status and, for the dead letter, what the API said: `422: Field required`.
+    fn reason(&self, sentence: impl Fn(&str) -> String) -> Reason {
+        Reason::new(self.status, reply::detail(&self.body), sentence)
     }
 }
 

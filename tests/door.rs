@@ -14,7 +14,7 @@ use phosphod::http::{self, Gate, Limits, Listener, Router};
 use phosphod::ids::{Kind, Lane, ProjectId, Seq};
 use phosphod::intake::{Intake, Settings};
 use phosphod::metrics::Metrics;
-use phosphod::secret::Secret;
+use phosphod::secret::{Secret, Secrets};
 use phosphod::spool::{self, Spool};
 use serde_json::{Value, json};
 use std::path::PathBuf;
@@ -25,6 +25,9 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
+
+/// The daemon's key.
+const KEY: &str = "sk-door-canary";
 
 /// Longest wait for what must happen.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -84,8 +87,11 @@ impl Door {
         let spool = spool.expect("a new folder opens");
         let (metrics, board) = (Arc::new(Metrics::new()), Board::default());
         let intake = Arc::new(Intake::new(settings, spool.clone(), metrics.clone()));
+        let known = Secrets::default();
+        known.learn(Secret::new(KEY));
         let about = About {
             base_url: "http://upstream.example".into(),
+            secrets: known,
             max_event_bytes: 1 << 20,
             redactor: None,
         };
@@ -554,6 +560,34 @@ async fn a_reply_that_nobody_reads_keeps_its_room_until_its_connection_ends() {
 }
 
 #[tokio::test]
+async fn what_is_too_large_for_the_api_s_database_is_refused_alone_and_kept() {
+    let roomy = Settings {
+        max_body_bytes: 16 << 20,
+        max_in_flight_bytes: 64 << 20,
+        max_event_bytes: 15 << 20,
+        ..settings()
+    };
+    let door = Door::open(roomy).await;
+    let list = |count| vec!["1"; count].join(",");
+    let body = format!(
+        r#"[{{"input":"a"}},{{"input":"large","raw_output":{{"list":[{}]}}}},{{"input":"doubtful","raw_output":{{"list":[{}]}}}}]"#,
+        list(1_400_000),
+        list(1_200_000)
+    );
+    let (status, reply) = door.post("/log", &body).await;
+    assert_eq!(status, 200);
+    let logged = reply["logged_events"].as_array().expect("a list");
+    let reason = logged[1]["error_in_log"].as_str().expect("refused");
+    assert!(reason.contains("over 16 MiB in the API's database"), "{reason}");
+    assert!(logged[0]["error_in_log"].is_null() && logged[2]["error_in_log"].is_null());
+    let page = door.spool.dead_letters(None, 10).await.expect("a page");
+    assert_eq!(page.letters.len(), 1);
+    let letter = page.letters[0].letter.as_ref().expect("a letter");
+    assert_eq!(letter.burial.reason, reason);
+    door.close().await;
+}
+
+#[tokio::test]
 async fn a_project_that_cannot_stand_in_a_url_is_refused_at_once() {
     let door = Door::open(settings()).await;
     let (status, reply) = door
@@ -715,4 +749,15 @@ async fn dead_letters_are_shown_on_the_unix_socket_only() {
         422
     );
     door.close().await;
+}
+
+#[tokio::test]
+async fn the_key_in_a_project_s_place_shows_in_no_status() {
+    let door = Door::open(settings()).await;
+    let event = json!({"input": "a", "project_id": KEY}).to_string();
+    assert_eq!(door.post("/log", &event).await.0, 200);
+    let (status, page) = door.tcp(&request("GET", "/status", "")).await;
+    assert_eq!(status, 200);
+    assert_eq!(page["lanes"][0]["project"], "***", "{page}");
+    assert!(!page.to_string().contains(KEY), "{page}");
 }

@@ -564,3 +564,52 @@ fn a_metric_that_is_not_described_is_seen() {
     let unnamed = source.replacen("/// `phosphod_lanes{state}`: ", "/// ", 1);
     assert_eq!(misnamed(&unnamed).len(), 1);
 }
+
+// ---- what is printed ----
+
+/// Files of `src/cli` that write to a standard stream by themselves: the one way, the log's thread, exports (which go by the
+/// same function), the sandbox's lines (which go by the log's thread), and the demo and progress bars, which draw.
+const WRITERS: [&str; 6] = [
+    "terminal.rs",
+    "logging.rs",
+    "journal.rs",
+    "output.rs",
+    "sandbox.rs",
+    "demo",
+];
+
+/// Where a question is asked, and its answer awaited, on one line.
+const ASKS: &str = "dead/act.rs";
+
+#[test]
+fn nothing_writes_to_a_terminal_but_by_one_way() {
+    let cli = root().join("src/cli");
+    let mut folders = vec![cli.clone()];
+    let mut seen = 0;
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).expect("it can be listed") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let name = path.strip_prefix(&cli).expect("below").display().to_string();
+            if WRITERS.iter().any(|writer| name.starts_with(writer)) {
+                continue;
+            }
+            let text = code(&fs::read_to_string(&path).expect("a text"));
+            let uses = ["stdout()", "println!", "print!", "io::stderr()"];
+            let uses = uses.into_iter().filter(|word| {
+                let used = text.matches(word).count() - text.matches(&format!("{word}.is_terminal")).count();
+                used > usize::from(name == ASKS && *word == "io::stderr()")
+            });
+            let found: Vec<_> = uses.collect();
+            assert!(
+                found.is_empty(),
+                "src/cli/{name} writes by itself: {found:?}; use cli::terminal"
+            );
+            seen += 1;
+        }
+    }
+    assert!(seen > 10, "{seen} files");
+}

@@ -318,3 +318,114 @@ fn a_certificate_file_that_cannot_be_used_is_named_with_its_key() {
         std::fs::write(&path, "no certificate").expect("writable");
     }
 }
+
+#[tokio::test]
+async fn an_upstream_on_this_machine_is_reached_past_a_proxy() {
+    let (proxy, proxy_addr) = listen_on(own_host()).await;
+    let (listener, addr) = listen().await;
+    let port = addr.rsplit(':').next().expect("a port");
+    for host in ["127.0.0.1", "localhost"] {
+        let settings = Settings {
+            proxy: Some(format!("http://{proxy_addr}")),
+            ..settings(format!("http://{host}:{port}"))
+        };
+        let serve = async {
+            let (mut stream, _) = tokio::select! {
+                direct = listener.accept() => direct.expect("a connection"),
+                _ = proxy.accept() => panic!("the key goes to the proxy"),
+            };
+            let seen = request(&mut stream).await;
+            let reply = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}";
+            stream.write_all(reply).await.expect("writable");
+            seen
+        };
+        let (seen, outcome) = tokio::join!(serve, post(&settings));
+        assert!(seen.starts_with("POST /v2/log/"), "{host}: {seen}");
+        assert!(matches!(outcome, Outcome::Answered(_)), "{host}: {outcome:?}");
+    }
+}
+
+/// What a server with this reply brings about, in place of a log request: a feedback, a look for a task, and one read.
+async fn of_tasks(reply: Vec<u8>) -> [Outcome; 3] {
+    let (listener, addr) = listen().await;
+    let upstream = Upstream::new(&settings(format!("http://{addr}/"))).expect("a client");
+    let task = TaskId::new("t").expect("an id");
+    let serve = async {
+        for _ in 0..3 {
+            let (mut stream, _) = listener.accept().await.expect("a connection");
+            request(&mut stream).await;
+            // The client may close it in the middle.
+            let _ = stream.write_all(&reply).await;
+        }
+    };
+    let ask = async {
+        [
+            upstream.post_feedback(&task, &key(), b"[]}".to_vec()).await,
+            upstream.get_task(&task, &key()).await,
+            upstream.read_task(&task, &key()).await,
+        ]
+    };
+    tokio::join!(serve, ask).1
+}
+
+fn sized(body: &[u8]) -> Vec<u8> {
+    let head = format!(
+        "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
+    [head.as_bytes(), body].concat()
+}
+
+fn body_of(outcome: &Outcome) -> &[u8] {
+    match outcome {
+        Outcome::Answered(answer) => &answer.body,
+        Outcome::Failed(failure) => panic!("{failure:?}"),
+    }
+}
+
+fn assert_too_large(outcome: &Outcome) {
+    let Outcome::Failed(failure) = outcome else {
+        panic!("it was read: {} bytes", body_of(outcome).len());
+    };
+    assert_eq!(failure.kind, FailureKind::Garbled);
+    assert!(failure.detail.contains("far larger"), "{failure:?}");
+}
+
+#[tokio::test]
+async fn a_body_that_nobody_needs_is_not_kept_and_only_read_on_to_use_the_connection_again() {
+    let [feedback, look, read] = of_tasks(sized(br#"{"id":"t"}"#)).await;
+    assert_eq!(body_of(&feedback), b"");
+    assert_eq!(body_of(&look), b"");
+    assert_eq!(body_of(&read), br#"{"id":"t"}"#);
+
+    let large = vec![b' '; 40 << 20];
+    let [feedback, look, read] = of_tasks(sized(&large)).await;
+    assert_eq!(body_of(&feedback), b"");
+    assert_eq!(body_of(&look), b"");
+    // No task is that large.
+    assert_too_large(&read);
+}
+
+#[tokio::test]
+async fn an_answer_far_larger_than_what_was_sent_is_not_read() {
+    // What it states is enough: nothing of it has to come.
+    let stated = b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n{";
+    let (_, outcome) = served(stated).await;
+    assert_too_large(&outcome);
+    // Without that it is read up to the bound.
+    static UNSTATED: [u8; 200_000] = {
+        let mut reply = [b' '; 200_000];
+        let head = b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n";
+        let mut at = 0;
+        while at < head.len() {
+            reply[at] = head[at];
+            at += 1;
+        }
+        reply
+    };
+    let (_, outcome) = served(&UNSTATED).await;
+    assert_too_large(&outcome);
+    let usual = b"HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\n{\"logged_events\":[]}";
+    let (_, outcome) = served(usual).await;
+    assert_eq!(body_of(&outcome), b"{\"logged_events\":[]}");
+}

@@ -1,5 +1,6 @@
 //! The pages of `/dead_letters`. Pure.
 
+use crate::secret::Secrets;
 use crate::spool::{DeadLetter, KeptLetter};
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -45,10 +46,11 @@ pub(super) enum Shown<'a> {
 }
 
 impl<'a> Shown<'a> {
-    pub(super) fn new(kept: &'a KeptLetter) -> Self {
+    /// `secrets` are masked in its reason and excerpt: an older version kept them as they came.
+    pub(super) fn new(kept: &'a KeptLetter, secrets: &Secrets) -> Self {
         let number = kept.number;
         match &kept.letter {
-            Ok(letter) => Self::Letter(Letter::new(number, letter)),
+            Ok(letter) => Self::Letter(Letter::new(number, letter, secrets)),
             Err(unreadable) => Self::Unreadable { number, unreadable },
         }
     }
@@ -60,9 +62,9 @@ pub(super) struct Letter<'a> {
     seq: u64,
     project: &'a str,
     kind: &'static str,
-    reason: &'a str,
+    reason: Cow<'a, str>,
     status: Option<u16>,
-    excerpt: Option<&'a str>,
+    excerpt: Option<Cow<'a, str>>,
     attempts: u32,
     buried_at_ms: u64,
     record: Record<'a>,
@@ -77,7 +79,7 @@ enum Record<'a> {
 }
 
 impl<'a> Letter<'a> {
-    fn new(number: u64, letter: &'a DeadLetter) -> Self {
+    fn new(number: u64, letter: &'a DeadLetter, secrets: &Secrets) -> Self {
         let record = match serde_json::from_slice(&letter.record) {
             Ok(json) => Record::Json(json),
             Err(_) => Record::Text(String::from_utf8_lossy(&letter.record)),
@@ -87,9 +89,13 @@ impl<'a> Letter<'a> {
             seq: letter.seq.0,
             project: letter.lane.project.as_str(),
             kind: letter.lane.kind.as_str(),
-            reason: &letter.burial.reason,
+            reason: secrets.mask(&letter.burial.reason),
             status: letter.burial.status,
-            excerpt: letter.burial.excerpt.as_deref(),
+            excerpt: letter
+                .burial
+                .excerpt
+                .as_deref()
+                .map(|excerpt| secrets.mask(excerpt)),
             attempts: letter.burial.attempts,
             buried_at_ms: letter.buried_at_ms,
             record,
@@ -101,6 +107,7 @@ impl<'a> Letter<'a> {
 mod tests {
     use super::*;
     use crate::ids::{Kind, Lane, ProjectId, Seq};
+    use crate::secret::Secret;
     use crate::spool::Burial;
 
     #[test]
@@ -130,6 +137,12 @@ mod tests {
         }
     }
 
+    fn secrets() -> Secrets {
+        let secrets = Secrets::default();
+        secrets.learn(Secret::new("sk-canary"));
+        secrets
+    }
+
     fn shown(record: &[u8]) -> String {
         let letter = DeadLetter {
             seq: Seq(3),
@@ -139,9 +152,9 @@ mod tests {
             },
             buried_at_ms: 5,
             burial: Burial {
-                reason: "why".into(),
+                reason: "why sk-canary".into(),
                 status: Some(422),
-                excerpt: None,
+                excerpt: Some("got c2stY2FuYXJ5".into()),
                 attempts: 2,
             },
             record: record.to_vec(),
@@ -150,7 +163,7 @@ mod tests {
             number: 9,
             letter: Ok(letter),
         };
-        serde_json::to_string(&Shown::new(&kept)).expect("JSON")
+        serde_json::to_string(&Shown::new(&kept, &secrets())).expect("JSON")
     }
 
     #[test]
@@ -161,7 +174,7 @@ mod tests {
             "{page}"
         );
         assert!(
-            page.contains(r#"{"number":9,"seq":3,"project":"p","kind":"log","reason":"why","status":422"#),
+            page.contains(r#"{"number":9,"seq":3,"project":"p","kind":"log","reason":"why ***","status":422,"excerpt":"got ***""#),
             "{page}"
         );
         assert!(shown(b"{\"half").contains(r#""record":"{\"half""#));
@@ -173,7 +186,7 @@ mod tests {
             number: 9,
             letter: Err("why".into()),
         };
-        let page = serde_json::to_string(&Shown::new(&kept)).expect("JSON");
+        let page = serde_json::to_string(&Shown::new(&kept, &secrets())).expect("JSON");
         assert_eq!(page, r#"{"number":9,"unreadable":"why"}"#);
     }
 }

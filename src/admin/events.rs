@@ -5,6 +5,7 @@ use crate::board::Board;
 use crate::event;
 use crate::fates::{Delivery, MAX_DELIVERIES, Reach};
 use crate::ids::TaskId;
+use crate::secret::Secrets;
 use crate::spool::{KeptLetter, Place, Spool};
 use serde::Serialize;
 
@@ -101,7 +102,13 @@ struct Queued<'a> {
 
 impl<'a> Told<'a> {
     /// `None` if nothing is known.
-    pub(super) fn new(task: &'a TaskId, fate: &'a Fate, board: &Board, reach: Reach) -> Option<Self> {
+    pub(super) fn new(
+        task: &'a TaskId,
+        fate: &'a Fate,
+        board: &Board,
+        secrets: &Secrets,
+        reach: Reach,
+    ) -> Option<Self> {
         let queued = fate.places.iter().map(|place| {
             let queued = Queued {
                 project: place.lane.project.as_str(),
@@ -118,7 +125,7 @@ impl<'a> Told<'a> {
             }
         });
         let dead = fate.letters.iter().map(|kept| Record::Dead {
-            letter: Shown::new(kept),
+            letter: Shown::new(kept, secrets),
         });
         let delivered = fate.deliveries.iter().map(|delivery| Record::Delivered {
             project: delivery.lane.project.as_str(),
@@ -203,7 +210,8 @@ mod tests {
             }],
         };
         let (task, board) = (task(), Board::default());
-        let told = Told::new(&task, &fate, &board, reach(None)).expect("something is known");
+        let told =
+            Told::new(&task, &fate, &board, &Secrets::default(), reach(None)).expect("something is known");
         let told = serde_json::to_value(&told).expect("JSON");
         let states: Vec<_> = told["records"]
             .as_array()
@@ -227,7 +235,7 @@ mod tests {
             deliveries: Vec::new(),
         };
         let task = task();
-        assert!(Told::new(&task, &fate, &Board::default(), reach(None)).is_none());
+        assert!(Told::new(&task, &fate, &Board::default(), &Secrets::default(), reach(None)).is_none());
         assert!(unknown(&task, 0, reach(None)).contains("since the daemon started"));
         let sentence = unknown(&task, 2, reach(Some(77)));
         assert!(

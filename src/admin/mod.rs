@@ -5,6 +5,7 @@ mod asked;
 mod dead_letters;
 mod events;
 mod exposition;
+pub mod lanes;
 mod letters;
 mod status;
 
@@ -15,6 +16,7 @@ use crate::http::{
 use crate::ids::TaskId;
 use crate::metrics::{Metrics, StateLabel};
 use crate::redact::{Redactor, Screen};
+use crate::secret::Secrets;
 use crate::spool::{DeadPage, Spool};
 use asked::Asked;
 use bytes::Bytes;
@@ -46,6 +48,8 @@ const REQUEST_BYTES: usize = 64 * 1024;
 pub struct About {
     /// `upstream.base_url`.
     pub base_url: String,
+    /// What is masked in the words of `/status` and in the reasons of dead letters.
+    pub secrets: Secrets,
     /// `intake.max_event_bytes`: the largest record that a dead letter is queued again with.
     pub max_event_bytes: usize,
     /// `[redact]`: what is taken out of a dead letter that is queued again.
@@ -73,6 +77,8 @@ pub enum Id {
     Purge,
     /// What became of one event.
     Event,
+    /// Move what is queued of a project to another.
+    MoveLanes,
 }
 
 /// Answers the admin routes.
@@ -180,7 +186,7 @@ impl Admin {
         let mut given_up = self.board.waiting(Instant::now());
         given_up.extend(self.spool.letters_hint());
         status::Status::new(
-            &self.about.base_url,
+            (&self.about.base_url, self.board.token_counts()),
             uptime,
             self.spool.ledger(),
             lanes.collect(),
@@ -188,6 +194,7 @@ impl Admin {
             &self.board.notices(),
             &given_up,
         )
+        .masked(&self.about.secrets)
     }
 
     /// How things stand, in one line for `systemctl status`: what is queued, and why if it is not being sent.
@@ -198,7 +205,7 @@ impl Admin {
     async fn dead_letters(&self, call: &Call) -> Reply {
         match dead_letters::Page::of(call.query("after"), call.query("limit")) {
             Ok(page) => match self.spool.dead_letters(page.after, page.limit).await {
-                Ok(found) => shown(&found, page.limit),
+                Ok(found) => shown(&found, page.limit, &self.about.secrets),
                 Err(error) => unavailable(&error.to_string(), RETRY_AFTER_S),
             },
             Err(sentence) => detail(StatusCode::UNPROCESSABLE_ENTITY, sentence),
@@ -212,7 +219,7 @@ impl Admin {
         })?;
         let found = letters::find(&self.spool, number).await;
         match found.map_err(|sentence| Box::new(unavailable(&sentence, RETRY_AFTER_S)))? {
-            Some(kept) => Ok(written(&dead_letters::Shown::new(&kept))),
+            Some(kept) => Ok(written(&dead_letters::Shown::new(&kept, &self.about.secrets))),
             None => Ok(detail(
                 StatusCode::NOT_FOUND,
                 &format!(
@@ -263,12 +270,31 @@ impl Admin {
         let fate = events::look(&self.spool, &self.board, &task).await;
         let fate = fate.map_err(|sentence| Box::new(unavailable(&sentence, RETRY_AFTER_S)))?;
         let reach = self.board.fates().reach();
-        Ok(match events::Told::new(&task, &fate, &self.board, reach) {
-            Some(told) => written(&told),
-            None => detail(
-                StatusCode::NOT_FOUND,
-                &events::unknown(&task, fate.unreadable, reach),
-            ),
+        Ok(
+            match events::Told::new(&task, &fate, &self.board, &self.about.secrets, reach) {
+                Some(told) => written(&told),
+                None => detail(
+                    StatusCode::NOT_FOUND,
+                    &events::unknown(&task, fate.unreadable, reach),
+                ),
+            },
+        )
+    }
+
+    async fn move_lanes(&self, mut call: Call) -> Result<Reply, Refused> {
+        let (body, _room) = self.body(&mut call).await?;
+        let (from, to) = lanes::asked(&body).map_err(|sentence| unprocessable(&sentence))?;
+        let ended = lanes::move_project(&self.spool, &from, &to).await;
+        let done = ended.as_ref().map_or_else(|stopped| stopped.done, |done| *done);
+        if done.logs + done.feedback > 0 {
+            tracing::info!(
+                from = %from, to = %to, logs = done.logs, feedback = done.feedback, left = done.left,
+                "what was queued of a project was moved to another"
+            );
+        }
+        Ok(match ended {
+            Ok(done) => written(&done),
+            Err(stopped) => unavailable(&stopped.to_string(), RETRY_AFTER_S),
         })
     }
 
@@ -315,6 +341,7 @@ impl Service for Admin {
         post("/dead_letters/requeue", Id::Requeue),
         post("/dead_letters/purge", Id::Purge),
         get("/events/{task_id}", Guard::UnixOnly, Id::Event),
+        post("/lanes/move", Id::MoveLanes),
     ];
 
     async fn call(&self, id: Id, call: Call) -> Reply {
@@ -327,6 +354,7 @@ impl Service for Admin {
             Id::DeadLetter => self.dead_letter(&call).await.unwrap_or_else(|refused| *refused),
             Id::Requeue => self.requeue(call).await.unwrap_or_else(|refused| *refused),
             Id::Event => self.event(&call).await.unwrap_or_else(|refused| *refused),
+            Id::MoveLanes => self.move_lanes(call).await.unwrap_or_else(|refused| *refused),
             Id::Purge => self.purge(call).await.unwrap_or_else(|refused| *refused),
         }
     }
@@ -351,8 +379,11 @@ const fn post(pattern: &'static str, id: Id) -> Route<Id> {
 }
 
 /// A page of dead letters. Where the next one is stands in a header, so that the body stays a plain list.
-fn shown(page: &DeadPage, limit: usize) -> Reply {
-    let letters: Vec<_> = page.letters.iter().map(dead_letters::Shown::new).collect();
+fn shown(page: &DeadPage, limit: usize, secrets: &Secrets) -> Reply {
+    let letters = page.letters.iter();
+    let letters: Vec<_> = letters
+        .map(|kept| dead_letters::Shown::new(kept, secrets))
+        .collect();
     let mut reply = written(&letters);
     let link = page.next.map(|next| dead_letters::link(next, limit));
     if let Some(Ok(link)) = link.map(HeaderValue::try_from) {

@@ -1,10 +1,13 @@
 //! The page of `/status`. Pure.
 
-use crate::board::LaneState;
+use crate::board::{LaneState, TokenCountsState};
 use crate::ids;
 use crate::ledger::Ledger;
+use crate::secret::Secrets;
 use crate::spool;
+use crate::visible::is_hidden;
 use serde::Serialize;
+use std::borrow::Cow;
 use std::cmp::Reverse;
 use std::collections::HashSet;
 use std::time::Duration;
@@ -31,6 +34,25 @@ pub(super) struct Status<'a> {
 #[derive(Debug, Serialize)]
 struct Upstream<'a> {
     base_url: &'a str,
+    /// Whether tool calls and the like need token counts to be stored: `needed`, `not_needed` or `unknown`.
+    token_counts: &'static str,
+    /// When that was learned, in milliseconds since 1970.
+    token_counts_since_ms: Option<u64>,
+}
+
+impl<'a> Upstream<'a> {
+    fn new(base_url: &'a str, learned: Option<TokenCountsState>) -> Self {
+        let token_counts = match learned.map(|state| state.needed) {
+            Some(true) => "needed",
+            Some(false) => "not_needed",
+            None => "unknown",
+        };
+        Self {
+            base_url,
+            token_counts,
+            token_counts_since_ms: learned.map(|state| state.since_ms),
+        }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -125,7 +147,7 @@ impl Lane {
 
 impl<'a> Status<'a> {
     pub(super) fn new(
-        base_url: &'a str,
+        (base_url, learned): (&'a str, Option<TokenCountsState>),
         uptime: Duration,
         ledger: Ledger,
         lanes: Vec<Lane>,
@@ -142,13 +164,25 @@ impl<'a> Status<'a> {
             lanes,
             more_lanes,
             spool,
-            upstream: Upstream { base_url },
+            upstream: Upstream::new(base_url, learned),
             hints,
         }
     }
 }
 
 impl Status<'_> {
+    /// The page without the daemon's secrets, which an application can name as its project.
+    pub(super) fn masked(mut self, secrets: &Secrets) -> Self {
+        let lanes = self.lanes.iter_mut();
+        let words = lanes.flat_map(|lane| [Some(&mut lane.project), lane.reason.as_mut()]);
+        for text in words.flatten().chain(&mut self.hints) {
+            if let Cow::Owned(masked) = secrets.mask(text) {
+                *text = masked;
+            }
+        }
+        self
+    }
+
     /// The page in one line.
     pub(super) fn sentence(&self) -> String {
         let Ledger { queued, dead, .. } = self.ledger;
@@ -161,7 +195,7 @@ impl Status<'_> {
             }
         }
         // One line, whatever the upstream is quoted with.
-        said.replace(|c: char| c.is_control(), " ")
+        said.replace(is_hidden, " ")
     }
 }
 
@@ -215,6 +249,38 @@ mod tests {
     }
 
     #[test]
+    fn a_secret_shows_nowhere_on_the_page() {
+        let parked = LaneState::Parked {
+            reason: "refused sk-canary".into(),
+        };
+        let spool = Spool {
+            live_bytes: 10,
+            refusing: None,
+            damage: Damage::default(),
+        };
+        let lanes = vec![lane("sk-canary", 2, parked)];
+        let ledger = Ledger::default();
+        let page = Status::new(
+            ("http://up", None),
+            Duration::ZERO,
+            ledger,
+            lanes,
+            spool,
+            &[],
+            &[],
+        );
+        assert!(page.sentence().contains("sk-canary"));
+        let secrets = Secrets::default();
+        secrets.learn(crate::secret::Secret::new("sk-canary"));
+        let page = page.masked(&secrets);
+        let said = page.sentence() + &serde_json::to_string(&page).expect("JSON");
+        assert!(
+            !said.contains("sk-canary") && said.contains("refused ***"),
+            "{said}"
+        );
+    }
+
+    #[test]
     fn the_page_says_once_why_nothing_is_sent() {
         let no_key = || LaneState::QueueingOnly {
             reason: "no key: set PHOSPHO_API_KEY".into(),
@@ -233,8 +299,12 @@ mod tests {
             refusing: None,
             damage: Damage::default(),
         };
+        let learned = TokenCountsState {
+            needed: true,
+            since_ms: 1_700_000_000_000,
+        };
         let page = Status::new(
-            "http://up",
+            ("http://up", Some(learned)),
             Duration::from_secs(9),
             Ledger::default(),
             lanes,
@@ -258,7 +328,12 @@ mod tests {
             sentence,
             "0 queued, 0 dead letters; TCP: crowded (and 2 more: see /status)"
         );
-        assert_eq!(page["upstream"]["base_url"], "http://up");
+        assert_eq!(
+            page["upstream"],
+            json!({"base_url": "http://up", "token_counts": "needed", "token_counts_since_ms": 1_700_000_000_000_u64})
+        );
+        let unknown = serde_json::to_value(Upstream::new("http://up", None)).expect("JSON");
+        assert_eq!(unknown["token_counts"], "unknown");
         assert_eq!(page["lanes"][0]["state"], "queueing_only");
         assert_eq!(page["lanes"][2]["failures"], 3);
         assert_eq!(page["spool"]["refusing"], Value::Null);

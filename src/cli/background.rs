@@ -6,6 +6,8 @@
 //! the thread are those of `tracing-appender`. Its guard is dropped only while the queue is empty.
 //! Dropped with a full queue it would print to standard output, which may be the same full pipe.
 
+use crate::secret::Secrets;
+use crate::visible;
 use prometheus_client::metrics::counter::Counter;
 use std::io::{self, ErrorKind, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -26,6 +28,7 @@ const NO_ROOM_PAUSE: Duration = Duration::from_millis(10);
 #[derive(Debug, Clone)]
 pub(super) struct Background {
     queue: NonBlocking,
+    secrets: Secrets,
     shared: Arc<Shared>,
     guard: Arc<Mutex<Option<WorkerGuard>>>,
 }
@@ -84,22 +87,28 @@ impl Background {
         let _ = shared.no_room.set(queue.error_counter());
         Self {
             queue,
+            secrets: Secrets::default(),
             shared,
             guard: Arc::new(Mutex::new(Some(guard))),
         }
+    }
+
+    /// The same with secrets that are masked in every line.
+    pub(super) fn masking(self, secrets: Secrets) -> Self {
+        Self { secrets, ..self }
     }
 
     /// Queues whole lines; or drops them where there is no room. Never waits.
     pub(super) fn write(&self, lines: &[u8]) {
         self.shared.offered.fetch_add(1, Ordering::AcqRel);
         // What has no room is counted by the queue; there is no error.
-        let _ = self.queue.clone().write_all(lines);
+        let _ = self.queue.clone().write_all(&self.secrets.mask_bytes(lines));
         self.shared.count();
     }
 
     /// Queues a text as a line.
     pub(super) fn line(&self, text: &str) {
-        self.write(format!("{text}\n").as_bytes());
+        self.write(format!("{}\n", visible::lines(text)).as_bytes());
     }
 
     /// Waits until all that was queued is written, but not longer than `limit`. Nothing that is

@@ -3,12 +3,12 @@
 //! Exit codes: 0 something is known; 1 nothing is; 2 the daemon could not be asked; 78 bad configuration.
 use super::socket::{NoAnswer, Socket};
 use super::table::{printable, time};
+use super::terminal::{print, print_json};
 use super::{FAILED, tell};
 use clap::Args;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 use std::fmt::Write as _;
-use std::io::Write as _;
 use std::process::ExitCode;
 
 /// Nobody answered, so nothing is known.
@@ -44,12 +44,10 @@ pub(super) fn run(args: EventArgs) -> ExitCode {
             return ExitCode::from(FAILED);
         }
     };
-    let text = match args.json {
-        true => format!("{}\n", String::from_utf8_lossy(&answer.body)),
-        false => told(&serde_json::from_slice(&answer.body).unwrap_or_default()),
-    };
-    // A reader that closed its pipe has seen enough.
-    let _ = std::io::stdout().write_all(text.as_bytes());
+    match args.json {
+        true => print_json(&[&answer.body[..], b"\n"].concat()),
+        false => print(&told(&serde_json::from_slice(&answer.body).unwrap_or_default())),
+    }
     ExitCode::SUCCESS
 }
 

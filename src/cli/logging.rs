@@ -2,6 +2,7 @@
 use super::background::Background;
 use super::journal::{self, Stderr};
 use crate::config::{LogFormat, LogSettings};
+use crate::visible::is_hidden;
 use prometheus_client::metrics::counter::Counter;
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::fmt::{self, Write};
@@ -95,7 +96,7 @@ pub(super) fn log_panics() {
     }));
 }
 
-/// Fields as `name=value`, control characters escaped: what a client sent can neither start a line of its own nor
+/// Fields as `name=value`, control and invisible characters escaped: what a client sent can neither start a line of its own nor
 /// move a terminal's cursor.
 fn escaped_fields() -> impl for<'writer> FormatFields<'writer> {
     let one = format::debug_fn(|writer, field, value| {
@@ -107,13 +108,13 @@ fn escaped_fields() -> impl for<'writer> FormatFields<'writer> {
     one.delimited(" ")
 }
 
-/// Writes text with its control characters escaped.
+/// Writes text with its control and invisible characters escaped.
 struct Escaping<'a, W>(&'a mut W);
 
 impl<W: Write> Write for Escaping<'_, W> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         for c in text.chars() {
-            if c.is_control() {
+            if is_hidden(c) {
                 write!(self.0, "{}", c.escape_default())?;
             } else {
                 self.0.write_char(c)?;

@@ -15,13 +15,14 @@ mod sandbox;
 mod socket;
 mod spool;
 mod table;
+mod terminal;
 
 use crate::config::{Mistakes, Sources};
 use crate::daemon::signals::{self, Early};
 use clap::{Args, Parser, Subcommand};
-use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use terminal::tell;
 
 /// It did not work out; the sentence on stderr says why.
 const FAILED: u8 = 1;
@@ -45,7 +46,7 @@ enum Command {
     /// Look at the configuration without running anything.
     #[command(subcommand)]
     Config(config::ConfigCommand),
-    /// Look at the data folder of a daemon that is stopped, check it, or take its events elsewhere.
+    /// Look at the data folder of a daemon that is stopped, check it, or take its events elsewhere; or to another project.
     #[command(subcommand)]
     Spool(spool::SpoolCommand),
     /// Look at the dead letters of the running daemon, queue them again, or remove them.
@@ -87,11 +88,6 @@ fn assignment(text: &str) -> Result<String, String> {
         Some((key, _)) if !key.trim().is_empty() => Ok(text.to_owned()),
         _ => Err("write section.key=value".to_owned()),
     }
-}
-
-/// Writes a line to stderr. Where nobody can read it, the exit code still says how it went; `eprintln` would panic.
-fn tell(line: &str) {
-    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 /// The same for what the daemon ends with; an error for the journal, too.

@@ -1,21 +1,29 @@
 //! Where exports go, and the form of their lines.
+use super::terminal::json_for;
 use crate::ids::{Kind, Lane};
 use crate::wire::json::{self, JsonKind};
 use std::fs::OpenOptions;
-use std::io::{self, BufWriter, ErrorKind, Write};
+use std::io::{self, BufWriter, ErrorKind, IsTerminal, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 /// Where the lines go.
 pub(super) enum Out {
-    Stdout(BufWriter<io::Stdout>),
+    Stdout {
+        out: BufWriter<io::Stdout>,
+        /// It is shown, and not only written.
+        terminal: bool,
+    },
     File(BufWriter<std::fs::File>),
 }
 
 /// A new file of mode 0600, or stdout. An error is a sentence with the remedy.
 pub(super) fn open(output: Option<&Path>) -> Result<Out, String> {
     let Some(path) = output else {
-        return Ok(Out::Stdout(BufWriter::new(io::stdout())));
+        return Ok(Out::Stdout {
+            terminal: io::stdout().is_terminal(),
+            out: BufWriter::new(io::stdout()),
+        });
     };
     let made = OpenOptions::new()
         .write(true)
@@ -38,14 +46,14 @@ pub(super) fn open(output: Option<&Path>) -> Result<Out, String> {
 impl Out {
     pub(super) fn write(&mut self, line: &[u8]) -> io::Result<()> {
         match self {
-            Out::Stdout(out) => out.write_all(line),
+            Out::Stdout { out, terminal } => out.write_all(&json_for(*terminal, line)),
             Out::File(out) => out.write_all(line),
         }
     }
 
     pub(super) fn finish(self) -> io::Result<()> {
         match self {
-            Out::Stdout(mut out) => out.flush(),
+            Out::Stdout { mut out, .. } => out.flush(),
             Out::File(mut out) => {
                 out.flush()?;
                 out.get_ref().sync_all()

@@ -1,5 +1,6 @@
 //! `phosphod redact test`: what `[redact]` would take out of events, without a daemon and without storing anything.
 use super::table::printable;
+use super::terminal::print;
 use super::{Configured, FAILED, bad_configuration, tell};
 use crate::config;
 use crate::redact::{Redactor, Seen, dotted};
@@ -10,7 +11,7 @@ use clap::{Args, Subcommand};
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::io::{Read, Write as _};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -46,8 +47,7 @@ pub(super) fn run(command: RedactCommand) -> ExitCode {
     };
     match told {
         Ok(text) => {
-            // A reader that closed its pipe has seen enough.
-            let _ = std::io::stdout().write_all(text.as_bytes());
+            print(&text);
             ExitCode::SUCCESS
         }
         Err(sentence) => {

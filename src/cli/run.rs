@@ -22,7 +22,7 @@ pub(super) fn run(sources: Sources, early: std::io::Result<Early>) -> ExitCode {
         return ExitCode::from(FAILED);
     }
     let metrics = Arc::new(Metrics::new());
-    let log = logging::background(metrics.log_lines_dropped.clone());
+    let log = logging::background(metrics.log_lines_dropped.clone()).masking(sources.secrets.clone());
     let code = match prepared(early) {
         Ok((runtime, signals)) => {
             let ended = runtime.block_on(serve(sources, signals, metrics, &log));

@@ -75,6 +75,13 @@ impl Socket {
                 })?
             }
         };
+        Daemon::at(path)
+    }
+}
+
+impl Daemon {
+    /// The one that listens on this socket, if any does.
+    pub(super) fn at(path: PathBuf) -> Result<Daemon, NoAnswer> {
         UnixStream::connect(&path).map_err(|error| NoAnswer::Unreached(unreached(&path, &error)))?;
         let unusable = |what: &str| NoAnswer::Unreached(format!("{what}: raise the limits of this user"));
         let runtime = tokio::runtime::Builder::new_current_thread()

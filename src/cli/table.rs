@@ -1,4 +1,5 @@
 //! Tables and texts for people. Pure.
+use crate::visible;
 use comfy_table::{CellAlignment, LineStyle, Table, TableStyle};
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -23,11 +24,9 @@ pub(super) fn finished(table: &Table) -> String {
     lines.join("\n")
 }
 
-/// A name that cannot move a terminal's cursor.
+/// A name on one line, of which everything is seen.
 pub(super) fn printable(name: &str) -> String {
-    name.chars()
-        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
-        .collect()
+    visible::line(name).into_owned()
 }
 
 /// A moment of the wall clock; `None` where it is beyond what can be written.

@@ -53,10 +53,9 @@ pub(super) fn secret(path: &Path) -> Result<Secret, String> {
     let text = std::str::from_utf8(without_mark(&bytes));
     let text = text.map_err(|_| format!("{shown} {}", values::UNSENDABLE))?;
     let secret = Secret::new(text).ok_or_else(|| format!("{shown} is empty: write the key into it"))?;
-    if values::sendable(&secret) {
-        Ok(secret)
-    } else {
-        Err(format!("{shown} {}", values::UNSENDABLE))
+    match values::check_secret(&secret) {
+        Ok(()) => Ok(secret),
+        Err(sentence) => Err(format!("{shown} {sentence}")),
     }
 }
 

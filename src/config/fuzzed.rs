@@ -28,7 +28,7 @@ pub(crate) fn config(data: &[u8]) {
             // Shown masked.
             Ok(Datum::Secret(_)) => {}
             Ok(Datum::Text(text))
-                if leaf.key.kind == Kind::Text && values::without_password(&text) != text => {}
+                if leaf.key.kind == Kind::Text && values::without_secrets(&text) != text => {}
             Ok(datum) => {
                 let shown = values::show(leaf.key, &datum);
                 assert_eq!(

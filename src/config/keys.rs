@@ -253,7 +253,7 @@ pub const KEYS: &[Key] = {
             "intake.max_in_flight_bytes",
             size(4 * MIB, 1 << 40),
             Text("256 MiB"),
-            "Most bytes of request bodies in flight; at least twice intake.max_body_bytes.",
+            "Most bytes of request bodies in flight; at least twice intake.max_event_bytes.",
         ),
         key(
             "intake.max_event_bytes",
@@ -313,7 +313,7 @@ pub const KEYS: &[Key] = {
             "upstream.timeout",
             time(MS.saturating_mul(100), HOUR),
             Text("30 s"),
-            "Longest that a log request may take.",
+            "Longest that a log request may go without any progress.",
         ),
         key(
             "upstream.ca_file",
@@ -325,7 +325,7 @@ pub const KEYS: &[Key] = {
             "upstream.proxy",
             Kind::Text,
             None,
-            "Proxy to reach the API through (http://, https:// or socks5://).",
+            "Proxy to reach the API through (http://, https:// or socks5://). Not used for a base URL on this machine.",
         ),
         key(
             "upstream.allow_insecure",
@@ -494,6 +494,12 @@ pub const KEYS: &[Key] = {
             time(MS, HOUR),
             Text("3400 ms"),
             "How long an accepted event may be missing before it counts as not stored.",
+        ),
+        key(
+            "delivery.token_counts",
+            Kind::Choice(&["auto", "always", "never"]),
+            Text("auto"),
+            "Whether tool calls and the like get token counts of 0, without which the API may lose their batch; auto asks it.",
         ),
         key(
             "delivery.concurrency",

@@ -2,7 +2,7 @@
 use super::keys::{self, KEYS, Key};
 use super::mistakes::Mistake;
 use super::origins::ConfigFile;
-use super::{Sources, file, lookup};
+use super::{Sources, file, inline, lookup};
 use ::config::{Config, ConfigError, Map, Source, Value, ValueKind};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -48,18 +48,45 @@ impl Source for Layer {
 }
 
 impl Layer {
+    /// A text as it is: the SDKs read their variables in the same way.
     fn set(&mut self, path: &[String], origin: &str, text: &str) {
         let value = Value::new(Some(&origin.to_owned()), text);
         place(&mut self.0, path, value);
+    }
+
+    /// A text that may have TOML's form.
+    fn read(&mut self, path: &[String], origin: &str, text: &str, mistakes: &mut Vec<Mistake>) {
+        match inline::read(path, origin, text) {
+            Ok(value) => place(&mut self.0, path, value),
+            Err(mistake) => mistakes.push(mistake),
+        }
+    }
+}
+
+/// A table adds to one that is there; any other value takes the place of what is there.
+fn merge(table: &mut Map<String, Value>, name: &str, value: Value) {
+    match (table.get_mut(name).map(|old| &mut old.kind), value) {
+        (
+            Some(ValueKind::Table(old)),
+            Value {
+                kind: ValueKind::Table(new),
+                ..
+            },
+        ) => {
+            for (name, value) in new {
+                merge(old, &name, value);
+            }
+        }
+        (_, value) => {
+            table.insert(name.to_owned(), value);
+        }
     }
 }
 
 fn place(table: &mut Map<String, Value>, path: &[String], value: Value) {
     match path {
         [] => {}
-        [last] => {
-            table.insert(last.clone(), value);
-        }
+        [last] => merge(table, last, value),
         [first, rest @ ..] => {
             let child = table
                 .entry(first.clone())
@@ -174,7 +201,7 @@ fn environment(sources: &Sources, mistakes: &mut Vec<Mistake>) -> Layer {
             written.clone_into(id);
         }
         match sources.text(name) {
-            Ok(Some(text)) => layer.set(&path, name, text),
+            Ok(Some(text)) => layer.read(&path, name, text, mistakes),
             Ok(None) => {}
             Err(mistake) => mistakes.push(mistake),
         }
@@ -198,7 +225,7 @@ fn arguments(sources: &Sources, mistakes: &mut Vec<Mistake>) -> Layer {
     let mut layer = Layer::default();
     for argument in &sources.set {
         match argument.split_once('=') {
-            Some((key, text)) => layer.set(&split(key.trim()), "--set", text),
+            Some((key, text)) => layer.read(&split(key.trim()), "--set", text, mistakes),
             None => {
                 let sentence = "has no \"=\": write --set section.key=value";
                 mistakes.push(Mistake::new("--set", "", sentence));

@@ -1,4 +1,6 @@
 //! What is wrong with a configuration, all of it at once.
+use crate::secret::Secrets;
+use std::borrow::Cow;
 use std::fmt;
 
 /// One thing that is wrong: which key, where it was written, what to do.
@@ -26,12 +28,38 @@ impl Mistake {
     }
 }
 
+impl Mistake {
+    /// Masks what is known to be secret: it can stand where another value belongs.
+    pub(super) fn mask(&mut self, secrets: &Secrets) {
+        for text in [&mut self.subject, &mut self.origin, &mut self.sentence] {
+            if let Cow::Owned(masked) = secrets.mask(text) {
+                *text = masked;
+            }
+        }
+    }
+}
+
 impl fmt::Display for Mistake {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.origin.as_str() {
             "" => write!(f, "{}: {}", self.subject, self.sentence),
             origin => write!(f, "{} ({origin}): {}", self.subject, self.sentence),
         }
+    }
+}
+
+/// Something that can be followed, but is most likely not what was meant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Warning {
+    /// Which key, where it was written, what to do.
+    pub about: Mistake,
+    /// Whether the running daemon shows it among the hints of `/status`, too: it is almost surely a slip.
+    pub is_hint: bool,
+}
+
+impl fmt::Display for Warning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.about.fmt(f)
     }
 }
 

@@ -4,14 +4,18 @@
 //! `PHOSPHO_PROJECT_ID`, `PHOSPHOD__SECTION__KEY` variables, `--set`. [`load`] tells every mistake at once and opens
 //! nothing but the files that the configuration names.
 mod credentials;
+mod derived;
 mod file;
 mod files;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzed;
+mod held;
+mod inline;
 pub mod keys;
 mod layers;
 mod lookup;
 mod mistakes;
+mod notes;
 mod origins;
 mod redact;
 mod resolve;
@@ -20,7 +24,7 @@ mod show;
 mod units;
 mod values;
 
-pub use mistakes::{Mistake, Mistakes};
+pub use mistakes::{Mistake, Mistakes, Warning};
 pub use origins::Origins;
 pub use rules::MOST_SOCKET_PATH_BYTES;
 pub use show::show;
@@ -31,7 +35,7 @@ use crate::http::{Gate, Peers};
 use crate::ids::ProjectId;
 use crate::intake::browser;
 use crate::redact::Redactor;
-use crate::secret::Secret;
+use crate::secret::{Secret, Secrets};
 use crate::upstream::{Upstream, UpstreamError};
 use crate::{courier, spool, upstream};
 use resolve::Resolver;
@@ -54,6 +58,8 @@ pub struct Sources {
     /// What an earlier reading came from: this one reads the same, and refuses to find less.
     /// `None`: the first reading.
     pub again: Option<Origins>,
+    /// What was found to be secret in this reading and in those before it.
+    pub secrets: Secrets,
 }
 
 impl Sources {
@@ -65,6 +71,7 @@ impl Sources {
             set,
             env: env.collect(),
             again: None,
+            secrets: Secrets::default(),
         }
     }
 
@@ -119,8 +126,12 @@ pub struct Settings {
     pub file: Option<PathBuf>,
     /// What was read, for a reload to read again.
     pub origins: Origins,
+    /// Everything in it that is secret, to be masked in what is shown.
+    pub secrets: Secrets,
     /// In a reload: the file that a start would read now instead, if that is another one.
     pub passed_over: Option<PathBuf>,
+    /// What can be followed but is most likely not what was meant.
+    pub warnings: Vec<Warning>,
 }
 
 /// `[intake]`.
@@ -142,9 +153,9 @@ pub struct IntakeSettings {
     pub browser: Option<BrowserSettings>,
     /// Largest request body in bytes. Default 128 MiB.
     pub max_body_bytes: usize,
-    /// Most bytes of bodies in flight, at least twice `max_body_bytes`. Default 256 MiB.
+    /// Most bytes of bodies in flight, at least twice `max_event_bytes`. Default 256 MiB.
     pub max_in_flight_bytes: usize,
-    /// Largest event in bytes; at most `max_body_bytes`. Default 15 MiB.
+    /// Largest event in bytes; at most `spool.max_bytes`. Default 15 MiB.
     pub max_event_bytes: usize,
     /// `upstream.project_id`: project of events that name none.
     pub default_project: Option<ProjectId>,
@@ -170,6 +181,8 @@ pub struct DeliverySettings {
     pub confirm: bool,
     /// `delivery.confirm_patience`. Default 3.4 s.
     pub confirm_patience: Duration,
+    /// `delivery.token_counts`. Default auto.
+    pub token_counts: courier::TokenCounts,
     /// `delivery.concurrency`. Default 4.
     pub concurrency: usize,
     /// `delivery.max_in_flight`. Default 64.
@@ -215,6 +228,7 @@ impl Settings {
             backoff: delivery.backoff,
             confirm: delivery.confirm,
             confirm_patience: delivery.confirm_patience,
+            token_counts: delivery.token_counts,
             concurrency: delivery.concurrency,
             max_in_flight: delivery.max_in_flight,
             rate_limit: delivery.rate_limit,
@@ -222,7 +236,7 @@ impl Settings {
             feedback_concurrency: delivery.feedback_concurrency,
             default_key: delivery.default_key,
             project_keys: delivery.project_keys,
-            upstream: Upstream::new(&self.upstream)?,
+            upstream: Upstream::new(&self.upstream)?.masking(self.secrets.clone()),
         })
     }
 }
@@ -235,11 +249,18 @@ pub fn load(sources: &Sources) -> Result<Settings, Mistakes> {
 /// The settings or the mistakes, and the values as far as they could be read.
 fn check(sources: &Sources) -> (Result<Settings, Mistakes>, Resolver) {
     let mut resolver = Resolver::new(sources);
+    derived::resolve(&mut resolver);
     resolver.check_rules();
     resolver.check_files();
     let delivery = delivery(&mut resolver);
     let intake = intake(&mut resolver);
     let redact = redact::redactor(&mut resolver);
+    sources
+        .secrets
+        .learn(held::secrets(&resolver, delivery.as_ref(), &intake));
+    for mistake in &mut resolver.mistakes {
+        mistake.mask(&sources.secrets);
+    }
     // From here on every value is there, because whatever could not be read left a mistake.
     let settings = match delivery {
         Some(delivery) if resolver.mistakes.is_empty() => Ok(Settings {
@@ -252,7 +273,9 @@ fn check(sources: &Sources) -> (Result<Settings, Mistakes>, Resolver) {
             grace: resolver.time("shutdown.grace").unwrap_or_default(),
             file: resolver.file.clone(),
             origins: resolver.origins.clone(),
+            secrets: sources.secrets.clone(),
             passed_over: passed_over(sources),
+            warnings: resolver.warnings.clone(),
         }),
         _ => Err(Mistakes(resolver.mistakes.clone())),
     };
@@ -328,14 +351,9 @@ fn delivery(resolver: &mut Resolver) -> Option<DeliverySettings> {
     let backoff = match bounds.map(|(min, max)| Backoff::new(min, max))? {
         Ok(backoff) => backoff,
         Err(fault) => {
-            let max = units::show_duration(resolver.time("retry.max").unwrap_or_default());
-            resolver.wrong(
-                "retry.min",
-                format!(
-                    "{fault} (retry.max is {max}, from {})",
-                    resolver.origin("retry.max").to_owned()
-                ),
-            );
+            if !resolver.is_wrong("retry.min") {
+                resolver.wrong("retry.min", fault.to_string());
+            }
             return None;
         }
     };
@@ -348,6 +366,11 @@ fn delivery(resolver: &mut Resolver) -> Option<DeliverySettings> {
         backoff,
         confirm: resolver.flag("delivery.confirm").unwrap_or_default(),
         confirm_patience: resolver.time("delivery.confirm_patience").unwrap_or_default(),
+        token_counts: match resolver.text("delivery.token_counts") {
+            Some("always") => courier::TokenCounts::Always,
+            Some("never") => courier::TokenCounts::Never,
+            _ => courier::TokenCounts::Auto,
+        },
         concurrency: count(resolver, "delivery.concurrency"),
         max_in_flight: count(resolver, "delivery.max_in_flight"),
         rate_limit: rate_limit(resolver),

@@ -1,4 +1,6 @@
 //! `[redact]`: from texts to rules that can be followed.
+mod fields;
+
 use super::keys::RULE_KEYS;
 use super::resolve::Resolver;
 use super::values;
@@ -26,7 +28,12 @@ pub(super) fn redactor(resolver: &mut Resolver) -> Option<Arc<Redactor>> {
         hash_key: resolver.hash_key_file("redact.hash_key_file"),
         fields,
     };
-    if rules.are_off() || resolver.mistakes.len() > before {
+    if resolver.mistakes.len() > before {
+        return None;
+    }
+    fields::check(resolver);
+    if rules.are_off() {
+        warn_of_no_rule(resolver);
         return None;
     }
     match Redactor::new(rules) {
@@ -36,6 +43,18 @@ pub(super) fn redactor(resolver: &mut Resolver) -> Option<Arc<Redactor>> {
             resolver.wrong(&path, error.to_string());
             None
         }
+    }
+}
+
+/// A setting that says how to redact protects nothing where nothing is to be taken out.
+fn warn_of_no_rule(resolver: &mut Resolver) {
+    let how = ["redact.fields", "redact.action", "redact.hash_key_file"];
+    for key in how {
+        if !resolver.is_given(key) {
+            continue;
+        }
+        let sentence = "redaction is off all the same, because nothing says what to take out: set redact.detect = \"all\", or leave it out";
+        resolver.warn(key, true, sentence);
     }
 }
 

@@ -1,7 +1,7 @@
 //! From raw values to [`Settings`]: types first, then the rules that hold between keys. Every mistake is collected.
 use super::keys::{KEYS, Key, PROJECT_KEY};
 use super::layers::{self, Raw};
-use super::mistakes::Mistake;
+use super::mistakes::{Mistake, Warning};
 use super::origins::Origins;
 use super::values::{self, Datum};
 use super::{Sources, credentials, files, rules};
@@ -27,6 +27,7 @@ pub(super) struct Resolved {
 pub(super) struct Resolver {
     pub(super) values: BTreeMap<String, Resolved>,
     pub(super) mistakes: Vec<Mistake>,
+    pub(super) warnings: Vec<Warning>,
     pub(super) file: Option<PathBuf>,
     /// What a reload has to read again.
     pub(super) origins: Origins,
@@ -34,6 +35,15 @@ pub(super) struct Resolver {
 
 /// What a built-in default says of its origin.
 pub(super) const BUILT_IN: &str = "default";
+
+/// The origin of a default that follows from something else.
+pub(super) fn derived_from(what: &str) -> String {
+    format!("{BUILT_IN}, from {what}")
+}
+
+fn is_default(origin: &str) -> bool {
+    origin == BUILT_IN || origin.starts_with("default, from ")
+}
 
 impl Resolver {
     /// Gathers and reads all keys; the rules between them are not looked at yet.
@@ -47,6 +57,7 @@ impl Resolver {
         let mut resolver = Self {
             values: BTreeMap::new(),
             mistakes,
+            warnings: Vec::new(),
             file,
             origins,
         };
@@ -82,11 +93,7 @@ impl Resolver {
 
     /// Fills in the two defaults that depend on the surroundings.
     fn compute(&mut self, sources: &Sources) {
-        let folder = |name: &str| {
-            sources
-                .folder(name)
-                .map(|path| (path, format!("{BUILT_IN}, from {name}")))
-        };
+        let folder = |name: &str| sources.folder(name).map(|path| (path, derived_from(name)));
         if self.text("spool.path").is_none() {
             let (path, origin) =
                 folder("STATE_DIRECTORY").unwrap_or_else(|| (PathBuf::from("./data"), BUILT_IN.to_owned()));
@@ -98,7 +105,7 @@ impl Resolver {
                 .unwrap_or_else(|| {
                     (
                         self.path("spool.path").unwrap_or_default(),
-                        format!("{BUILT_IN}, from spool.path"),
+                        derived_from("spool.path"),
                     )
                 });
             self.put("intake.unix", path.join("phosphod.sock"), origin);
@@ -206,6 +213,26 @@ impl Resolver {
         self.mistakes.push(Mistake::new(path, origin, sentence));
     }
 
+    /// Notes what is most likely not meant.
+    pub(super) fn warn(&mut self, path: &str, is_hint: bool, sentence: impl Into<String>) {
+        let origin = self.origin(path).to_owned();
+        let about = Mistake::new(path, origin, sentence);
+        self.warnings.push(Warning { about, is_hint });
+    }
+
+    /// Whether a person set a key, or tried to.
+    pub(super) fn is_set(&self, path: &str) -> bool {
+        self.values
+            .get(path)
+            .is_some_and(|resolved| !is_default(&resolved.origin))
+            || self.is_wrong(path)
+    }
+
+    /// Whether a person set a key to a value, rather than to "".
+    pub(super) fn is_given(&self, path: &str) -> bool {
+        self.is_set(path) && self.datum(path) != Some(&Datum::Nothing)
+    }
+
     /// Notes a mistake if there is one.
     pub(super) fn note<T>(&mut self, path: &str, result: Result<T, String>) -> Option<T> {
         match result {
@@ -245,7 +272,7 @@ impl Resolver {
     /// The default project.
     pub(super) fn project(&mut self) -> Option<ProjectId> {
         let text = self.text("upstream.project_id")?.to_owned();
-        let project = ProjectId::new(&text).map_err(|fault| fault.to_string());
+        let project = ProjectId::from_client(&text).map_err(|fault| fault.to_string());
         self.note("upstream.project_id", project)
     }
 
@@ -254,7 +281,7 @@ impl Resolver {
         let written = self.written(PROJECT_KEY);
         let mut keys = BTreeMap::new();
         for (path, id) in written {
-            let project = ProjectId::new(&id).map_err(|fault| fault.to_string());
+            let project = ProjectId::from_client(&id).map_err(|fault| fault.to_string());
             let project = self.note(&path, project);
             let secret = self.secret_file(&path);
             if let (Some(project), Some(secret)) = (project, secret) {

@@ -1,8 +1,9 @@
-//! What must hold between keys, and of values that only make sense as a whole.
+//! What must hold between keys, and of values that only make sense as a whole. Which of two sizes or times may not be
+//! more than the other is in [`super::derived`], since defaults follow from that.
 use super::keys::PROJECT_KEY;
 use super::resolve::Resolver;
-use super::{units, values};
-use std::net::IpAddr;
+use super::{inline, values};
+use crate::upstream::is_loopback;
 
 /// Longest path of a Unix socket in bytes, the closing NUL excluded.
 pub const MOST_SOCKET_PATH_BYTES: usize = if cfg!(target_os = "linux") { 107 } else { 103 };
@@ -20,8 +21,6 @@ pub(super) fn check(resolver: &mut Resolver) {
     one_key(resolver);
     base_url(resolver);
     proxy(resolver);
-    sizes(resolver);
-    room(resolver);
 }
 
 fn written_empty(resolver: &Resolver, path: &str) -> bool {
@@ -72,14 +71,10 @@ fn hosts(resolver: &mut Resolver) {
         host.bytes()
             .all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte))
     };
-    let address = |host: &str| {
-        let inner = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
-        inner.is_some_and(|inner| inner.parse::<std::net::Ipv6Addr>().is_ok())
-    };
     let wrong: Vec<String> = resolver
         .list("intake.hosts")
         .iter()
-        .filter(|host| !plain(host) && !address(host))
+        .filter(|host| !plain(host) && !inline::is_address(host))
         .map(|host| values::quote(host))
         .collect();
     for host in wrong {
@@ -101,7 +96,7 @@ fn origins(resolver: &mut Resolver, key: &str) {
         .iter()
         .map(|text| (text, sent(text)))
         .filter(|(text, sent)| sent.as_ref() != Some(text))
-        .map(|(text, sent)| (values::quote(&values::without_password(text)), sent))
+        .map(|(text, sent)| (values::quote(&values::without_secrets(text)), sent))
         .collect();
     for (text, sent) in wrong {
         let meant = sent.unwrap_or_else(|| "https://app.example".to_owned());
@@ -154,7 +149,7 @@ fn base_url(resolver: &mut Resolver) {
     let Some(text) = resolver.text("upstream.base_url") else {
         return;
     };
-    let shown = values::quote(&values::without_password(text));
+    let shown = values::quote(&values::without_secrets(text));
     let Ok(url) = reqwest::Url::parse(text) else {
         resolver.wrong(
             "upstream.base_url",
@@ -162,8 +157,8 @@ fn base_url(resolver: &mut Resolver) {
         );
         return;
     };
-    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
-    let loopback = host == "localhost" || host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback());
+    let host = url.host_str().unwrap_or_default();
+    let loopback = is_loopback(&url);
     let insecure = resolver.flag("upstream.allow_insecure") != Some(false);
     let last = url
         .path()
@@ -209,54 +204,10 @@ fn proxy(resolver: &mut Resolver) {
     let known = reqwest::Url::parse(text)
         .is_ok_and(|url| matches!(url.scheme(), "http" | "https" | "socks5" | "socks5h") && url.has_host());
     if !known {
-        let shown = values::quote(&values::without_password(text));
+        let shown = values::quote(&values::without_secrets(text));
         resolver.wrong(
             "upstream.proxy",
             format!("{shown} is no proxy: write \"http://host:port\""),
         );
-    }
-}
-
-/// `larger` must be at least `smaller`, or what is accepted could never be handled.
-fn at_least(resolver: &mut Resolver, smaller: &str, larger: &str, why: &str) {
-    let (Some(small), Some(large)) = (resolver.number(smaller), resolver.number(larger)) else {
-        return;
-    };
-    if small > large {
-        let (small, large) = (units::show_size(small), units::show_size(large));
-        let sentence =
-            format!("{small} is more than {larger}, which is {large}, so {why}: lower it or raise {larger}");
-        resolver.wrong(smaller, sentence);
-    }
-}
-
-fn sizes(resolver: &mut Resolver) {
-    at_least(
-        resolver,
-        "intake.max_event_bytes",
-        "intake.max_body_bytes",
-        "no body could carry such an event",
-    );
-    at_least(
-        resolver,
-        "intake.max_body_bytes",
-        "spool.max_bytes",
-        "a full body could never be accepted",
-    );
-}
-
-/// Half the budget is for large bodies, so a full one must fit into that.
-fn room(resolver: &mut Resolver) {
-    let (body, all) = ("intake.max_body_bytes", "intake.max_in_flight_bytes");
-    let (Some(small), Some(large)) = (resolver.number(body), resolver.number(all)) else {
-        return;
-    };
-    if small > large / 2 {
-        let (small, large) = (units::show_size(small), units::show_size(large));
-        let sentence = format!(
-            "{small} is more than half of {all}, which is {large}, so a full body could never be taken: lower it or \
-             raise {all} to twice that"
-        );
-        resolver.wrong(body, sentence);
     }
 }

@@ -11,7 +11,8 @@ pub fn show(sources: &Sources) -> (String, Option<Mistakes>) {
         Some(file) => format!("# file: {}\n", file.display()),
         None => "# file: none\n".to_owned(),
     };
-    (from + &render(&resolver), settings.err())
+    let text = from + &render(&resolver);
+    (sources.secrets.mask(&text).into_owned(), settings.err())
 }
 
 fn render(resolver: &Resolver) -> String {

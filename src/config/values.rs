@@ -1,7 +1,9 @@
 //! One written value to one that means something, or a sentence that says why not.
 use super::keys::{Default, Key, Kind};
-use super::units;
+use super::{inline, units};
+use crate::ids::Padding;
 use crate::secret::Secret;
+use crate::visible::is_hidden;
 use ::config::ValueKind;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -63,7 +65,7 @@ pub(super) fn show(key: &Key, datum: &Datum) -> String {
         (Datum::Number(number), _) => number.to_string(),
         (Datum::Time(duration), _) => units::show_duration(*duration),
         (Datum::Address(address), _) => address.to_string(),
-        (Datum::Text(text), Kind::Text) => without_password(text),
+        (Datum::Text(text), Kind::Text) => without_secrets(text),
         (Datum::Text(text), _) => text.clone(),
     };
     quote(&quoted)
@@ -76,8 +78,12 @@ pub(super) fn quote(text: &str) -> String {
     for c in text.chars() {
         match c {
             '"' | '\\' => quoted.extend(['\\', c]),
-            c if c.is_control() => {
-                let _ = write!(quoted, "\\u{:04X}", u32::from(c)); // Writing to a String does not fail.
+            c if is_hidden(c) => {
+                // Writing to a String does not fail.
+                let _ = match u32::from(c) {
+                    code @ ..=0xffff => write!(quoted, "\\u{code:04X}"),
+                    code => write!(quoted, "\\U{code:08X}"),
+                };
             }
             c => quoted.push(c),
         }
@@ -86,15 +92,19 @@ pub(super) fn quote(text: &str) -> String {
     quoted
 }
 
-/// The text with a URL's user and password masked. It need not be a whole URL: what stands before the last `@` of
-/// the authority goes.
-pub(super) fn without_password(text: &str) -> String {
+/// The text with a URL's user and password, query and fragment masked. It need not be a whole URL: what stands before
+/// the last `@` of the authority goes.
+pub(super) fn without_secrets(text: &str) -> String {
     let start = text.find("://").map_or(0, |at| at + 3);
     let (scheme, rest) = text.split_at(start);
     let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
-    match rest.get(..end).and_then(|authority| authority.rfind('@')) {
-        Some(at) => format!("{scheme}***{}", &rest[at..]),
-        None => text.to_owned(),
+    let (user, rest) = match rest.get(..end).and_then(|authority| authority.rfind('@')) {
+        Some(at) => ("***", &rest[at..]),
+        None => ("", rest),
+    };
+    match rest.find(['?', '#']) {
+        Some(at) if at + 1 < rest.len() => format!("{scheme}{user}{}***", &rest[..=at]),
+        _ => format!("{scheme}{user}{rest}"),
     }
 }
 
@@ -105,7 +115,7 @@ fn found(kind: &ValueKind) -> String {
         ValueKind::Float(number) => format!("the number {number}"),
         ValueKind::String(text) => {
             // First the password: what is cut off may be what tells it.
-            let text = without_password(text);
+            let text = without_secrets(text);
             let mut short: String = text.chars().take(80).collect();
             if short.len() < text.len() {
                 short.push('…');
@@ -141,7 +151,12 @@ fn list(kind: &ValueKind) -> Result<Datum, String> {
         ValueKind::String(text) => Some(text.split(',').map(|part| part.trim().to_owned()).collect()),
         _ => None,
     };
+    // An address of version 6 has brackets, too.
+    let is_list = |text: &String| text.starts_with('[') && !inline::is_address(text);
     match texts {
+        Some(texts) if texts.iter().any(is_list) => {
+            Err("has a list in quotes in it: write [\"a\", \"b\"] without quotes around the list".to_owned())
+        }
         Some(texts) if texts.iter().any(String::is_empty) => {
             Err("has an empty text in it: leave it out".to_owned())
         }
@@ -163,6 +178,12 @@ fn ids(kind: &ValueKind) -> Result<Datum, String> {
             .collect(),
         other => vec![other.clone()],
     };
+    if parts.is_empty() {
+        return Err(
+            "is an empty list, which would let in whoever can open the socket: name some, or leave it out"
+                .to_owned(),
+        );
+    }
     // The largest number means "nobody in particular" to the kernel.
     let id = |part: &ValueKind| whole(part).filter(|id| *id < u64::from(u32::MAX));
     let texts = parts
@@ -182,8 +203,7 @@ fn secret(kind: &ValueKind) -> Result<Datum, String> {
         return Err("expected a text: put it in quotes".to_owned());
     };
     match Secret::new(text) {
-        Some(secret) if sendable(&secret) => Ok(Datum::Secret(secret)),
-        Some(_) => Err(UNSENDABLE.to_owned()),
+        Some(secret) => check_secret(&secret).map(|()| Datum::Secret(secret)),
         None => Err("there is only white space: write the key, or leave it out".to_owned()),
     }
 }
@@ -192,9 +212,18 @@ fn secret(kind: &ValueKind) -> Result<Datum, String> {
 pub(super) const UNSENDABLE: &str =
     "holds characters that no HTTP header can carry: write the key alone, on one line";
 
-/// Whether a secret can stand in a header.
-pub(super) fn sendable(secret: &Secret) -> bool {
-    secret.expose().bytes().all(|byte| byte.is_ascii_graphic())
+/// Whether a secret can stand in a header and is meant as it stands. Blanks around it are cut already.
+pub(super) fn check_secret(secret: &Secret) -> Result<(), String> {
+    let text = secret.expose();
+    if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(UNSENDABLE.to_owned());
+    }
+    match Padding::of(text) {
+        Some(padding) => Err(format!(
+            "has {padding} around it: leave them off (a file of variables, such as that of docker --env-file, passes them on)"
+        )),
+        None => Ok(()),
+    }
 }
 
 fn flag(kind: &ValueKind) -> Result<Datum, String> {

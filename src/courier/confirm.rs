@@ -1,33 +1,42 @@
-//! Whether what the API accepted was stored, and what to do if it was not (contract.md "200 does not mean stored").
+//! Whether what the API accepted was stored.
 //!
 //! One GET tells about a whole request, because the API stores it as a whole or not at all ([`witness`](super::witness)).
-//! Storing happens after the reply, so a missing task is looked for again over `confirm_patience`. What is
-//! missing then is sent again one by one, and what is still missing after that once more with null token counts;
-//! the rest is buried, once the upstream has shown that it shows tasks at all. Nothing is settled before it is known to be stored. Faults while reading back say nothing
-//! about the event: they are waited out like any other.
+//! Storing happens after the reply, so a missing task is looked for again over `confirm_patience`. Nothing is settled before it
+//! is known to be stored; what is lost goes to [`repair`](super::repair). Faults while reading back say nothing about the event:
+//! they are waited out like any other.
 
 use super::clock;
 use super::crosscheck::Weighed;
-use super::delivery::{Delivery, Sent};
+use super::delivery::Sent;
 use super::health;
 use super::line::{Knobs, Line, changed};
 use super::readback::{self, Read};
-use super::send::{Dress, Progress};
 use super::telling::Silence;
-use super::tokens;
 use super::turn::{Attempt, Request, Turn};
 use crate::event;
 use crate::fates::Proof;
-use crate::spool::{Burial, Leased};
+use crate::spool::Leased;
 use crate::verdict;
 use std::time::Instant;
 
 /// After which thousandths of `confirm_patience` a missing task is looked for again.
 pub(super) const LOOKS: [u32; 4] = [30, 120, 420, 1000];
 
-/// How often a missing event is looked for again, with backoff, while the upstream has not shown any task at all: about
-/// ten minutes with the default `[retry]`. Burying then could be wrong about a whole queue.
-const ROUNDS_UNSEEN: u32 = 20;
+/// After so many looks, beside the first, [`Patience::Prompt`] may end: 0.4 s with the default `confirm_patience`.
+const HURRIED_LOOKS: usize = 2;
+
+/// How often a missing task is looked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Patience {
+    /// Once.
+    Once,
+    /// Over `confirm_patience`, after an answer that was lost.
+    Lost,
+    /// Over `confirm_patience`, after an answer.
+    Full,
+    /// No longer than others needed lately ([`promptness`](super::promptness)), and over `confirm_patience` at most.
+    Prompt,
+}
 
 /// How many tasks of a request may turn out to have no URL before its others are not asked for either.
 const MOST_ODD: usize = 2;
@@ -42,19 +51,38 @@ enum Found {
     Stopped,
 }
 
-/// Sees accepted events to their end.
-pub(super) async fn confirm(line: &Line, knobs: &mut Knobs, events: Vec<Sent<Leased>>) {
+/// What became of events that were accepted.
+#[derive(Debug)]
+pub(super) enum Confirmed {
+    /// They are stored, and settled.
+    Stored,
+    /// They are settled, but nothing tells whether their request was stored.
+    Untold,
+    /// These are not stored; the others are settled.
+    Lost(Vec<Sent<Leased>>),
+    /// Shutdown came first; they are released.
+    Stopped,
+}
+
+/// Looks whether the events of one accepted request are stored, and settles those that are.
+pub(super) async fn confirm(
+    line: &Line,
+    knobs: &mut Knobs,
+    events: Vec<Sent<Leased>>,
+    patience: Patience,
+) -> Confirmed {
     if events.is_empty() {
-        return;
+        return Confirmed::Stored;
     }
     if !knobs.borrow().confirm || !line.telling().may_ask(clock::now()) {
-        return settle(line, events, Proof::Answered).await;
+        settle(line, events, Proof::Answered).await;
+        return Confirmed::Untold;
     }
     let wanted = line.witnesses().wanted(clock::now());
     let (mut agreed, mut odd, mut end) = (0, 0, events.len());
     while let Some(at) = events[..end].iter().rposition(|sent| tells(line, sent)) {
         end = at;
-        match find(line, knobs, &events[at..=at], &LOOKS).await {
+        match find(line, knobs, &events[at..=at], patience).await {
             Found::Missing(missing) if missing.is_empty() => {
                 // Another event may have been sent under the task while it was looked for.
                 agreed += usize::from(tells(line, &events[at]));
@@ -63,20 +91,36 @@ pub(super) async fn confirm(line: &Line, knobs: &mut Knobs, events: Vec<Sent<Lea
                 }
                 odd += usize::from(!line.names(&events[at].event));
                 if odd >= MOST_ODD {
-                    return settle(line, events, Proof::Answered).await;
+                    settle(line, events, Proof::Answered).await;
+                    return Confirmed::Untold;
                 }
             }
             Found::Missing(_) => {
-                line.lost(events.len());
-                return repair(line, knobs, events).await;
+                line.lost_now();
+                return Confirmed::Lost(events);
             }
-            Found::Untold => return settle(line, events, Proof::Answered).await,
-            Found::Stopped => return line.release(bare(events)).await,
+            Found::Untold => {
+                settle(line, events, Proof::Answered).await;
+                return Confirmed::Untold;
+            }
+            Found::Stopped => {
+                line.release(bare(events)).await;
+                return Confirmed::Stopped;
+            }
         }
     }
-    match agreed {
-        0 => confirm_each(line, knobs, events).await,
-        _ => settle(line, events, Proof::ReadBack).await,
+    if agreed > 0 {
+        settle(line, events, Proof::ReadBack).await;
+        return Confirmed::Stored;
+    }
+    // No single event tells about the others.
+    match settle_found(line, knobs, events, patience).await {
+        None => Confirmed::Stopped,
+        Some(missing) if missing.is_empty() => Confirmed::Untold,
+        Some(missing) => {
+            line.lost_now();
+            Confirmed::Lost(missing)
+        }
     }
 }
 
@@ -94,17 +138,6 @@ pub(super) fn sends<'a>(line: &Line, events: impl Iterator<Item = &'a Leased>) {
         if let Some(task) = event::task_of(event.record()) {
             line.witnesses().sends(&task, event.seq());
         }
-    }
-}
-
-/// The same as [`confirm`] where no single event tells about the others.
-async fn confirm_each(line: &Line, knobs: &mut Knobs, events: Vec<Sent<Leased>>) {
-    match settle_found(line, knobs, events, &LOOKS).await {
-        Some(missing) if !missing.is_empty() => {
-            line.lost(missing.len());
-            repair(line, knobs, missing).await;
-        }
-        _ => {}
     }
 }
 
@@ -126,14 +159,14 @@ pub(super) async fn settle_stored(
     if !knobs.borrow().confirm || !line.telling().may_ask(clock::now()) {
         return Some(events);
     }
-    let looks: &[u32] = if at_once { &[] } else { &LOOKS };
-    let mut found = find(line, knobs, &events[last..=last], looks).await;
+    let patience = if at_once { Patience::Once } else { Patience::Lost };
+    let mut found = find(line, knobs, &events[last..=last], patience).await;
     if !line.names(&events[last].event) && !matches!(found, Found::Stopped) {
         // It turned out to have no URL, which says nothing about the request.
         return Some(events);
     }
     if matches!(&found, Found::Missing(missing) if missing.is_empty()) {
-        found = find(line, knobs, &events, &[]).await;
+        found = find(line, knobs, &events, Patience::Once).await;
     } else if let Found::Missing(_) = found {
         events[last].absent = true;
         found = Found::Untold;
@@ -168,56 +201,14 @@ fn parted(events: Vec<Sent<Leased>>, missing: Vec<usize>) -> (Vec<Sent<Leased>>,
     (bare(lost), bare(stored))
 }
 
-/// Sends again what was not stored, first as it is, then with null token counts.
-async fn repair(line: &Line, knobs: &mut Knobs, events: Vec<Sent<Leased>>) {
-    let Some(missing) = resend(line, knobs, events, Dress::AsIs).await else {
-        return;
-    };
-    let (curable, hopeless) = missing
-        .into_iter()
-        .partition(|sent| tokens::with_null_counts(sent.event.record()).is_some());
-    let cured = resend(line, knobs, curable, Dress::NullCounts).await;
-    if let Some(missing) = doubt(line, knobs, hopeless).await {
-        bury(line, missing, "alone").await;
-    }
-    let Some(missing) = cured else { return };
-    if let Some(missing) = doubt(line, knobs, missing).await {
-        bury(line, missing, "alone and without token counts").await;
-    }
-}
-
-/// Sends events one by one and settles those that were stored. Returns those that were not; `None` if shutdown came first.
-async fn resend(
-    line: &Line,
-    knobs: &mut Knobs,
-    events: Vec<Sent<Leased>>,
-    dress: Dress,
-) -> Option<Vec<Sent<Leased>>> {
-    let mut delivery = Delivery::singly(events);
-    let mut accepted = Vec::new();
-    loop {
-        match line.advance(knobs, &mut delivery, dress).await {
-            Progress::Accepted(more) => accepted.extend(more),
-            Progress::Done => break,
-            Progress::Parked | Progress::Lonely => wait_for_mending(line, knobs).await,
-            Progress::Stopped => {
-                line.release(bare(accepted)).await;
-                line.release(delivery.into_rest()).await;
-                return None;
-            }
-        }
-    }
-    settle_found(line, knobs, accepted, &LOOKS).await
-}
-
 /// Settles those of the accepted events that are stored, and returns the others; `None` if shutdown came first.
-async fn settle_found(
+pub(super) async fn settle_found(
     line: &Line,
     knobs: &mut Knobs,
     accepted: Vec<Sent<Leased>>,
-    looks: &[u32],
+    patience: Patience,
 ) -> Option<Vec<Sent<Leased>>> {
-    match find(line, knobs, &accepted, looks).await {
+    match find(line, knobs, &accepted, patience).await {
         Found::Missing(missing) => {
             let (lost, stored) = parted(accepted, missing);
             settle(line, stored, Proof::ReadBack).await;
@@ -234,58 +225,36 @@ async fn settle_found(
     }
 }
 
-/// Holds missing events for as long as the upstream has not shown a single task, as one might that always answers 404. What
-/// appears meanwhile is settled; the rest is returned after [`ROUNDS_UNSEEN`]. `None` if shutdown came first.
-async fn doubt(line: &Line, knobs: &mut Knobs, mut missing: Vec<Sent<Leased>>) -> Option<Vec<Sent<Leased>>> {
-    for round in 1..=ROUNDS_UNSEEN {
-        if missing.is_empty() || line.telling().has_shown() {
-            break;
-        }
-        let wait = knobs.borrow().backoff.delay(round, fastrand::u64(..));
-        if !pause_until(line, clock::now() + wait, false).await {
-            line.release(bare(missing)).await;
-            return None;
-        }
-        missing = settle_found(line, knobs, missing, &[]).await?;
-    }
-    Some(missing)
-}
-
-async fn bury(line: &Line, events: Vec<Sent<Leased>>, how: &str) {
-    if events.is_empty() {
-        return;
-    }
-    let graves = events.into_iter().map(|sent| {
-        let reason = format!(
-            "accepted but never stored: the API answered 200 and did not keep the event, even when it was sent {how}; \
-             something in it cannot be stored, such as an integer beyond 64 bits or a NUL in a key"
-        );
-        (sent.event, Burial { reason, status: Some(200), excerpt: None, attempts: sent.attempts })
-    });
-    line.spool().bury(line.lane(), graves.collect()).await;
-}
-
-/// Looks for the events' tasks at once, and for the missing ones again at the given thousandths of `confirm_patience`,
-/// until all are found.
-async fn find(line: &Line, knobs: &mut Knobs, events: &[Sent<Leased>], looks: &[u32]) -> Found {
+/// Looks for the events' tasks at once, and for the missing ones again at [`LOOKS`], as `patience` says, until all are
+/// found.
+async fn find(line: &Line, knobs: &mut Knobs, events: &[Sent<Leased>], patience: Patience) -> Found {
     let began = clock::now();
+    let looks: &[u32] = if patience == Patience::Once { &[] } else { &LOOKS };
     let mut missing: Vec<usize> = (0..events.len()).collect();
-    for look in std::iter::once(0).chain(looks.iter().copied()) {
-        let patience = knobs.borrow().confirm_patience;
-        if !pause_until(line, began + patience * look / 1000, look == 0).await {
+    for (look, share) in std::iter::once(0).chain(looks.iter().copied()).enumerate() {
+        let most = knobs.borrow().confirm_patience;
+        if !pause_until(line, began + most * share / 1000, look == 0).await {
             return Found::Stopped;
         }
+        let asked = clock::now();
         let mut still = Vec::new();
         for index in missing {
             match read_back(line, knobs, &events[index].event).await {
-                Some(Read::Stored(_)) => {}
+                Some(Read::Stored(_)) => {
+                    let after_answer = matches!(patience, Patience::Full | Patience::Prompt);
+                    // What has no URL is taken for stored, which says nothing of how soon it is.
+                    if after_answer && line.names(&events[index].event) {
+                        line.promptness().stored(began, clock::now());
+                    }
+                }
                 Some(Read::NoRoute) => return Found::Untold,
                 Some(_) => still.push(index),
                 None => return Found::Stopped,
             }
         }
         missing = still;
-        if missing.is_empty() {
+        let may_hurry = patience == Patience::Prompt && look >= HURRIED_LOOKS;
+        if missing.is_empty() || may_hurry && line.promptness().is_overdue(began, asked, most) {
             break;
         }
     }
@@ -293,7 +262,7 @@ async fn find(line: &Line, knobs: &mut Knobs, events: &[Sent<Leased>], looks: &[
 }
 
 /// Whether the moment came before the end of the shutdown.
-async fn pause_until(line: &Line, moment: Instant, at_once: bool) -> bool {
+pub(super) async fn pause_until(line: &Line, moment: Instant, at_once: bool) -> bool {
     tokio::select! {
         biased;
         () = line.stop().aborting() => false,
@@ -393,7 +362,7 @@ fn unaskable() -> Read {
 }
 
 /// Waits for a change of the settings or, where the lane is parked, for the next probe. Shutdown ends the wait.
-async fn wait_for_mending(line: &Line, knobs: &mut Knobs) {
+pub(super) async fn wait_for_mending(line: &Line, knobs: &mut Knobs) {
     let settings = knobs.borrow().clone();
     if settings.key_for(&line.lane().project).is_some() {
         line.turn(knobs).await;
@@ -413,6 +382,6 @@ async fn settle(line: &Line, events: Vec<Sent<Leased>>, proof: Proof) {
     line.settle(bare(others), proof).await;
 }
 
-fn bare(events: Vec<Sent<Leased>>) -> Vec<Leased> {
+pub(super) fn bare(events: Vec<Sent<Leased>>) -> Vec<Leased> {
     events.into_iter().map(|sent| sent.event).collect()
 }

@@ -2,16 +2,19 @@
 //! passing fault. They stay on lease meanwhile, and the
 //! feedback of their project does not wait for them ([`Spool::defer`](crate::spool::Spool::defer)); after a restart they are where they were in the queue.
 
-use super::confirm;
+use super::confirm::{self, Confirmed, Patience};
 use super::delivery::Sent;
 use super::health;
 use super::line::{Knobs, Line};
-use super::send::facts;
+use super::repair;
+use super::send::{facts, written};
 use super::turn::{Attempt, Request};
 use crate::backoff::Backoff;
 use crate::batch;
 use crate::spool::{Burial, Leased};
 use crate::verdict::{self, Fate, LogVerdict};
+use std::borrow::Cow;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
@@ -121,7 +124,11 @@ impl<E> Deferred<E> {
 
 impl Line {
     /// Tries a deferred event once more. What comes of it says nothing about the lane. Gives it back if it failed in passing.
-    pub(super) async fn try_deferred(&self, knobs: &mut Knobs, due: Due<Leased>) -> Option<Due<Leased>> {
+    pub(super) async fn try_deferred(
+        self: &Arc<Self>,
+        knobs: &mut Knobs,
+        due: Due<Leased>,
+    ) -> Option<Due<Leased>> {
         let Due { sent, mut tries } = due;
         let sent = confirm::settle_stored(self, knobs, vec![sent], false)
             .await?
@@ -137,7 +144,10 @@ impl Line {
         if settings.confirm {
             confirm::sends(self, std::iter::once(&sent.event));
         }
-        let body = batch::body([&sent.event.record()[..]]);
+        let event = written(&sent);
+        let counted = matches!(event, Cow::Owned(_));
+        let body = batch::body([event.as_ref()]);
+        drop(event);
         let post = settings.upstream.post_log(&self.lane().project, key, body);
         let Ok(Attempt { began, outcome }) = self.ask_once(Request::Log(1), post).await else {
             return failed(sent);
@@ -165,12 +175,14 @@ impl Line {
                 fate => {
                     sent.over_quota = matches!(fate, Some(Fate::OverQuota(_)));
                     self.over_quota(usize::from(sent.over_quota));
-                    confirm::confirm(self, knobs, vec![sent]).await;
+                    let zeroed = &self.common.metrics.delivery_zero_counts_events;
+                    zeroed.inc_by(u64::from(counted));
+                    self.confirm_alone(knobs, sent).await;
                     return None;
                 }
             },
             LogVerdict::Bisect { reason } | LogVerdict::Split { reason } => {
-                sent.bury(reason, status, excerpt)
+                sent.bury(reason.for_letter(), status, excerpt)
             }
             LogVerdict::Blocked(blocked) => match sent.blocked(&blocked, passes) {
                 true => sent.bury(blocked.refusal, status, excerpt),
@@ -184,6 +196,15 @@ impl Line {
         None
     }
 
+    /// Looks whether the event is stored, and does what can be done if not.
+    async fn confirm_alone(self: &Arc<Self>, knobs: &mut Knobs, sent: Sent<Leased>) {
+        if let Confirmed::Lost(lost) = confirm::confirm(self, knobs, vec![sent], Patience::Full).await {
+            self.lost(lost.len());
+            let hopeless = repair::repair(self, knobs, lost, None).await;
+            repair::bury(self, knobs, hopeless).await;
+        }
+    }
+
     async fn bury_one(&self, burial: (Leased, Burial)) {
         self.spool().bury(self.lane(), vec![burial]).await;
     }
@@ -192,11 +213,11 @@ impl Line {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::courier::delivery::Delivery;
+    use crate::courier::delivery::{Delivery, EventForm};
     use std::time::Duration;
 
     fn sent(event: u32) -> Sent<u32> {
-        let mut delivery = Delivery::in_doubt([event]);
+        let mut delivery = Delivery::in_doubt([Sent::new(event, EventForm::AsIs)]);
         delivery.take_doubtful().pop().expect("one")
     }
 

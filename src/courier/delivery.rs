@@ -27,7 +27,7 @@ mod faults;
 mod tests;
 
 use crate::spool::Burial;
-use crate::verdict::{Fate, LogVerdict};
+use crate::verdict::{Fate, LogVerdict, Reason};
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -40,10 +40,21 @@ const ALONE_FAILURES: u32 = 3;
 /// After so many burials a batch is taken to be full of poison.
 const DENSE_BURIALS: u32 = 3;
 
-/// An event and how often it was sent.
+/// How an event is written into a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum EventForm {
+    /// Byte for byte.
+    #[default]
+    AsIs,
+    /// With token counts of 0, unless it gives its own.
+    ZeroCounts,
+}
+
+/// An event, how it is sent and how often it was.
 #[derive(Debug)]
 pub(super) struct Sent<E> {
     pub(super) event: E,
+    pub(super) form: EventForm,
     pub(super) attempts: u32,
     /// The API said that the project's quota is used up, which does not keep it from storing.
     pub(super) over_quota: bool,
@@ -55,16 +66,18 @@ pub(super) struct Sent<E> {
     compared: bool,
     /// What had passed when it was refused alone by something in between, or by a key that others may use.
     blocked_at: Option<u64>,
-    /// How often it was so.
+    /// How often something in between refused it alone.
     refusals: u32,
     /// How often it was so again after another had passed.
     proofs: u32,
 }
 
 impl<E> Sent<E> {
-    fn new(event: E) -> Self {
+    /// One that was not sent yet.
+    pub(super) fn new(event: E, form: EventForm) -> Self {
         Self {
             event,
+            form,
             attempts: 0,
             over_quota: false,
             absent: false,
@@ -125,6 +138,7 @@ struct Held<E> {
     why: Why,
     /// It was tried from the end of the queue.
     from_end: bool,
+    /// For its dead letter.
     reason: String,
     status: Option<u16>,
     excerpt: Option<String>,
@@ -147,8 +161,8 @@ pub(super) struct Delivery<E> {
     alone: usize,
     /// Most events in a part.
     cap: usize,
-    /// Every event goes alone.
-    singly: bool,
+    /// All of it was sent before, and no other event may join it.
+    is_again: bool,
     /// 500s in a row, as the verdict wants them counted.
     server_errors: u32,
     /// How often the front event met a 500 alone, while others are accepted.
@@ -189,16 +203,16 @@ pub(super) struct Delivery<E> {
 
 impl<E> Delivery<E> {
     /// A batch that goes as a whole first.
-    pub(super) fn whole(events: impl IntoIterator<Item = E>) -> Self {
+    pub(super) fn whole(events: impl IntoIterator<Item = Sent<E>>) -> Self {
         Self {
-            queue: events.into_iter().map(Sent::new).collect(),
+            queue: events.into_iter().collect(),
             held: Vec::new(),
             part: 0,
             doubtful: 0,
             spoiled: 0,
             alone: 0,
             cap: usize::MAX,
-            singly: false,
+            is_again: false,
             server_errors: 0,
             alone_failures: 0,
             passed: false,
@@ -222,7 +236,7 @@ impl<E> Delivery<E> {
     }
 
     /// The same, but an earlier process may have sent some of them.
-    pub(super) fn in_doubt(events: impl IntoIterator<Item = E>) -> Self {
+    pub(super) fn in_doubt(events: impl IntoIterator<Item = Sent<E>>) -> Self {
         let mut delivery = Self::whole(events);
         delivery.doubtful = delivery.queue.len();
         delivery
@@ -233,12 +247,11 @@ impl<E> Delivery<E> {
         self.alone = self.alone.max(1);
     }
 
-    /// Events that were sent before, now to be sent one by one.
-    pub(super) fn singly(events: Vec<Sent<E>>) -> Self {
+    /// Events that were accepted before and not stored, now to be sent as a whole again.
+    pub(super) fn again(events: Vec<Sent<E>>) -> Self {
         Self {
-            queue: events.into(),
-            singly: true,
-            ..Self::whole([])
+            is_again: true,
+            ..Self::whole(events)
         }
     }
 
@@ -251,11 +264,11 @@ impl<E> Delivery<E> {
     pub(super) fn wants_company(&self) -> bool {
         let one = self.queue.len() + self.held.len() == 1;
         let wanted = self.lonely.is_some() || one && (self.rounds > 0 || self.is_stalled());
-        wanted && !self.offered && !self.singly
+        wanted && !self.offered && !self.is_again
     }
 
     /// Adds a later event at the end, if there is one; if not, there is no company until the next part was sent.
-    pub(super) fn join(&mut self, event: Option<E>) {
+    pub(super) fn join(&mut self, event: Option<Sent<E>>) {
         self.offered = true;
         if let Some(reason) = self.lonely.take() {
             self.alone = self.alone.max(1);
@@ -264,7 +277,7 @@ impl<E> Delivery<E> {
                 self.forsaken = Some(reason);
             }
         }
-        self.queue.extend(event.map(Sent::new));
+        self.queue.extend(event);
         self.hold_stalled();
     }
 
@@ -275,7 +288,7 @@ impl<E> Delivery<E> {
 
     /// The events to send now, in order. Empty once the delivery is done.
     #[cfg(test)]
-    pub(super) fn next_part(&mut self) -> impl ExactSizeIterator<Item = &E> {
+    pub(super) fn next_part(&mut self) -> impl ExactSizeIterator<Item = &Sent<E>> {
         self.next_part_within((usize::MAX, usize::MAX), |_| 0)
     }
 
@@ -283,21 +296,21 @@ impl<E> Delivery<E> {
     pub(super) fn next_part_within(
         &mut self,
         (events, most): (usize, usize),
-        bytes: impl Fn(&E) -> usize,
-    ) -> impl ExactSizeIterator<Item = &E> {
-        let size = match (self.singly || self.alone > 0, self.spoiled) {
+        bytes: impl Fn(&Sent<E>) -> usize,
+    ) -> impl ExactSizeIterator<Item = &Sent<E>> {
+        let size = match (self.alone > 0, self.spoiled) {
             (true, _) => 1,
             (false, 0) => self.queue.len(),
             (false, spoiled) => spoiled.div_ceil(2),
         };
         let size = size.min(self.cap).min(events).max(1).min(self.queue.len());
         let fits = |sum: &mut usize, sent: &Sent<E>| {
-            *sum = sum.saturating_add(bytes(&sent.event));
+            *sum = sum.saturating_add(bytes(sent));
             (*sum <= most).then_some(())
         };
         let fitting = self.queue.iter().take(size).scan(0, fits).count();
         self.part = fitting.max(1).min(size);
-        self.queue.iter().take(self.part).map(|sent| &sent.event)
+        self.queue.iter().take(self.part)
     }
 
     /// Notes that the part was sent and what status came back. Returns the count of 500s in a row that
@@ -438,7 +451,8 @@ impl<E> Delivery<E> {
         step
     }
 
-    fn failed_alone(&mut self, reason: String, status: Option<u16>, excerpt: Option<String>) -> Step<E> {
+    fn failed_alone(&mut self, reason: Reason, status: Option<u16>, excerpt: Option<String>) -> Step<E> {
+        let shown = reason.to_string();
         let server_error = status == Some(500);
         let others_pass = if server_error {
             self.passed_since_burial
@@ -448,7 +462,10 @@ impl<E> Delivery<E> {
         if server_error && others_pass {
             self.alone_failures += 1;
             if self.alone_failures < ALONE_FAILURES {
-                return Step::then(Then::Wait { asked: None, reason });
+                return Step::then(Then::Wait {
+                    asked: None,
+                    reason: shown,
+                });
             }
         }
         let Some((sent, from_end)) = self.pop_alone() else {
@@ -458,7 +475,7 @@ impl<E> Delivery<E> {
             sent,
             why: Why::Refused,
             from_end,
-            reason: reason.clone(),
+            reason: reason.for_letter(),
             status,
             excerpt,
         };
@@ -492,12 +509,18 @@ impl<E> Delivery<E> {
                 "; tried again {} times, while nothing else was accepted either",
                 held[0].sent.attempts - 1
             );
-            let then = Then::Wait { asked: None, reason };
+            let then = Then::Wait {
+                asked: None,
+                reason: shown,
+            };
             return self.bury(held, &addition, then);
         }
         self.alone = 0;
         self.readmit_held();
-        Step::then(Then::Wait { asked: None, reason })
+        Step::then(Then::Wait {
+            asked: None,
+            reason: shown,
+        })
     }
 
     /// Each for what it met itself.

@@ -41,7 +41,7 @@ const ROUNDS_REFUSED: u32 = 3;
 
 /// How many refusals in a row, each of another feedback, park the lane.
 const BLOCKED_IN_A_ROW: u32 = 4;
-/// How often a feedback must be refused, all in all.
+/// How often something in between must refuse a feedback, all in all.
 const REFUSALS: u32 = 6;
 /// How often the API must refuse a feedback by its key after another was delivered.
 const OWN_PROOFS: u32 = 8;
@@ -208,9 +208,9 @@ impl FeedbackLane {
                 self.ended(&held);
                 self.line.settle(vec![held.event], Proof::Answered).await;
             }
-            Tried::Refused(burial, began) => {
+            Tried::Refused(burial, shown, began) => {
                 self.heard();
-                self.refused(held, burial, began, settings).await;
+                self.refused(held, burial, (&shown, began), settings).await;
             }
             Tried::Unanswered(burial) => self.unanswered(held, burial, settings).await,
             Tried::Blocked {
@@ -259,11 +259,17 @@ impl FeedbackLane {
         }
     }
 
-    async fn refused(&mut self, held: Held, burial: Burial, began: Instant, settings: &Settings) {
+    async fn refused(
+        &mut self,
+        held: Held,
+        burial: Burial,
+        (shown, began): (&str, Instant),
+        settings: &Settings,
+    ) {
         if self.taken_since_burial {
             self.line.passed();
         } else if held.failures < ROUNDS_REFUSED {
-            self.line.failing(began, None, &burial.reason, settings);
+            self.line.failing(began, None, shown, settings);
             return self.set_aside(held, settings);
         }
         self.taken_since_burial = false;
@@ -283,7 +289,7 @@ impl FeedbackLane {
         let passed = before.is_some_and(|before| self.last_heard.is_some_and(|heard| heard > before));
         held.proofs += u32::from(passed);
         self.blocked = self.blocked.saturating_add(1);
-        held.refusals += 1;
+        held.refusals += u32::from(!own);
         match own {
             true => held.proofs >= OWN_PROOFS,
             false => held.proofs > 0 && held.refusals >= REFUSALS,

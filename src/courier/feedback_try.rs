@@ -37,7 +37,7 @@ pub(super) struct Held {
     pub(super) busy: bool,
     /// When something in between refused it last, or the API its key.
     pub(super) blocked: Option<Instant>,
-    /// How often that was so.
+    /// How often something in between refused it.
     pub(super) refusals: u32,
     /// How often that was so again after another was delivered.
     pub(super) proofs: u32,
@@ -78,8 +78,8 @@ pub(super) enum Doubt {
 pub(super) enum Tried {
     /// The API has it.
     Delivered,
-    /// The API refuses it. With the moment at which the attempt began.
-    Refused(Burial, Instant),
+    /// The API refuses it. With the reason as anybody may see it, and the moment at which the attempt began.
+    Refused(Burial, String, Instant),
     /// Something in between refuses it, or the API its key: the project's fault, or its own. With what to say of the project, and the
     /// moment at which the attempt began.
     Blocked {
@@ -170,8 +170,10 @@ impl Held {
                     return tried;
                 }
                 Posted::Lost { closed: true, .. } if !stale => stale = true,
-                Posted::Lost { began, burial, .. } => {
-                    line.failing(began, None, &burial.reason, &settings);
+                Posted::Lost {
+                    began, shown, burial, ..
+                } => {
+                    line.failing(began, None, &shown, &settings);
                     line.wake_if_changed(knobs);
                     return Tried::Unanswered(burial);
                 }
@@ -208,7 +210,7 @@ impl Held {
             return None;
         }
         let task = self.feedback.task();
-        let get = || settings.upstream.get_task(task, key);
+        let get = || settings.upstream.read_task(task, key);
         let Attempt { began, outcome } = match line.ask(Request::Feedback, get).await {
             Ok(attempt) => attempt,
             Err(turn) => return Some(not_made(turn)),
@@ -347,18 +349,20 @@ impl Held {
             FeedbackVerdict::ReadBack { reason } => {
                 if status == Some(500) {
                     // Else a parked lane whose first feedback is poison would probe with it for ever.
-                    line.unpark(&reason);
+                    line.unpark(&reason.to_string());
                 }
                 self.doubt = Doubt::Counted;
                 self.lost_at = Some(clock::now());
                 return Posted::Lost {
                     closed: is_closed(&outcome),
                     began,
-                    burial: self.burial(reason, status, excerpt),
+                    shown: reason.to_string(),
+                    burial: self.burial(reason.for_letter(), status, excerpt),
                 };
             }
             FeedbackVerdict::Refused { reason } => {
-                Tried::Refused(self.burial(reason, status, excerpt), began)
+                let shown = reason.to_string();
+                Tried::Refused(self.burial(reason.for_letter(), status, excerpt), shown, began)
             }
             FeedbackVerdict::Park { reason } => {
                 line.park(began, &reason, settings);
@@ -387,6 +391,8 @@ enum Posted {
         /// With the connection: most often one that the server had closed before.
         closed: bool,
         began: Instant,
+        /// The reason as anybody may see it.
+        shown: String,
         burial: Burial,
     },
 }

@@ -6,13 +6,15 @@ use super::graves::Graves;
 use super::health::Health;
 use super::news::News;
 use super::outlet::Outlet;
+use super::promptness::Promptness;
 use super::size::SizeCap;
 use super::stop::Stop;
 use super::telling::Telling;
+use super::token_counts::{Knowledge, Plan, Question};
 use super::window::Window;
 use super::witness::Witnesses;
 use crate::batch::Decision;
-use crate::board::{Board, LaneState};
+use crate::board::{Board, LaneState, TokenCountsState};
 use crate::event;
 use crate::fates::Proof;
 use crate::ids::{Kind, Lane, Seq, TaskId};
@@ -56,6 +58,10 @@ pub(super) struct Common {
     pub(super) witnesses: Arc<Mutex<Witnesses>>,
     /// What size of request the way to the upstream takes.
     pub(super) size: Arc<Mutex<SizeCap>>,
+    /// How soon the upstream stores.
+    pub(super) promptness: Arc<Mutex<Promptness>>,
+    /// Whether it needs token counts.
+    pub(super) token_counts: Knowledge,
 }
 
 impl Common {
@@ -140,6 +146,41 @@ impl Line {
             .witnesses
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn promptness(&self) -> MutexGuard<'_, Promptness> {
+        self.common
+            .promptness
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What to do with events that break the API's tokenizer.
+    pub(super) fn token_counts(&self, settings: &Settings) -> Plan {
+        let can_tell = settings.confirm && !self.telling().is_off();
+        let base_url = settings.upstream.base_url();
+        self.common
+            .token_counts
+            .plan(settings.token_counts, base_url, can_tell, clock::now())
+    }
+
+    /// Notes whether the upstream stored events that break the tokenizer without token counts; tells people if that is news.
+    pub(super) fn learned(&self, question: &Question, needs_counts: bool) {
+        if !question.answer(needs_counts, clock::now()) {
+            return;
+        }
+        self.common.board.set_token_counts(Some(TokenCountsState {
+            needed: needs_counts,
+            since_ms: clock::wall_ms(),
+        }));
+        if needs_counts {
+            tracing::info!(
+                "the upstream loses batches with tool calls, pictures or special tokens: such events are sent with \
+                 prompt_tokens and completion_tokens of 0 from now on (delivery.token_counts)"
+            );
+        } else {
+            tracing::info!("the upstream stores tool calls, pictures and special tokens as they are");
+        }
     }
 
     fn doubt(&self) -> MutexGuard<'_, Doubt> {
@@ -308,8 +349,8 @@ impl Line {
         }
         let project = &self.lane().project;
         let reason = format!(
-            "no API key for project {project}, so its events are only queued: set PHOSPHO_API_KEY, upstream.api_key_file \
-             or upstream.projects.{project}.api_key_file, then reload"
+            "no API key for project {project}, so its events are only queued: set upstream.api_key_file or \
+             upstream.projects.{project}.api_key_file and reload, or PHOSPHO_API_KEY and restart"
         );
         if self.show(LaneState::QueueingOnly {
             reason: reason.clone(),
@@ -332,15 +373,19 @@ impl Line {
 
     /// Counts a batch that was accepted and not stored, and warns once a lane.
     pub(super) fn lost(&self, events: usize) {
-        *self.lost_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(clock::now());
         self.common.metrics.delivery_unconfirmed_batches.inc();
         if !self.loss_told.swap(true, Ordering::Relaxed) {
             tracing::warn!(
                 lane = %self.lane(), events,
-                "the API accepted a batch and did not store it: its events are sent again one by one; \
+                "the API accepted a batch and did not store it: its events are sent again in smaller parts; \
                  further ones are counted in phosphod_delivery_unconfirmed_batches_total"
             );
         }
+    }
+
+    /// Notes that something was accepted and not stored just now.
+    pub(super) fn lost_now(&self) {
+        *self.lost_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(clock::now());
     }
 
     /// Whether the upstream lost a batch a short while ago. It drops the connection after each, and what is sent on such a

@@ -9,8 +9,9 @@
 //! | `log_lane`, `send`, `delivery` | batches: when, how, and which events of one after a refusal (pure) |
 //! | `deferred` | events that keep failing alone, tried again beside the batches |
 //! | `sessions`, `window` | batches side by side: which events, how many (pure) |
-//! | `confirm`, `witness`, `readback`, `telling`, `tokens` | was it stored, and what if not |
+//! | `confirm`, `witness`, `readback`, `telling`, `promptness` | was it stored |
 //! | `crosscheck` | is an odd answer about one id's URL or about the upstream |
+//! | `repair`, `halving`, `token_counts`, `tokens` | what if it was not: which events are to blame (pure), and how to spare them that (pure) |
 //! | `feedback_lane`, `feedback_try`, `roster` | feedback: one in flight per task |
 //! | `graves` | was the log of a feedback given up |
 
@@ -23,13 +24,16 @@ mod delivery;
 mod feedback_lane;
 mod feedback_try;
 mod graves;
+mod halving;
 mod health;
 mod line;
 mod log_lane;
 mod news;
 mod outlet;
+mod promptness;
 mod pulse;
 mod readback;
+mod repair;
 mod roster;
 mod send;
 mod sessions;
@@ -37,6 +41,7 @@ mod size;
 mod stop;
 mod supervisor;
 mod telling;
+mod token_counts;
 mod tokens;
 mod turn;
 mod window;
@@ -45,6 +50,7 @@ mod witness;
 pub use outlet::RateLimit;
 pub use pulse::{Heart, Pulse, pulse};
 pub use supervisor::run;
+pub use token_counts::TokenCounts;
 
 use crate::backoff::Backoff;
 use crate::batch::Limits;
@@ -66,6 +72,8 @@ pub struct Settings {
     /// How long an accepted event may be missing before it counts as not stored. It is looked for five times, at
     /// growing intervals (`delivery.confirm_patience`). Default 3.4 s, longer than the API was ever seen to take.
     pub confirm_patience: Duration,
+    /// `delivery.token_counts`. Default auto.
+    pub token_counts: TokenCounts,
     /// `delivery.concurrency`: most log batches of one project in flight at once. Default 4; 1 keeps the order of acceptance, more
     /// keep it within each session.
     pub concurrency: usize,

@@ -3,7 +3,7 @@
 use super::Settings;
 use super::clock;
 use super::confirm;
-use super::delivery::{Delivery, Sent, Then};
+use super::delivery::{Delivery, EventForm, Sent, Then};
 use super::line::{Knobs, Line};
 use super::tokens;
 use super::turn::{Attempt, Request, STALE_CONNECTIONS, Turn, is_closed};
@@ -23,14 +23,8 @@ const STALE_WITHIN: Duration = Duration::from_millis(500);
 /// In about this time a connection that the server closed after its reply is known to be closed.
 const NOTICE: Duration = Duration::from_millis(25);
 
-/// How events are written into the request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Dress {
-    /// Byte for byte.
-    AsIs,
-    /// With null token counts ([`tokens::with_null_counts`]).
-    NullCounts,
-}
+/// How often the lane is asked whether it is in trouble, once a move wants what it has on lease.
+const CLAIM_PAUSE: Duration = Duration::from_millis(25);
 
 /// How far a delivery came.
 #[derive(Debug)]
@@ -49,12 +43,7 @@ pub(super) enum Progress {
 
 impl Line {
     /// Sends until something is accepted. Waits out passing faults; buries and settles what ends on the way.
-    pub(super) async fn advance(
-        &self,
-        knobs: &mut Knobs,
-        delivery: &mut Delivery<Leased>,
-        dress: Dress,
-    ) -> Progress {
+    pub(super) async fn advance(&self, knobs: &mut Knobs, delivery: &mut Delivery<Leased>) -> Progress {
         // Connections in a row that closed without a reply.
         let mut closed = 0;
         loop {
@@ -62,7 +51,13 @@ impl Line {
             let count = doubtful.len();
             // A request that a reset cut off may still be executed, so what it brought is waited for.
             let at_once = doubtful.iter().all(|sent| sent.attempts == 0);
-            let Some(missing) = confirm::settle_stored(self, knobs, doubtful, at_once).await else {
+            let missing = tokio::select! {
+                biased;
+                missing = confirm::settle_stored(self, knobs, doubtful, at_once) => missing,
+                // What an earlier process may have sent goes back to be moved if nobody answers for it.
+                () = self.claimed_in_trouble(), if at_once => return Progress::Parked,
+            };
+            let Some(missing) = missing else {
                 return Progress::Stopped;
             };
             let stored = missing.len() < count;
@@ -87,7 +82,13 @@ impl Line {
                 // The look's own connection may have been closed behind it, too: that takes a moment to be noticed.
                 tokio::time::sleep(NOTICE * closed.min(8)).await;
             }
-            let pass = match self.admit(knobs).await {
+            let pass = tokio::select! {
+                biased;
+                pass = self.admit(knobs) => pass,
+                // What waits goes back, so that it can be moved to another project.
+                () = self.view.claimed() => Err(Turn::Parked),
+            };
+            let pass = match pass {
                 Ok(pass) => pass,
                 Err(Turn::Stopped) => return Progress::Stopped,
                 Err(Turn::Go | Turn::Parked) => return Progress::Parked,
@@ -105,16 +106,17 @@ impl Line {
                 settings.batch.max_events,
                 self.size().apply(settings.batch.max_bytes),
             );
-            let bytes_of = |event: &Leased| event.record().len();
             if delivery.next_part_within(most, bytes_of).len() > 1 && self.health().is_parked() {
                 // It was parked while the batch waited. The lane probes with one event.
                 return Progress::Parked;
             }
             if settings.confirm {
-                confirm::sends(self, delivery.next_part_within(most, bytes_of));
+                let next = delivery.next_part_within(most, bytes_of);
+                confirm::sends(self, next.map(|sent| &sent.event));
             }
             let next = delivery.next_part_within(most, bytes_of);
-            let part: Vec<Cow<'_, [u8]>> = next.map(|event| dressed(event, dress)).collect();
+            let part: Vec<Cow<'_, [u8]>> = next.map(written).collect();
+            let counted = part.iter().filter(|event| matches!(event, Cow::Owned(_))).count();
             let (events, bytes) = (part.len(), part.iter().map(|event| event.len()).sum());
             let body = batch::body(part.iter().map(Cow::as_ref));
             drop(part);
@@ -140,6 +142,12 @@ impl Line {
             drop(pass);
             delivery.heard(self.passes.load(Ordering::Relaxed));
             let step = delivery.take(verdict, status, excerpt);
+            if !step.accepted.is_empty() {
+                self.common
+                    .metrics
+                    .delivery_zero_counts_events
+                    .inc_by(counted as u64);
+            }
             if !step.buried.is_empty() {
                 self.spool().bury(self.lane(), step.buried).await;
             }
@@ -160,6 +168,14 @@ impl Line {
             if !step.accepted.is_empty() {
                 return Progress::Accepted(step.accepted);
             }
+        }
+    }
+
+    /// Resolves when a move asks for what the lane has on lease while the last that was heard of the upstream is a fault.
+    async fn claimed_in_trouble(&self) {
+        self.view.claimed().await;
+        while !self.health().is_troubled() {
+            tokio::time::sleep(CLAIM_PAUSE).await;
         }
     }
 
@@ -190,7 +206,7 @@ impl Line {
         }
         // Else a parked lane whose first event is poison would probe with it for ever: a 500 is poison only once it repeats.
         match verdict {
-            LogVerdict::Bisect { reason } | LogVerdict::Split { reason } => self.unpark(reason),
+            LogVerdict::Bisect { reason } | LogVerdict::Split { reason } => self.unpark(&reason.to_string()),
             LogVerdict::Retry { reason, .. } | LogVerdict::Unknown { reason, .. } if status == Some(500) => {
                 self.unpark(reason);
             }
@@ -212,13 +228,23 @@ impl Line {
     }
 }
 
-fn dressed(event: &Leased, dress: Dress) -> Cow<'_, [u8]> {
-    match dress {
-        Dress::AsIs => Cow::Borrowed(event.record()),
-        Dress::NullCounts => {
-            tokens::with_null_counts(event.record()).map_or(Cow::Borrowed(event.record()), Cow::Owned)
-        }
-    }
+/// At most so many bytes of a request are the event's.
+fn bytes_of(sent: &Sent<Leased>) -> usize {
+    let added = match sent.form {
+        EventForm::AsIs => 0,
+        EventForm::ZeroCounts => tokens::ADDED_BYTES,
+    };
+    sent.event.record().len() + added
+}
+
+/// The event as it goes into the request.
+pub(super) fn written(sent: &Sent<Leased>) -> Cow<'_, [u8]> {
+    let record = sent.event.record();
+    let altered = match sent.form {
+        EventForm::AsIs => None,
+        EventForm::ZeroCounts => tokens::with_zero_counts(record),
+    };
+    altered.map_or(Cow::Borrowed(record), Cow::Owned)
 }
 
 /// The status, if there is one, and the beginning of the body of a reply that is no success (a 200's would be the

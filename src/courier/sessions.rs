@@ -8,6 +8,13 @@
 //! Reading an event's session costs time, so it is only done once a second stream is to be filled. A batch that was cut
 //! before that is of *unknown* sessions: nothing is sent beside it until it has landed.
 //!
+//! **Closed sessions.** The sessions of a batch that was lost, or whose fate decides how others are sent, stay closed until it is
+//! repaired. That takes no stream.
+//!
+//! **Apart.** Events that break the API's tokenizer go apart from all others while the upstream is asked whether it stores
+//! them ([`token_counts`](super::token_counts)). An event that may be too large for the API's database goes alone, after what
+//! waited beside it, and nothing goes beside it.
+//!
 //! **The bound.** What waits is never more than a batch: [`Sessions::room`] says how much more may be leased.
 
 #[cfg(test)]
@@ -42,6 +49,33 @@ pub(super) trait Entry {
     fn session(&self) -> Option<u64>;
     /// Length in bytes.
     fn bytes(&self) -> usize;
+    /// Whether it breaks the API's tokenizer.
+    fn breaks_tokenizer(&self) -> bool;
+    /// Whether it may be too large for the API's database.
+    fn is_large(&self) -> bool;
+}
+
+/// How the next batch is to be cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct How {
+    /// Others may be in flight beside it.
+    pub(super) beside: bool,
+    /// Nothing may overtake anything.
+    pub(super) in_order: bool,
+    /// Events that break the tokenizer are to be told from others, and each is to be taken for so many bytes more.
+    pub(super) breaking: Option<usize>,
+    /// So many of them at most make a batch of their own, and none goes with others before that.
+    pub(super) ask: usize,
+}
+
+/// A batch that was cut.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Batch<E> {
+    pub(super) ticket: Ticket,
+    /// In order; whether each breaks the tokenizer, as far as that was asked.
+    pub(super) events: Vec<(E, bool)>,
+    /// It holds only events that break the tokenizer, and is to show what becomes of them.
+    pub(super) is_question: bool,
 }
 
 /// A batch in flight.
@@ -56,7 +90,13 @@ pub(super) struct Sessions<E> {
     bytes: usize,
     /// The sessions of each batch in flight; `None`: unknown.
     flights: BTreeMap<Ticket, Option<HashSet<u64>>>,
+    /// The sessions that are closed though nothing of them is in flight; `None`: all.
+    closed: BTreeMap<Ticket, Option<HashSet<u64>>>,
     last: u64,
+    /// Events that were admitted so far.
+    admitted: u64,
+    /// How many of those that wait may be too large.
+    large: usize,
 }
 
 #[derive(Debug)]
@@ -64,6 +104,13 @@ struct Waiting<E> {
     event: E,
     /// `None`: not read yet.
     session: Option<Option<u64>>,
+    /// The same.
+    breaks: Option<bool>,
+    is_large: bool,
+    /// How many were admitted before it.
+    nr: u64,
+    /// How many had been admitted when a large one could first have gone.
+    passed: Option<u64>,
 }
 
 impl<E> Waiting<E>
@@ -73,6 +120,20 @@ where
     fn session(&mut self) -> Option<u64> {
         *self.session.get_or_insert_with(|| self.event.session())
     }
+
+    fn breaks(&mut self) -> bool {
+        *self.breaks.get_or_insert_with(|| self.event.breaks_tokenizer())
+    }
+}
+
+/// The places of what goes next.
+enum Choice {
+    /// Events of any kind.
+    Usual(Vec<usize>),
+    /// Events that break the tokenizer.
+    Question(Vec<usize>),
+    /// One that may be too large.
+    Large(usize),
 }
 
 impl<E: Entry> Sessions<E> {
@@ -81,7 +142,10 @@ impl<E: Entry> Sessions<E> {
             waiting: VecDeque::new(),
             bytes: 0,
             flights: BTreeMap::new(),
+            closed: BTreeMap::new(),
             last: 0,
+            admitted: 0,
+            large: 0,
         }
     }
 
@@ -104,76 +168,211 @@ impl<E: Entry> Sessions<E> {
     pub(super) fn admit(&mut self, events: impl IntoIterator<Item = E>) {
         for event in events {
             self.bytes += event.bytes();
-            self.waiting.push_back(Waiting { event, session: None });
+            let is_large = event.is_large();
+            self.large += usize::from(is_large);
+            self.waiting.push_back(Waiting {
+                event,
+                session: None,
+                breaks: None,
+                is_large,
+                nr: self.admitted,
+                passed: None,
+            });
+            self.admitted += 1;
         }
     }
 
     /// Whether [`Sessions::cut`] would give anything.
-    pub(super) fn any_free(&mut self) -> bool {
-        !self.free(1, !self.flights.is_empty()).is_empty()
+    pub(super) fn any_free(&mut self, how: &How) -> bool {
+        self.choose(1, how).is_some()
     }
 
-    /// The next batch, within `limits`: all that may go, in order. `None` if nothing may. `beside`: whether others may be in
-    /// flight beside it.
-    pub(super) fn cut(&mut self, limits: &Limits, beside: bool) -> Option<(Ticket, Vec<E>)> {
-        let beside = beside || !self.flights.is_empty();
-        let free = self.free(limits.max_events, beside);
-        let count = limits.cut(free.iter().map(|&at| self.waiting[at].event.bytes()));
+    /// The next batch, within `limits`: all that may go, in order. `None` if nothing may.
+    pub(super) fn cut(&mut self, limits: &Limits, how: &How) -> Option<Batch<E>> {
+        let choice = self.choose(limits.max_events, how)?;
+        let is_question = matches!(choice, Choice::Question(_));
+        let (places, sessions) = match choice {
+            Choice::Large(place) => (vec![place], None),
+            Choice::Question(places) => (places, Some(HashSet::new())),
+            Choice::Usual(places) => {
+                let reads = self.reads(how);
+                (places, reads.then(HashSet::new))
+            }
+        };
+        let added = how.breaking.unwrap_or_default();
+        let lengths = places.iter().map(|&at| {
+            let waiting = &mut self.waiting[at];
+            let grows = how.breaking.is_some() && waiting.breaks();
+            waiting.event.bytes() + if grows { added } else { 0 }
+        });
+        let count = limits.cut(lengths);
         if count == 0 {
             return None;
         }
-        self.last += 1;
-        let ticket = Ticket(self.last);
-        self.flights.insert(ticket, beside.then(HashSet::new));
-        Some((ticket, self.board(ticket, &free[..count])))
+        let ticket = self.ticket();
+        self.flights.insert(ticket, sessions);
+        let events = self.board(ticket, &places[..count]);
+        Some(Batch {
+            ticket,
+            events,
+            is_question,
+        })
     }
 
     /// One more event for a batch in flight: the first that may go beside the others, be it of a session in this one.
-    pub(super) fn join(&mut self, ticket: Ticket) -> Option<E> {
+    pub(super) fn join(&mut self, ticket: Ticket, in_order: bool) -> Option<E> {
         let own = self.flights.remove(&ticket)?;
-        let first = self.free(1, true);
+        let how = How {
+            beside: true,
+            in_order,
+            breaking: None,
+            ask: 0,
+        };
+        let first = self.usual(1, &how);
         self.flights.insert(ticket, own);
-        self.board(ticket, &first).pop()
+        self.board(ticket, &first).pop().map(|(event, _)| event)
     }
 
-    /// Notes that a batch needs nothing more to be sent.
+    /// Notes that a batch needs nothing more to be sent, or that closed sessions may go on.
     pub(super) fn land(&mut self, ticket: Ticket) {
         self.flights.remove(&ticket);
+        self.closed.remove(&ticket);
+    }
+
+    /// Notes that a batch needs nothing more to be sent for now, and keeps its sessions closed.
+    pub(super) fn keep_closed(&mut self, ticket: Ticket, in_order: bool) {
+        if let Some(sessions) = self.flights.remove(&ticket) {
+            self.closed.insert(ticket, sessions.filter(|_| !in_order));
+        }
+    }
+
+    /// Closes the sessions of events that have to be sent again, until the ticket lands.
+    pub(super) fn close(&mut self, sessions: impl Iterator<Item = Option<u64>>, in_order: bool) -> Ticket {
+        let ticket = self.ticket();
+        let sessions = (!in_order).then(|| sessions.flatten().collect());
+        self.closed.insert(ticket, sessions);
+        ticket
     }
 
     /// Gives up all that waits, in order: events of a batch are going back to the lane, and none of their sessions may
     /// overtake them.
     pub(super) fn give_up(&mut self) -> Vec<E> {
-        self.bytes = 0;
+        (self.bytes, self.large) = (0, 0);
         self.waiting.drain(..).map(|waiting| waiting.event).collect()
     }
 
+    fn ticket(&mut self) -> Ticket {
+        self.last += 1;
+        Ticket(self.last)
+    }
+
+    /// Whether the sessions of a batch have to be read.
+    fn reads(&self, how: &How) -> bool {
+        how.beside || how.ask > 0 || !self.flights.is_empty() || !self.closed.is_empty()
+    }
+
     /// The places of the first events that may go, in order, at most `most`.
-    fn free(&mut self, most: usize, read: bool) -> Vec<usize> {
-        if self.flights.values().any(Option::is_none) {
-            return Vec::new();
+    fn choose(&mut self, most: usize, how: &How) -> Option<Choice> {
+        if self
+            .flights
+            .values()
+            .chain(self.closed.values())
+            .any(Option::is_none)
+        {
+            return None;
         }
-        if !read {
+        if self.large > 0
+            && let Some(place) = self.due_large(how)
+        {
+            return self.flights.is_empty().then_some(Choice::Large(place));
+        }
+        if how.ask > 0 {
+            let places = self.question(most.min(how.ask), how);
+            if !places.is_empty() {
+                return Some(Choice::Question(places));
+            }
+        }
+        let places = self.usual(most, how);
+        (!places.is_empty()).then_some(Choice::Usual(places))
+    }
+
+    /// Events of any kind that may go. If there is to be a question, those for it stay, and what follows them in their sessions.
+    fn usual(&mut self, most: usize, how: &How) -> Vec<usize> {
+        if !self.reads(how) && self.large == 0 {
             return (0..self.waiting.len().min(most)).collect();
         }
-        let mut free = Vec::new();
+        let (mut free, mut barred, mut left) = (Vec::new(), HashSet::new(), how.ask);
         for (at, waiting) in self.waiting.iter_mut().enumerate() {
             if free.len() >= most {
                 break;
             }
-            // All that waits of a session waits for the same batch, so none of it can overtake another.
-            if !waiting
-                .session()
-                .is_some_and(|session| busy(&self.flights, session))
-            {
+            let session = waiting.session();
+            let is_closed = session.is_some_and(|session| {
+                barred.contains(&session) || busy(&self.flights, session) || busy(&self.closed, session)
+            });
+            let stays = !is_closed && left > 0 && waiting.breaks();
+            left -= usize::from(stays);
+            if !(is_closed || stays || waiting.is_large) {
                 free.push(at);
+            } else if how.in_order {
+                break;
+            } else {
+                barred.extend(session);
             }
         }
         free
     }
 
+    /// Events that break the tokenizer and are the next of their sessions.
+    fn question(&mut self, most: usize, how: &How) -> Vec<usize> {
+        let (mut free, mut barred) = (Vec::new(), HashSet::new());
+        for (at, waiting) in self.waiting.iter_mut().enumerate() {
+            if free.len() >= most {
+                break;
+            }
+            let session = waiting.session();
+            let is_closed = session.is_some_and(|session| {
+                barred.contains(&session) || busy(&self.flights, session) || busy(&self.closed, session)
+            });
+            if !is_closed && !waiting.is_large && waiting.breaks() {
+                free.push(at);
+            } else if how.in_order {
+                break;
+            } else {
+                barred.extend(session);
+            }
+        }
+        free
+    }
+
+    /// The first that may be too large, if it is its turn: once all that was there when it could first have gone is gone.
+    fn due_large(&mut self, how: &How) -> Option<usize> {
+        let mut barred = HashSet::new();
+        let (mut large, mut first) = (None, None);
+        for (at, waiting) in self.waiting.iter_mut().enumerate() {
+            let session = waiting.session();
+            let is_closed = session.is_some_and(|session| {
+                barred.contains(&session) || busy(&self.flights, session) || busy(&self.closed, session)
+            });
+            match (is_closed, waiting.is_large) {
+                (false, true) if large.is_none() => large = Some(at),
+                (false, false) if first.is_none() => first = Some(waiting.nr),
+                _ => {}
+            }
+            if is_closed || waiting.is_large {
+                barred.extend(session);
+            }
+            if how.in_order || large.is_some() && first.is_some() {
+                break;
+            }
+        }
+        let admitted = self.admitted;
+        let passed = *self.waiting[large?].passed.get_or_insert(admitted);
+        first.is_none_or(|first| first >= passed).then_some(large?)
+    }
+
     /// Moves events, by place in order, into a batch in flight.
-    fn board(&mut self, ticket: Ticket, places: &[usize]) -> Vec<E> {
+    fn board(&mut self, ticket: Ticket, places: &[usize]) -> Vec<(E, bool)> {
         let mut places = places.iter().copied().peekable();
         let (mut taken, mut rest) = (Vec::new(), VecDeque::with_capacity(self.waiting.len()));
         for (at, waiting) in std::mem::take(&mut self.waiting).into_iter().enumerate() {
@@ -185,14 +384,15 @@ impl<E: Entry> Sessions<E> {
             if let (Some(session), Some(Some(sessions))) = (waiting.session, self.flights.get_mut(&ticket)) {
                 sessions.extend(session);
             }
-            taken.push(waiting.event);
+            self.large -= usize::from(waiting.is_large);
+            taken.push((waiting.event, waiting.breaks.unwrap_or(false)));
         }
         self.waiting = rest;
         taken
     }
 }
 
-/// Whether a batch in flight has events of the session. There are as many as streams.
+/// Whether one of the batches has events of the session. There are as many as streams, or as confirmations.
 fn busy(flights: &BTreeMap<Ticket, Option<HashSet<u64>>>, session: u64) -> bool {
     flights
         .values()

@@ -7,6 +7,7 @@ use super::log_lane::LogLane;
 use super::news;
 use super::outlet::Outlet;
 use super::stop::{Phase, Stop};
+use super::token_counts::Knowledge;
 use super::witness::Witnesses;
 use super::{CourierError, Heart, Settings};
 use crate::board::Board;
@@ -48,6 +49,8 @@ pub async fn run(
         telling: Arc::default(),
         witnesses: Arc::new(Mutex::new(Witnesses::new(clock::now()))),
         size: Arc::default(),
+        promptness: Arc::default(),
+        token_counts: Knowledge::default(),
     };
     let mut couriers = Couriers {
         common,
@@ -74,7 +77,11 @@ pub async fn run(
                 reloads = changed.is_ok();
                 // It may be another upstream now.
                 couriers.common.forget_upstream();
-                knobs.tell(settings.borrow_and_update().clone());
+                let fresh = settings.borrow_and_update().clone();
+                if fresh.upstream.base_url() != couriers.knobs.borrow().upstream.base_url() {
+                    couriers.common.board.set_token_counts(None);
+                }
+                knobs.tell(fresh);
                 couriers.common.outlet.reload();
             }
         }

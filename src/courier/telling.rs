@@ -60,6 +60,11 @@ impl Telling {
         }
     }
 
+    /// Whether reading back was given up, for now.
+    pub(super) fn is_off(&self) -> bool {
+        self.off.is_some()
+    }
+
     /// Notes a word about a task: stored or not. Returns whether it had been given up.
     pub(super) fn told(&mut self, stored: bool) -> bool {
         self.told = true;

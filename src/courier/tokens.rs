@@ -1,26 +1,30 @@
-//! Lets an event skip the API's tokenizer, which is what loses some of them (contract.md "200 does not mean stored"). Pure.
+//! Lets an event skip the API's tokenizer, which fails on some events and then loses the whole batch. Pure.
+//!
+//! The API counts no tokens of an event that carries both counts. They are 0, because with null the counters of the event's
+//! session can never be incremented again.
 
+use crate::event::TOKEN_COUNTS;
 use crate::wire::json::{self, JsonKind};
 use serde_json::value::RawValue;
 
-/// Given in `metadata`, null is enough, these two make the API leave the event's tokens uncounted.
-const COUNTS: [&str; 2] = ["prompt_tokens", "completion_tokens"];
+/// Most bytes that [`with_zero_counts`] adds to an event.
+pub(super) const ADDED_BYTES: usize = r#""metadata":{"prompt_tokens":0,"completion_tokens":0},"#.len();
 
-/// The event with the token counts that it lacks set to null in its `metadata`; every other byte stays.
+/// The event with the token counts that it lacks set to 0 in its `metadata`; every other byte stays.
 ///
 /// A count given at the top level stands too, because the API copies it into `metadata`. `None` if nothing is lacking, or
 /// the event is no JSON object or its `metadata` neither an object nor null.
-pub(super) fn with_null_counts(event: &[u8]) -> Option<Vec<u8>> {
+pub(super) fn with_zero_counts(event: &[u8]) -> Option<Vec<u8>> {
     let text = std::str::from_utf8(event).ok()?;
     let metadata = json::field(event, "metadata");
     let given = |count: &str| {
         json::field(event, count).is_some()
             || metadata.is_some_and(|metadata| json::field(metadata.get().as_bytes(), count).is_some())
     };
-    let lacking: Vec<String> = COUNTS
+    let lacking: Vec<String> = TOKEN_COUNTS
         .iter()
         .filter(|count| !given(count))
-        .map(|count| format!("\"{count}\":null"))
+        .map(|count| format!("\"{count}\":0"))
         .collect();
     let lacking = lacking.join(",");
     if lacking.is_empty() {
@@ -69,22 +73,22 @@ mod tests {
     use serde_json::Value;
 
     fn spliced(event: &str) -> Option<String> {
-        with_null_counts(event.as_bytes()).map(|bytes| String::from_utf8(bytes).expect("UTF-8"))
+        with_zero_counts(event.as_bytes()).map(|bytes| String::from_utf8(bytes).expect("UTF-8"))
     }
 
     #[test]
     fn both_counts_are_added_where_there_is_no_metadata() {
         assert_eq!(
             spliced(r#" {"input":"a" }"#).as_deref(),
-            Some(r#" {"metadata":{"prompt_tokens":null,"completion_tokens":null},"input":"a" }"#)
+            Some(r#" {"metadata":{"prompt_tokens":0,"completion_tokens":0},"input":"a" }"#)
         );
         assert_eq!(
             spliced(r#"{"x":"metadata","metadata" : null,"y":1.00}"#).as_deref(),
-            Some(r#"{"x":"metadata","metadata" : {"prompt_tokens":null,"completion_tokens":null},"y":1.00}"#)
+            Some(r#"{"x":"metadata","metadata" : {"prompt_tokens":0,"completion_tokens":0},"y":1.00}"#)
         );
         assert_eq!(
             spliced(r#"{"metadata":{ }}"#).as_deref(),
-            Some(r#"{"metadata":{"prompt_tokens":null,"completion_tokens":null }}"#)
+            Some(r#"{"metadata":{"prompt_tokens":0,"completion_tokens":0 }}"#)
         );
     }
 
@@ -92,11 +96,11 @@ mod tests {
     fn a_count_that_the_event_gives_is_left_alone() {
         assert_eq!(
             spliced(r#"{"metadata":{"prompt_tokens":7,"a":[1e5]}}"#).as_deref(),
-            Some(r#"{"metadata":{"completion_tokens":null,"prompt_tokens":7,"a":[1e5]}}"#)
+            Some(r#"{"metadata":{"completion_tokens":0,"prompt_tokens":7,"a":[1e5]}}"#)
         );
         assert_eq!(
             spliced(r#"{"completion_tokens":3,"metadata":{}}"#).as_deref(),
-            Some(r#"{"completion_tokens":3,"metadata":{"prompt_tokens":null}}"#)
+            Some(r#"{"completion_tokens":3,"metadata":{"prompt_tokens":0}}"#)
         );
         assert_eq!(
             spliced(r#"{"prompt_tokens":null,"metadata":{"completion_tokens":null}}"#),
@@ -117,7 +121,7 @@ mod tests {
         ] {
             assert_eq!(spliced(event), None, "{event}");
         }
-        assert_eq!(with_null_counts(b"{\"a\":\"\xff\"}"), None);
+        assert_eq!(with_zero_counts(b"{\"a\":\"\xff\"}"), None);
     }
 
     fn value() -> impl Strategy<Value = Value> {
@@ -151,12 +155,14 @@ mod tests {
         ) {
             let before = Value::Object(fields.into_iter().collect());
             let text = if pretty { serde_json::to_string_pretty(&before) } else { serde_json::to_string(&before) };
-            let Some(after) = with_null_counts(text.expect("it prints").as_bytes()) else { return Ok(()) };
+            let text = text.expect("it prints");
+            let Some(after) = with_zero_counts(text.as_bytes()) else { return Ok(()) };
+            prop_assert!(after.len() <= text.len() + ADDED_BYTES);
             let mut after: Value = serde_json::from_slice(&after).expect("still JSON");
             let metadata = after["metadata"].as_object_mut().expect("an object");
-            for count in COUNTS {
+            for count in TOKEN_COUNTS {
                 let own = before.get(count).is_some() || before["metadata"].get(count).is_some();
-                prop_assert!(own || metadata.remove(count) == Some(Value::Null));
+                prop_assert!(own || metadata.remove(count) == Some(Value::from(0)));
             }
             if before["metadata"].is_null() {
                 prop_assert!(metadata.is_empty());

@@ -76,12 +76,41 @@ pub fn unix(path: &Path, mode: u32, group: Option<u32>) -> Result<(UnixListener,
         path: path.to_owned(),
     };
     let access = |error| BindError::Access(path.to_owned(), mode, error);
-    // The umask let nobody else in so far; the group first, so that the mode never opens it to a wrong one.
-    if group.is_some() {
-        std::os::unix::fs::lchown(path, None, group).map_err(access)?;
-    }
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).map_err(access)?;
+    set_access(path, mode, group).map_err(access)?;
     Ok((listener, owned))
+}
+
+/// Gives the socket that was just made its group and mode. The umask let nobody else in so far; the group comes first,
+/// so that the mode never opens it to a wrong one. Whoever may write to the folder can put something else at the path
+/// meanwhile, so the file is opened once, checked, and changed by what was opened.
+#[cfg(target_os = "linux")]
+fn set_access(path: &Path, mode: u32, group: Option<u32>) -> io::Result<()> {
+    use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+    use std::os::fd::AsRawFd;
+
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let socket = rustix::fs::open(path, flags, Mode::empty())?;
+    let found = rustix::fs::fstat(&socket)?;
+    let ours = rustix::process::geteuid().as_raw();
+    if FileType::from_raw_mode(found.st_mode) != FileType::Socket || found.st_uid != ours {
+        return Err(io::Error::other("something else was put in its place"));
+    }
+    if let Some(group) = group {
+        let group = rustix::fs::Gid::from_raw(group);
+        rustix::fs::chownat(&socket, "", None, Some(group), AtFlags::EMPTY_PATH)?;
+    }
+    // There is no fchmod for a file that is opened as a path alone; /proc leads to the same file.
+    let opened = format!("/proc/self/fd/{}", socket.as_raw_fd());
+    std::fs::set_permissions(opened, std::fs::Permissions::from_mode(mode))
+}
+
+/// The same by the path, where no file can be opened as a path alone.
+#[cfg(not(target_os = "linux"))]
+fn set_access(path: &Path, mode: u32, group: Option<u32>) -> io::Result<()> {
+    if group.is_some() {
+        std::os::unix::fs::lchown(path, None, group)?;
+    }
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))
 }
 
 fn remove_stale(path: &Path) -> Result<(), BindError> {
@@ -118,6 +147,20 @@ mod tests {
         let mode = std::fs::metadata(&path).expect("made").permissions().mode();
         assert_eq!(mode & 0o777, 0o660);
         assert!(matches!(unix(&path, 0o660, None), Err(BindError::SocketInUse(_))));
+    }
+
+    #[tokio::test]
+    async fn access_is_given_to_the_socket_alone_and_never_through_a_link() {
+        let folder = tempfile::tempdir().expect("temp folder");
+        let (path, file) = (folder.path().join("s.sock"), folder.path().join("file"));
+        std::fs::write(&file, "mine").expect("write");
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).expect("chmod");
+        std::os::unix::fs::symlink(&file, &path).expect("symlink");
+        assert!(set_access(&path, 0o666, None).is_err(), "a link in its place");
+        std::fs::rename(&file, &path).expect("rename");
+        assert!(set_access(&path, 0o666, None).is_err(), "a file in its place");
+        let mode = std::fs::metadata(&path).expect("there").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
     }
 
     #[tokio::test]

@@ -90,6 +90,7 @@ pub async fn run(
 
     let mut parts = Parts::start(&settings, metrics, sockets, &spool, courier_settings);
     names.announce(&settings);
+    settings.announce(&parts.board);
     notify::ready(&format!("accepting on {names}"));
     let upkeep = tokio::spawn(parts.upkeep(&spool));
 
@@ -206,6 +207,7 @@ struct Parts {
     stop_delivering: watch::Sender<bool>,
     owned: Option<OwnedSocket>,
     admin: Arc<Admin>,
+    board: Board,
     pulse: Pulse,
 }
 
@@ -225,6 +227,7 @@ impl Parts {
         ));
         let about = admin::About {
             base_url: settings.upstream.base_url.clone(),
+            secrets: settings.secrets.clone(),
             max_event_bytes: settings.intake.max_event_bytes,
             redactor: settings.redact.clone(),
         };
@@ -279,7 +282,7 @@ impl Parts {
         let delivery = courier::run(
             spool.clone(),
             courier_settings,
-            board,
+            board.clone(),
             metrics,
             heart,
             stopped(delivering),
@@ -294,6 +297,7 @@ impl Parts {
             stop_delivering,
             owned: sockets.owned,
             admin,
+            board,
             pulse,
         }
     }

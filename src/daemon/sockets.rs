@@ -110,10 +110,9 @@ impl Names {
             upstream = settings.upstream.base_url,
             "accepting"
         );
-        let delivery = &settings.delivery;
-        if delivery.default_key.is_none() && delivery.project_keys.is_empty() {
+        if settings.upstream.proxy.is_some() && settings.upstream.is_local() {
             tracing::warn!(
-                "no API key: events are only queued; set PHOSPHO_API_KEY or upstream.api_key_file"
+                "upstream.proxy is not used: upstream.base_url is on this machine, and so stays the key"
             );
         }
     }

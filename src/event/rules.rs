@@ -71,6 +71,13 @@ pub(super) const ALL: [Row; 19] = [
     row("raw_output", Rule::RawOutput),
 ];
 
+impl Row {
+    /// Whether objects or lists can stand in the field.
+    pub(super) fn may_hold_more(&self) -> bool {
+        matches!(self.rule, Rule::ObjectOrNull | Rule::RawInput | Rule::RawOutput)
+    }
+}
+
 /// A key's place in [`ALL`].
 pub(super) fn slot(key: &str) -> Option<usize> {
     ALL.iter().position(|row| row.name == key)

@@ -413,3 +413,36 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_stored_record_names_the_project_that_it_is_moved_to_and_stays_as_it_was() {
+    let to = ProjectId::new("new \"p\"").expect("an id");
+    for (record, moved) in [
+        (
+            r#"{"project_id":"old","input":"a"}"#,
+            r#"{"project_id":"new \"p\"","input":"a"}"#,
+        ),
+        (
+            r#"{"a": 1.50, "project_id" : "old" ,"metadata":{"project_id":"old"}}"#,
+            r#"{"a": 1.50, "project_id" : "new \"p\"" ,"metadata":{"project_id":"old"}}"#,
+        ),
+        (
+            r#"{"project_id":"x","project_id":"y"}"#,
+            r#"{"project_id":"new \"p\"","project_id":"new \"p\""}"#,
+        ),
+        (r#"{"project_\u0069d":"o"}"#, r#"{"project_\u0069d":"new \"p\""}"#),
+        (
+            r#"{"project_id":null,"input":"a"}"#,
+            r#"{"project_id":null,"input":"a"}"#,
+        ),
+        (
+            r#"{"project_id":"","input":"a"}"#,
+            r#"{"project_id":"","input":"a"}"#,
+        ),
+        (r#"{"input":"a"}"#, r#"{"input":"a"}"#),
+        ("no JSON", "no JSON"),
+    ] {
+        let told = String::from_utf8(with_project(record.as_bytes(), &to)).expect("text");
+        assert_eq!(told, moved);
+    }
+}

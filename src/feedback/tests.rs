@@ -40,6 +40,21 @@ fn what_is_absent_or_null_stays_absent_upstream() {
 }
 
 #[test]
+fn feedback_of_a_project_in_quotes_is_refused_but_read_back_from_disk() {
+    let quoted = ProjectId::new("'p'").expect("an id");
+    let raw = br#"{"task_id":"t","flag":"success","project_id":"\"p\""}"#;
+    for (raw, project) in [
+        (&raw[..], None),
+        (br#"{"task_id":"t","flag":"success"}"#, Some(&quoted)),
+    ] {
+        let refusal = Feedback::parse(raw, None, project).expect_err("the project is wrong");
+        assert!(refusal.to_string().contains("quotation marks"), "{refusal}");
+    }
+    let stored = Feedback::from_record(raw).expect("an earlier version stored it");
+    assert_eq!(stored.project().as_str(), "\"p\"");
+}
+
+#[test]
 fn wrong_feedback_is_refused_with_the_field_and_the_remedy() {
     let wanted = "send \"success\" or \"failure\"";
     for (raw, sentence) in [

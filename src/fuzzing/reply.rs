@@ -1,7 +1,8 @@
 //! What the upstream answers.
 use super::assert_is_sentence;
 use crate::verdict::{
-    Answer, Blocked, Failure, FailureKind, Fate, FeedbackVerdict, LogVerdict, Outcome, of_feedback, of_log,
+    Answer, Blocked, Failure, FailureKind, Fate, FeedbackVerdict, LogVerdict, Outcome, Reason, of_feedback,
+    of_log,
 };
 use crate::wire::json::push_string;
 use serde_json::Value;
@@ -69,9 +70,8 @@ fn judge(status: u16, events: usize, server_errors: u32, body: Vec<u8>) {
                 }
             }
         }
-        LogVerdict::Bisect { reason }
-        | LogVerdict::Split { reason }
-        | LogVerdict::Park { reason }
+        LogVerdict::Bisect { reason } | LogVerdict::Split { reason } => told_of_both(reason),
+        LogVerdict::Park { reason }
         | LogVerdict::Retry { reason, .. }
         | LogVerdict::Unknown { reason, .. } => told(&reason),
         LogVerdict::Blocked(blocked) => told_of_block(&blocked),
@@ -79,12 +79,15 @@ fn judge(status: u16, events: usize, server_errors: u32, body: Vec<u8>) {
     match of_feedback(&answer) {
         FeedbackVerdict::Delivered => assert!((200..300).contains(&status)),
         FeedbackVerdict::NotYet => assert_eq!(status, 404),
-        FeedbackVerdict::ReadBack { reason }
-        | FeedbackVerdict::Refused { reason }
-        | FeedbackVerdict::Park { reason }
-        | FeedbackVerdict::Retry { reason, .. } => told(&reason),
+        FeedbackVerdict::ReadBack { reason } | FeedbackVerdict::Refused { reason } => told_of_both(reason),
+        FeedbackVerdict::Park { reason } | FeedbackVerdict::Retry { reason, .. } => told(&reason),
         FeedbackVerdict::Blocked(blocked) => told_of_block(&blocked),
     }
+}
+
+fn told_of_both(reason: Reason) {
+    told(&reason.to_string());
+    told(&reason.for_letter());
 }
 
 fn told_of_block(blocked: &Blocked) {

@@ -62,6 +62,15 @@ impl Gate {
             let checked = self.peers.check(peer);
             return checked.map_err(|sentence| refused(StatusCode::FORBIDDEN, &sentence));
         }
+        self.check_names(uri, headers)
+    }
+
+    /// Refuses a request over TCP that does not name this machine, once and unambiguously. A web page that has its own
+    /// name resolved to this machine (DNS rebinding) ends here.
+    ///
+    /// # Errors
+    /// 400 without exactly one `Host`, 403 for a name that is not served.
+    pub fn check_names(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), Refused> {
         let mut hosts = headers.get_all(HOST).iter();
         let (Some(host), None) = (hosts.next(), hosts.next()) else {
             return Err(refused(

@@ -352,6 +352,28 @@ mod tests {
     }
 
     #[test]
+    fn a_project_in_quotes_is_the_events_own_fault_wherever_it_stands() {
+        let own = r#"{"input":"a","project_id":"'p'"}"#;
+        for (raw, project) in [(r#"{"input":"a"}"#, "\"p\""), (own, "'p'"), (own, "q")] {
+            let (entries, reply) = plan(&[raw, r#"{"input":"b","project_id":"r"}"#], &door(Some(project)))
+                .expect("the request is taken");
+            let reason = reply["logged_events"][0]["error_in_log"].as_str();
+            assert!(
+                reason.is_some_and(|reason| reason.contains("quotation marks around it")),
+                "{reply}"
+            );
+            assert_eq!(reply["logged_events"][1]["project_id"], "r");
+            assert!(
+                matches!(&entries[..], [Entry::Refused { record, .. }, Entry::Queued { .. }] if record == raw.as_bytes())
+            );
+        }
+        assert!(
+            plan(&[own], &door(None)).is_ok(),
+            "it is kept without any other project, too"
+        );
+    }
+
+    #[test]
     fn of_an_event_that_is_far_too_long_the_head_is_kept() {
         let event = Element {
             cut_from: Some(5_000_000),

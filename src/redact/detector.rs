@@ -1,6 +1,6 @@
 //! The built-in detectors: what each finds, and what a text must have at least for it to look at all.
 use super::api_key::ApiKeys;
-use super::{card, iban, ip, phone};
+use super::{card, iban, ip, named, phone};
 use memchr::{memchr, memmem};
 use regex::Regex;
 use std::ops::Range;
@@ -14,7 +14,8 @@ pub enum Detector {
     Phone,
     /// Card numbers whose check digit (Luhn) is right.
     CreditCard,
-    /// Keys of well-known services, bearer tokens, JWTs, private keys, passwords in URLs, `api_key = ...`.
+    /// Keys of well-known services, bearer tokens, JWTs, private keys, passwords in URLs, and what
+    /// is called a key, a token or a password, in a text or as a member of an object.
     ApiKey,
     /// International bank account numbers whose remainder (mod 97) is right.
     Iban,
@@ -63,6 +64,16 @@ pub(super) enum Finder {
     Own(Regex),
 }
 
+/// A string as a detector sees it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct View<'t> {
+    /// What is looked at.
+    pub(super) text: &'t str,
+    /// The text before its escapes were read, or the same if it has none. `None` where another
+    /// view has them read.
+    pub(super) source: Option<&'t str>,
+}
+
 /// What a text holds, so that most detectors need not look at most texts.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Traits {
@@ -98,7 +109,14 @@ impl Finder {
 
     /// Hands the place of each find to `hit`; two may overlap. An own regex is asked for just over `most`: with some, each
     /// find can take as long as the text.
-    pub(super) fn find(&self, text: &str, traits: Traits, most: usize, hit: &mut dyn FnMut(Range<usize>)) {
+    pub(super) fn find(
+        &self,
+        view: View<'_>,
+        traits: Traits,
+        most: usize,
+        hit: &mut dyn FnMut(Range<usize>),
+    ) {
+        let text = view.text;
         match self {
             Finder::Phone if traits.digits >= phone::FEWEST_DIGITS => phone::find(text, hit),
             Finder::CreditCard if traits.digits >= card::FEWEST_DIGITS => card::find(text, hit),
@@ -111,7 +129,12 @@ impl Finder {
                     regex.find_iter(text).for_each(|found| hit(found.range()));
                 }
             }
-            Finder::ApiKey(keys) => keys.find(text, hit),
+            Finder::ApiKey(keys) => {
+                keys.find(text, view.source.is_some(), hit);
+                if let Some(source) = view.source {
+                    named::find(text, source, hit);
+                }
+            }
             Finder::Own(regex) => {
                 let finds = regex.find_iter(text).take(most.saturating_add(1));
                 finds.for_each(|found| hit(found.range()));
@@ -133,7 +156,11 @@ mod tests {
     fn found(detector: Detector, text: &str) -> Vec<&str> {
         let finder = Finder::of(detector).expect("its regexes are right");
         let mut hits = Vec::new();
-        finder.find(text, Traits::of(text), 100, &mut |range| hits.push(&text[range]));
+        let view = View {
+            text,
+            source: Some(text),
+        };
+        finder.find(view, Traits::of(text), 100, &mut |range| hits.push(&text[range]));
         hits
     }
 

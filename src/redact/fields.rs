@@ -58,6 +58,12 @@ pub enum PathError {
     /// Nothing between two dots, or nothing at all.
     #[error("{0:?} has an empty step: write a path such as \"metadata.*\"")]
     Empty(String),
+    /// It has marks in it that no path of ours has: a list, JSONPath, a JSON pointer, something in quotes.
+    #[error(
+        "{0:?} is no path: write keys with dots between them, such as \"metadata.headers\", without quotes, brackets, commas \
+         and blanks around them; * stands for one whole key or list element"
+    )]
+    Odd(String),
     /// Too many steps.
     #[error("{0:?} has more than {MOST_STEPS} steps: end it earlier, what lies below is covered too")]
     Long(String),
@@ -72,10 +78,12 @@ pub enum PathError {
 }
 
 impl FieldPath {
-    /// Reads a path: keys parted by dots, `*` for any one key or list element. A key with a dot cannot be named.
+    /// Reads a path: keys parted by dots, `*` for any one key or list element, a number for a key or the place of an element.
+    /// A key with a dot cannot be named, nor one with quotes, brackets, commas or blanks around it: such a text is more likely
+    /// a list or a path of another kind, which would fit nothing.
     ///
     /// # Errors
-    /// An empty step, too many, or a field that is never altered.
+    /// An empty step, an odd one, too many, or a field that is never altered.
     pub fn parse(text: &str) -> Result<Self, PathError> {
         let parts: Vec<Part> = text
             .split('.')
@@ -87,6 +95,7 @@ impl FieldPath {
         let is_empty = |part: &Part| matches!(part, Part::Key(key) if key.trim().is_empty());
         match parts.as_slice() {
             parts if parts.iter().any(is_empty) => Err(PathError::Empty(text.to_owned())),
+            parts if parts.iter().any(is_odd) => Err(PathError::Odd(text.to_owned())),
             parts if parts.len() > MOST_STEPS => Err(PathError::Long(text.to_owned())),
             [Part::Key(key)] if IDENTITIES.contains(&key.as_str()) || JUDGEMENTS.contains(&key.as_str()) => {
                 Err(PathError::Protected(text.to_owned()))
@@ -134,9 +143,18 @@ impl Part {
         match (self, step) {
             (Part::Any, _) => true,
             (Part::Key(wanted), Step::Key(key)) => wanted == key,
-            (Part::Key(_), Step::Index(_)) => false,
+            // As `phosphod redact test` shows it.
+            (Part::Key(wanted), Step::Index(index)) => wanted.parse() == Ok(*index),
         }
     }
+}
+
+/// Whether a step is written as nobody writes a key.
+fn is_odd(part: &Part) -> bool {
+    let Part::Key(key) = part else {
+        return false;
+    };
+    key == "$" || key.trim() != key || key.contains(|c: char| c.is_control() || "\"'`[]{}(),*\\".contains(c))
 }
 
 impl fmt::Display for FieldPath {
@@ -202,6 +220,8 @@ mod tests {
             ("raw_input.messages.*.content", "raw_input.messages.3.content"),
             ("*", "anything.at.all"),
             ("user_id", "user_id"),
+            ("metadata.0", "metadata.0"),
+            ("raw_input.1.content", "raw_input.1.content"),
         ] {
             assert!(covers(field, at), "{field} {at}");
         }
@@ -209,11 +229,56 @@ mod tests {
             ("input", "output"),
             ("metadata.*", "metadata"),
             ("metadata.a", "metadata.b"),
-            ("metadata.0", "metadata.0"),
+            ("metadata.0", "metadata.1"),
+            ("metadata.00", "metadata.x"),
             ("*", "user_id"),
             ("raw_input.*.content", "raw_input.0.role"),
         ] {
             assert!(!covers(field, at), "{field} {at}");
+        }
+    }
+
+    #[test]
+    fn what_only_looks_like_a_path_is_refused() {
+        for odd in [
+            "[\"metadata.headers\"]",
+            "metadata[0].x",
+            "metadata['x']",
+            "\"input\"",
+            "'input'",
+            "`input`",
+            "$.input",
+            "metadata. x",
+            " input",
+            "metadata.x ",
+            "{input}",
+            "input,output",
+            "meta*",
+            "**",
+            "metadata.\\*",
+            "metadata\n.x",
+            "len(input)",
+        ] {
+            assert_eq!(
+                FieldPath::parse(odd),
+                Err(PathError::Odd(odd.to_owned())),
+                "{odd}"
+            );
+            assert_eq!(
+                FieldPath::parse_dropped(odd),
+                Err(PathError::Odd(odd.to_owned())),
+                "{odd}"
+            );
+        }
+        for fine in [
+            "metadata.First Name",
+            "metadata.x-y",
+            "metadata.$schema",
+            "metadata.x:y",
+            "metadata.ü",
+            "metadata.7",
+        ] {
+            assert!(FieldPath::parse(fine).is_ok(), "{fine}");
         }
     }
 

@@ -359,6 +359,17 @@ fn text() -> impl Strategy<Value = String> {
         Just("2024-01-15"),
         Just("[email]"),
         Just("[ip:0123456789012345]"),
+        Just("password: "),
+        Just("api_key='"),
+        Just("\"secret\":\""),
+        Just("redis://:a@b/"),
+        Just("-----BEGIN PRIVATE KEY-----"),
+        Just("\\u0022"),
+        Just("\\u005c"),
+        Just("%22"),
+        Just("\\"),
+        Just(","),
+        Just("}"),
         Just(" "),
         Just("é😀"),
         Just("\"\\\n"),
@@ -375,10 +386,14 @@ fn value() -> impl Strategy<Value = Value> {
         any::<i64>().prop_map(Value::from),
         Just(Value::Null)
     ];
+    value_of(leaf)
+}
+
+fn value_of(leaf: impl Strategy<Value = Value> + 'static) -> impl Strategy<Value = Value> {
     leaf.prop_recursive(4, 24, 4, |inner| {
         prop_oneof![
             prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
-            prop::collection::hash_map("[a-c]", inner, 0..4)
+            prop::collection::hash_map("[a-c]|password", inner, 0..4)
                 .prop_map(|map| Value::Object(map.into_iter().collect())),
         ]
     })
@@ -398,7 +413,89 @@ fn shape(value: &Value) -> Value {
     }
 }
 
+/// What hostile texts repeat: the beginnings of many finds, and finds.
+const HOSTILE: [&str; 34] = [
+    "@",
+    "7",
+    "eyJ",
+    "\\",
+    "\\n",
+    "\\\\n4",
+    "\\\"",
+    "\\u005c",
+    "\\ud83d",
+    "%",
+    "%25",
+    "%0A4",
+    "%C3",
+    "\u{1b}[1",
+    ":",
+    "a=",
+    "password=",
+    "password:",
+    "password='",
+    "password:\"a ",
+    "\"password\":'",
+    "\\\"password\\\":\\\"\\\\\\\"a",
+    "pwd=/",
+    "password=a.",
+    "api_key = ",
+    "passwords=['a',",
+    "://",
+    "://a:b",
+    "://a:b@",
+    "-----BEGIN PRIVATE KEY-----",
+    "-----BEGIN PRIVATE KEY----------END",
+    "Basic YTpi ",
+    "password: http://",
+    "[email]",
+];
+
+#[test]
+fn the_work_grows_as_the_text_does() {
+    let redactor = redactor(rules());
+    let steps = |text: &str| {
+        let event = json!({"input": text, "password": text}).to_string();
+        steps::taken(|| {
+            redactor.apply(event.as_bytes());
+        })
+    };
+    // A text of its own ends each, so that what is looked for is found at the far end or nowhere.
+    for end in ["", "(", "\"", "@"] {
+        for part in HOSTILE {
+            let text = |bytes: usize| part.repeat(bytes / part.len()) + end;
+            let (once, twice) = (steps(&text(1 << 16)), steps(&text(1 << 17)));
+            assert!(
+                2 * once + once / 4 + 1024 >= twice,
+                "{part} {end}: {once}, {twice}"
+            );
+            assert!(twice <= (1 << 17) * 40, "{part} {end}: {twice}");
+        }
+    }
+}
+
 proptest! {
+    #[test]
+    fn json_within_strings_stays_json_of_the_same_shape_however_deep(
+        value in value_of(prop_oneof![text().prop_map(Value::from), Just(json!(7)), Just(Value::Null)]),
+        depth in 1_usize..5,
+        hash: bool,
+    ) {
+        let action = if hash { Action::Hash } else { Action::Replace };
+        let redactor = redactor(Rules { action, ..rules() });
+        let event = (0..depth).fold(value.clone(), |inner, _| json!({"a": inner.to_string()}));
+        let after = apply(&redactor, &event.to_string());
+        let mut read: Value = serde_json::from_str(&after).expect("it stays JSON");
+        for _ in 0..depth {
+            let inner = read["a"].as_str().expect("a text");
+            read = match serde_json::from_str(inner) {
+                Ok(read) => read,
+                Err(error) => panic!("{error}: {inner}"),
+            };
+        }
+        prop_assert_eq!(shape(&read), shape(&value));
+    }
+
     #[test]
     fn it_stays_json_of_the_same_shape_and_once_is_enough(value in value(), hash: bool) {
         let action = if hash { Action::Hash } else { Action::Replace };

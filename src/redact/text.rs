@@ -7,19 +7,26 @@ struct Pieces<'t> {
     at: usize,
 }
 
-struct Piece<'t> {
+/// A part of a text that holds escapes.
+pub(super) struct Piece<'t> {
     /// Where it stands as it was written.
-    at: usize,
-    text: PieceText<'t>,
+    pub(super) at: usize,
+    /// What it stands for.
+    pub(super) text: PieceText<'t>,
 }
 
-enum PieceText<'t> {
+/// What a [`Piece`] stands for.
+#[derive(Clone, Copy)]
+pub(super) enum PieceText<'t> {
+    /// Itself.
     Plain(&'t str),
+    /// One character, which an escape stands for.
     Escaped(char),
 }
 
 impl PieceText<'_> {
-    fn len(&self) -> usize {
+    /// Bytes of what it stands for.
+    pub(super) fn len(&self) -> usize {
         match self {
             PieceText::Plain(plain) => plain.len(),
             PieceText::Escaped(c) => c.len_utf8(),
@@ -99,17 +106,26 @@ pub(super) fn written(raw: &str, places: &[usize]) -> Vec<usize> {
     if !raw.contains('\\') {
         return places.to_vec();
     }
+    located(Pieces { raw, at: 0 }, places, raw.len())
+}
+
+/// The same for any pieces, which end at `length`.
+pub(super) fn located<'t>(
+    pieces: impl Iterator<Item = Piece<'t>>,
+    places: &[usize],
+    length: usize,
+) -> Vec<usize> {
     let mut found = Vec::with_capacity(places.len());
     let mut wanted = places.iter().copied().peekable();
     let mut decoded = 0;
-    for piece in (Pieces { raw, at: 0 }) {
+    for piece in pieces {
         let end = decoded + piece.text.len();
         while let Some(place) = wanted.next_if(|place| *place < end) {
             found.push(piece.at + (place - decoded));
         }
         decoded = end;
     }
-    found.extend(wanted.map(|_| raw.len()));
+    found.extend(wanted.map(|_| length));
     found
 }
 

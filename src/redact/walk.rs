@@ -1,5 +1,6 @@
 //! The way through one event: which string stands where, and what is copied as it came.
 use super::fields::{MOST_STEPS, is_protected};
+use super::secret_name::Secret;
 use super::text::decode;
 use super::{Redactor, Seen, Step};
 use crate::wire::json::{is_blank, trim_end, trim_start};
@@ -21,6 +22,8 @@ pub(super) struct Walk<'r, 't> {
     depth: usize,
     /// Where in each of them, the outermost first, as far as paths reach.
     path: Vec<Step<'t>>,
+    /// What the name says of the value that comes next, or of those in a list.
+    secret: Option<Secret>,
     seen: &'r mut dyn FnMut(Seen<'_>),
 }
 
@@ -35,6 +38,7 @@ impl<'r, 't> Walk<'r, 't> {
             is_altered: false,
             depth: 0,
             path: Vec::new(),
+            secret: None,
             seen,
         }
     }
@@ -48,12 +52,12 @@ impl<'r, 't> Walk<'r, 't> {
                     self.string();
                     continue;
                 }
-                b'{' => self.open(Step::Key(Cow::Borrowed(""))),
-                b'[' => self.open(Step::Index(0)),
-                b'}' | b']' => {
-                    self.depth = self.depth.saturating_sub(1);
-                    self.path.truncate(self.depth);
+                b'{' => {
+                    self.secret = None;
+                    self.open(Step::Key(Cow::Borrowed("")));
                 }
+                b'[' => self.open(Step::Index(0)),
+                b'}' | b']' => self.close(*byte == b'}'),
                 b',' if self.depth <= MOST_STEPS => {
                     if let Some(Step::Index(index)) = self.path.last_mut() {
                         *index += 1;
@@ -77,6 +81,22 @@ impl<'r, 't> Walk<'r, 't> {
         }
     }
 
+    fn close(&mut self, is_object: bool) {
+        self.depth = self.depth.saturating_sub(1);
+        self.path.truncate(self.depth);
+        if is_object {
+            // The object may have stood in a list with a name. Deeper than paths reach, that is
+            // forgotten.
+            let steps = self.path.iter().rev();
+            let mut names = steps.skip_while(|step| matches!(step, Step::Index(_)));
+            let name = (self.depth <= MOST_STEPS).then(|| names.next()).flatten();
+            self.secret = match name {
+                Some(Step::Key(name)) => Secret::named(name),
+                _ => None,
+            };
+        }
+    }
+
     /// A key or a value.
     fn string(&mut self) {
         let (text, start) = (self.text, self.at);
@@ -91,7 +111,7 @@ impl<'r, 't> Walk<'r, 't> {
         if text.as_bytes().get(follows) == Some(&b':') {
             self.key(start, content, follows + 1);
         } else if !is_protected(&self.path, content)
-            && let Some(masked) = self.redactor.mask(content, &self.path)
+            && let Some(masked) = self.redactor.mask(content, &self.path, self.secret)
         {
             if !is_json(&text[start..end]) {
                 return self.give_up(start);
@@ -111,11 +131,13 @@ impl<'r, 't> Walk<'r, 't> {
 
     /// The key that stands at `start`; its value does at `value` or behind it.
     fn key(&mut self, start: usize, content: &'t str, value: usize) {
+        let name = decode(content);
+        self.secret = Secret::named(&name);
         if self.depth > MOST_STEPS {
             return;
         }
         if let Some(step) = self.path.last_mut() {
-            *step = Step::Key(decode(content));
+            *step = Step::Key(name);
         }
         let mut dropped = self.redactor.rules.drop_fields.iter();
         if dropped.any(|field| field.drops(&self.path)) {

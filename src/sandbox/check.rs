@@ -5,14 +5,20 @@ use super::bson;
 use super::scan::{self, Kind};
 use std::borrow::Cow;
 
-/// Largest document that the API's database takes, in bytes.
+/// Largest document that the API's database takes, in bytes of BSON.
 const MAX_DOCUMENT_BYTES: usize = 16 * 1024 * 1024;
 
-/// Bytes of JSON from which on a document may be as large as that: as BSON it takes up to seven times as many.
-const MAYBE_LARGE: usize = MAX_DOCUMENT_BYTES / 8;
+/// An event with less JSON cannot be larger than that: `1,` in a list takes 13 bytes at most.
+const NEVER_TOO_LARGE: usize = MAX_DOCUMENT_BYTES * 2 / 13 - 1024;
 
-/// A special token of the API's tokenizer, which fails on it.
-const SPECIAL_TOKEN: &str = "<|endoftext|>";
+/// What the tokenizer of the API refuses to read in a text.
+const SPECIAL_TOKENS: [&str; 5] = [
+    "<|endoftext|>",
+    "<|fim_prefix|>",
+    "<|fim_middle|>",
+    "<|fim_suffix|>",
+    "<|endofprompt|>",
+];
 
 /// Fields of a log event that the API knows.
 const KNOWN: [&str; 20] = [
@@ -152,8 +158,9 @@ impl<'a> Event<'a> {
     }
 
     /// Why storing this event fails after the reply, which loses its whole batch (contract.md section 1).
-    pub(super) fn poison(&self, hazards_in_batch: bool) -> Option<&'static str> {
-        if self.raw.len() > MAYBE_LARGE && bson::document(self.raw) > MAX_DOCUMENT_BYTES {
+    /// `tokenizer_mended`: the tokenizer is no reason.
+    pub(super) fn poison(&self, hazards_in_batch: bool, tokenizer_mended: bool) -> Option<&'static str> {
+        if self.raw.len() > NEVER_TOO_LARGE && bson::value_bytes(self.raw) > MAX_DOCUMENT_BYTES {
             return Some("a document over 16 MiB");
         }
         if hazards_in_batch {
@@ -165,13 +172,16 @@ impl<'a> Event<'a> {
                 return Some("a NUL character in a key");
             }
         }
-        let special = self.tokenizer_meets_special_token();
+        if tokenizer_mended {
+            return None;
+        }
+        let special = self.has_special_token();
         if !special && !self.has_odd_messages() {
             return None;
         }
         match self.token_counts() {
             [Some(_), Some(_)] => None,
-            _ if special => Some("<|endoftext|> in input or raw_input"),
+            _ if special => Some("a special token such as <|endoftext|> in input or raw_input"),
             _ => Some("a chat message in raw_input with a value that is not a string"),
         }
     }
@@ -185,25 +195,33 @@ impl<'a> Event<'a> {
         })
     }
 
+    /// In `input`, or in a text of `raw_input`: a string, or a list of strings or objects. In `output` it does no harm, and a
+    /// `raw_input` that is an object is not counted.
+    fn has_special_token(&self) -> bool {
+        let mut texts: Vec<&str> = self.get("input").into_iter().collect();
+        if let Some(raw) = self.get("raw_input") {
+            match scan::kind(raw) {
+                Kind::Text => texts.push(raw),
+                Kind::List => {
+                    for element in scan::elements(raw) {
+                        texts.push(element);
+                        texts.extend(scan::fields(element).into_iter().map(|(_, value)| value));
+                    }
+                }
+                _ => {}
+            }
+        }
+        texts.retain(|text| scan::kind(text) == Kind::Text && (text.contains('|') || text.contains("\\u")));
+        texts
+            .into_iter()
+            .map(scan::text_of)
+            .any(|text| SPECIAL_TOKENS.iter().any(|token| text.contains(token)))
+    }
+
     /// Whether the counters of a session whose first event this is can never be incremented again.
     pub(super) fn stalls_session(&self) -> bool {
         let is_null = |value: &str| scan::kind(value) == Kind::Null;
         self.get("output").is_none_or(is_null) || self.token_counts().into_iter().flatten().any(is_null)
-    }
-
-    /// In `output` it does no harm, and a `raw_input` that is an object is not counted.
-    fn tokenizer_meets_special_token(&self) -> bool {
-        let holds = |raw: &str| {
-            scan::kind(raw) == Kind::Text
-                && (raw.contains(SPECIAL_TOKEN)
-                    || (raw.contains("\\u") && scan::text_of(raw).contains(SPECIAL_TOKEN)))
-        };
-        let raw_input = self.get("raw_input").unwrap_or("null");
-        let in_list =
-            |element: &str| holds(element) || scan::fields(element).iter().any(|(_, value)| holds(value));
-        self.get("input").is_some_and(holds)
-            || holds(raw_input)
-            || scan::elements(raw_input).into_iter().any(in_list)
     }
 
     /// A list of objects is taken for chat messages, whatever their keys: so the API's tokenizer takes it.
@@ -268,10 +286,46 @@ mod tests {
     }
 
     #[test]
+    fn special_tokens_are_refused_where_the_tokenizer_reads() {
+        let poison = |fields: &str| {
+            Event::new(&format!("{{{fields}}}"))
+                .poison(false, false)
+                .is_some()
+        };
+        assert!(poison(r#""input":"a <|fim_middle|>""#));
+        assert!(poison(r#""input":"a","raw_input":"<|endofprompt|>""#));
+        assert!(poison(r#""input":"a","raw_input":["x","<|endoftext|>"]"#));
+        assert!(poison(
+            r#""input":"a","raw_input":[{"content":"\u003c|endoftext|>"}]"#
+        ));
+        assert!(!poison(
+            r#""input":"a","raw_input":{"content":"<|endoftext|>"},"output":"<|endoftext|>""#
+        ));
+        assert!(!poison(
+            r#""input":"<|im_start|>","raw_input":[{"<|endoftext|>":"x"}]"#
+        ));
+    }
+
+    #[test]
+    fn a_document_is_measured_as_the_database_does() {
+        let list = |count| {
+            format!(
+                r#"{{"input":"x","metadata":{{"a":[{}]}}}}"#,
+                vec!["1"; count].join(",")
+            )
+        };
+        assert_eq!(Event::new(&list(1_250_000)).poison(false, false), None);
+        assert_eq!(
+            Event::new(&list(1_400_000)).poison(false, false),
+            Some("a document over 16 MiB")
+        );
+    }
+
+    #[test]
     fn the_tokenizer_is_skipped_by_token_counts_of_any_kind_and_place() {
         let poison = |extra: &str| {
             Event::new(&format!(r#"{{"input":"\u003c|endoftext|>"{extra}}}"#))
-                .poison(false)
+                .poison(false, false)
                 .is_some()
         };
         assert!(poison(""));
@@ -287,7 +341,7 @@ mod tests {
     fn a_special_token_does_harm_wherever_the_tokenizer_meets_it() {
         let poison = |fields: &str| {
             Event::new(&format!(r#"{{"input":"i",{fields}}}"#))
-                .poison(false)
+                .poison(false, false)
                 .is_some()
         };
         for fields in [

@@ -122,7 +122,8 @@ impl Batch<'_> {
                     refuse(&mut out, &reason);
                 }
                 Ok(project) => {
-                    poisoned |= event.poison(suspicious).is_some() || is_to_be_lost(page, event);
+                    poisoned |= event.poison(suspicious, page.switches.tokenizer_mended).is_some()
+                        || is_to_be_lost(page, event);
                     incoming.push(self.incoming(page, event, project, &mut out));
                 }
             }

@@ -5,17 +5,18 @@ use super::line::{Fate, Line};
 use super::reply::Reply;
 use super::switches::MAX_BODY_BYTES;
 use super::{api, control};
+use crate::http::Gate;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
-use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::header::{CONTENT_TYPE, HeaderValue, ORIGIN};
 use hyper::http::request::Parts;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
@@ -78,10 +79,11 @@ async fn accept(listener: &TcpListener, connections: &mut JoinSet<()>, book: &Ar
 async fn connection(stream: TcpStream, book: Arc<Book>, api: bool) {
     let _ = stream.set_nodelay(true);
     let fate = Fate::new();
+    let gate = gate_of(&stream);
     let line = TokioIo::new(Line::new(stream, fate.clone()));
     let service = service_fn(|request| {
-        let (book, fate) = (book.clone(), fate.clone());
-        async move { answer(request, &book, &fate, api).await }
+        let (book, fate, gate) = (book.clone(), fate.clone(), gate.clone());
+        async move { answer(request, &book, &fate, (api, &gate)).await }
     });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -95,12 +97,25 @@ async fn connection(stream: TcpStream, book: Arc<Book>, api: bool) {
     }
 }
 
+/// The names that this machine has for a connection: beside the usual ones the address at which it came in. A page whose
+/// name is resolved to that address calls it by the name.
+fn gate_of(stream: &TcpStream) -> Gate {
+    let address = stream.local_addr().map(|address| match address.ip() {
+        IpAddr::V4(ip) => ip.to_string(),
+        IpAddr::V6(ip) => format!("[{ip}]"),
+    });
+    Gate {
+        hosts: address.into_iter().collect(),
+        ..Gate::default()
+    }
+}
+
 /// Answers one request; an error drops the connection without a reply.
 async fn answer(
     request: Request<Incoming>,
     book: &Arc<Book>,
     fate: &Fate,
-    api: bool,
+    (api, gate): (bool, &Gate),
 ) -> Result<Response<Full<Bytes>>, io::Error> {
     let (head, body) = request.into_parts();
     let for_control = control::owns(head.uri.path());
@@ -119,6 +134,9 @@ async fn answer(
         Err(error) => return Err(io::Error::other(error)),
     };
     if for_control {
+        if let Some(refusal) = refused_control(&head, gate) {
+            return Ok(response(refusal));
+        }
         return Ok(response(control::answer(book, &head, &body).await));
     }
     if !api {
@@ -126,6 +144,20 @@ async fn answer(
         return Ok(response(Reply::detail(404, text)));
     }
     api_answer(book, fate, &head, &body).await
+}
+
+/// The answer to a request for the control plane that a web page may have sent: one that does not name this machine, or
+/// that bears an `Origin`. The plane shows what was logged, and changes how the API behaves.
+fn refused_control(head: &Parts, gate: &Gate) -> Option<Reply> {
+    if let Err(refusal) = gate.check_names(&head.uri, &head.headers) {
+        let text =
+            "the control plane is for this machine: call 127.0.0.1, localhost or [::1], with one Host header";
+        return Some(Reply::detail(refusal.status().as_u16(), text));
+    }
+    let text = "the control plane is not for web pages: call it without an Origin header";
+    head.headers
+        .contains_key(ORIGIN)
+        .then(|| Reply::detail(403, text))
 }
 
 /// Answers an API request as the switches have it.

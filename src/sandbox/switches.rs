@@ -52,6 +52,8 @@ pub struct Switches {
     pub maintenance: bool,
     /// How many of the next batches are lost silently after their 200.
     pub lose: u64,
+    /// The tokenizer takes everything, so tool calls and special tokens are stored without token counts.
+    pub tokenizer_mended: bool,
     /// How long feedback for an unknown task waits until its 404, in milliseconds. The API's is 31,000; the moments
     /// at which it looks shrink alike.
     pub eval_wait_ms: u64,
@@ -92,6 +94,7 @@ impl Default for Switches {
             keys: None,
             maintenance: false,
             lose: 0,
+            tokenizer_mended: false,
             eval_wait_ms: 31_000,
             store_delay_ms: 0,
             max_body_bytes: MAX_BODY_BYTES,

@@ -1,8 +1,10 @@
 //! The promises (design.md sections 1 and 2), checked against what reached the API, the dead letters and the account.
 
 use super::fault::LONE;
+use super::plan::Turn;
 use super::record::{self, Event, Kind};
 use super::world::{Memory, Sent, World};
+use crate::courier::TokenCounts;
 use crate::ids;
 use crate::sandbox::{EvalRow, TaskRow};
 use crate::spool::DeadLetter;
@@ -61,6 +63,7 @@ pub(super) fn all(world: &World) {
     case.account();
     case.events();
     case.order();
+    case.order_of_storing();
     case.notes();
     case.bounds();
     let surprises = world.api.state().surprises;
@@ -121,7 +124,8 @@ impl Case<'_> {
                 ids::Kind::Log => {
                     let nr = record::events_in(record)[0];
                     let event = &self.world.plan.events[nr];
-                    let good = reason_of(event.kind).is_none() || event.mended == **record;
+                    let good = reason_of(event.kind, self.world.plan.token_counts).is_none()
+                        || event.mended == **record;
                     (self.events.entry(nr), good)
                 }
                 ids::Kind::Feedback => {
@@ -189,7 +193,7 @@ impl Case<'_> {
             } else {
                 graves.len() <= bad
             };
-            let reason = reason_of(event.kind).unwrap_or_default();
+            let reason = reason_of(event.kind, self.world.plan.token_counts).unwrap_or_default();
             let told = graves.iter().all(|grave| grave.contains(reason));
             // What a firewall dislikes is given up, or stored once there is none any more.
             let fine = match event.kind {
@@ -224,7 +228,9 @@ impl Case<'_> {
                 let lied = before.status == 500;
                 // After a connection that closed it is looked for at once, before what is stored late is there.
                 let unseen = !looks || plan.stores_late();
-                before.run < again.run || lied || before.answered.is_none() && unseen
+                // What was lost and is repaired is not looked for longer than others lately needed to be stored.
+                let hurried = at > 1 && plan.loses && plan.stores_late();
+                hurried || before.run < again.run || lied || before.answered.is_none() && unseen
             };
             if !sent[..at].iter().any(in_doubt) {
                 self.broken.push(format!(
@@ -243,10 +249,9 @@ impl Case<'_> {
                 continue;
             };
             let compared = facts.early || facts.lone >= LONE;
-            if !matches!(event.kind, Kind::Good | Kind::Curable)
-                || compared
-                || self.is_slandered(event.project)
-            {
+            let is_good = matches!(event.kind, Kind::Good | Kind::Curable)
+                && reason_of(event.kind, plan.token_counts).is_none();
+            if !is_good || compared || self.is_slandered(event.project) {
                 continue;
             }
             let row = match event.session {
@@ -262,6 +267,53 @@ impl Case<'_> {
             places.sort_unstable();
             if !places.is_sorted_by_key(|&(_, place, _)| place) {
                 self.say(format!("project {project} {row} is out of order: {places:?}"));
+            }
+        }
+    }
+
+    /// Where the only batches that the API loses are those with events that break its tokenizer, the events of a session are not
+    /// only sent but also stored in order: no batch is known to be lost later than the next of its sessions is sent.
+    fn order_of_storing(&mut self) {
+        let plan = &self.world.plan;
+        let known = |event: &Event| matches!(event.kind, Kind::Good | Kind::Curable);
+        let disturbs = |turn: &Turn| matches!(turn, Turn::Lose | Turn::Kill(_) | Turn::Shutdown(_));
+        if plan.token_counts == TokenCounts::Never
+            || !plan.confirms()
+            || !plan.events.iter().all(known)
+            || plan.turns.iter().any(|(_, turn)| disturbs(turn))
+        {
+            return;
+        }
+        let mut rows: BTreeMap<(usize, u8), Vec<(u64, u64)>> = BTreeMap::new();
+        for (nr, event) in plan.events.iter().enumerate() {
+            let shared = plan
+                .events
+                .iter()
+                .filter(|other| other.task == event.task)
+                .count()
+                > 1;
+            // What failed alone is tried beside another, which then passes first.
+            let facts = &self.memory.events[nr];
+            let compared = facts.early || facts.lone >= LONE;
+            let (Some(copies), Some(task), false) = (
+                self.events.get(&nr),
+                self.tasks.get(&event.task),
+                shared || compared,
+            ) else {
+                continue;
+            };
+            let row = event.session.filter(|_| plan.concurrency > 1);
+            if event.session.is_some() || plan.concurrency == 1 {
+                let rows = rows.entry((event.project, row.unwrap_or(u8::MAX))).or_default();
+                rows.push((copies.seq, task.position));
+            }
+        }
+        for ((project, row), mut places) in rows {
+            places.sort_unstable();
+            if !places.is_sorted_by_key(|&(_, position)| position) {
+                self.say(format!(
+                    "project {project} session {row} is stored out of order: {places:?}"
+                ));
             }
         }
     }
@@ -292,7 +344,9 @@ impl Case<'_> {
                         == Some(nr)
             });
             let rows = rows.count();
-            let log = |event: &&Event| event.task == note.task && reason_of(event.kind).is_some();
+            let log = |event: &&Event| {
+                event.task == note.task && reason_of(event.kind, self.world.plan.token_counts).is_some()
+            };
             let mended = |(nr, _): &(usize, _)| {
                 let evil = self.world.plan.events[*nr].kind == Kind::Evil;
                 self.events.get(nr).is_some_and(|copies| copies.good > 0)
@@ -406,8 +460,9 @@ impl Case<'_> {
 }
 
 /// What the dead letter of such an event says; `None` if it must be stored.
-fn reason_of(kind: Kind) -> Option<&'static str> {
+fn reason_of(kind: Kind, counts: TokenCounts) -> Option<&'static str> {
     match kind {
+        Kind::Curable if counts == TokenCounts::Never => Some("never stored"),
         Kind::Good | Kind::Curable | Kind::Stuck => None,
         Kind::Lost => Some("never stored"),
         Kind::Refused => Some("422"),

@@ -308,6 +308,7 @@ fn settings(world: &Arc<World>, keys: &[Key]) -> Settings {
         backoff: Backoff::new(Duration::from_millis(500), Duration::from_secs(60)).expect("bounds"),
         confirm: plan.confirm,
         confirm_patience: Duration::from_millis(3_400),
+        token_counts: plan.token_counts,
         concurrency: plan.concurrency,
         max_in_flight: plan.max_in_flight,
         rate_limit: plan.rate_limit,

@@ -3,7 +3,7 @@
 use super::fault::Weather;
 use super::record::{BAD, Event, Kind, Note};
 use crate::batch::Limits;
-use crate::courier::RateLimit;
+use crate::courier::{RateLimit, TokenCounts};
 use fastrand::Rng;
 use std::time::Duration;
 
@@ -77,6 +77,7 @@ pub(super) struct Plan {
     pub(super) small_bodies: bool,
     /// The API may lose batches that it accepted.
     pub(super) loses: bool,
+    pub(super) token_counts: TokenCounts,
 }
 
 impl Plan {
@@ -104,8 +105,14 @@ impl Plan {
             grace: Duration::from_millis(rng.u64(0..10_000)),
             small_bodies: rng.u8(0..100) < 30,
             loses: false,
+            token_counts: TokenCounts::Auto,
         };
         plan.loses = plan.confirms() && rng.bool();
+        plan.token_counts = match rng.u8(0..10) {
+            0 => TokenCounts::Always,
+            1 => TokenCounts::Never,
+            _ => TokenCounts::Auto,
+        };
         plan.add_projects(&mut rng);
         plan.add_records(&mut rng);
         plan.add_trouble(&mut rng);
@@ -261,7 +268,7 @@ impl Plan {
             let at = self.moment(rng);
             self.turns.push((at, Turn::Requeue(rng.bool())));
         }
-        // Two more tries, one of them with null counts, bring a good event through.
+        // Without counts one more try has to bring a good event through, and with counts one of what breaks the tokenizer.
         let curable = self.events.iter().any(|event| event.kind == Kind::Curable);
         if self.loses && !curable && rng.bool() {
             let at = self.moment(rng);

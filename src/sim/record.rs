@@ -8,7 +8,7 @@ use fastrand::Rng;
 pub(super) enum Kind {
     /// Stored.
     Good,
-    /// Stored once it has null token counts: it spoils the API's tokenizer.
+    /// Stored once it has token counts: it breaks the API's tokenizer.
     Curable,
     /// Accepted and never stored, with all that is sent beside it.
     Lost,

@@ -1,8 +1,9 @@
 //! The ballast: a file of real blocks in the data folder, given up when the disk is full, so that delivering, which writes
 //! cursors and deletes generations, goes on until there is space again.
-use std::fs::{self, File, OpenOptions};
+use super::parts;
+use std::fs::{self, File};
 use std::io::{self, Read};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// Size of the ballast. It has to last for a new generation and for all settling until the first old one can be deleted
@@ -62,7 +63,7 @@ impl Ballast {
             return false;
         }
         // Some file systems need space to remove a name: cutting the file comes first.
-        let cut = OpenOptions::new().write(true).open(&self.path);
+        let cut = parts::options().write(true).open(&self.path);
         let cut = cut.and_then(|file| file.set_len(0));
         let removed = remove(&self.path);
         if let (Err(error), Err(_)) = (&removed, cut) {
@@ -81,11 +82,7 @@ fn remove(path: &Path) -> io::Result<()> {
 }
 
 fn allocate(path: &Path, bytes: u64) -> io::Result<()> {
-    let file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)?;
+    let file = parts::options().write(true).create_new(true).open(path)?;
     let flags = rustix::fs::FallocateFlags::empty();
     match rustix::fs::fallocate(&file, flags, 0, bytes) {
         Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS | rustix::io::Errno::INVAL) => {

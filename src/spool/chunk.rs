@@ -2,7 +2,7 @@
 //!
 //! Head of the envelope: lane kind u8, lane number u32, first sequence u64, count u32, accepted at u64 (wall
 //! clock, milliseconds since 1970). Body: the events one after the other, each behind its length (u32).
-use super::codec::{self, CodecError, Fields, Packed, seal_packed, unseal};
+use super::codec::{self, CodecError, Fields, Packed, seal_packed};
 use crate::ids::Kind;
 use bytes::Bytes;
 
@@ -10,6 +10,11 @@ use bytes::Bytes;
 pub(super) const MAX_EVENTS: usize = 32;
 /// Bytes at which a chunk is closed. A single larger event still makes one.
 pub(super) const MAX_BYTES: usize = 48 * 1024;
+
+/// Most events of a chunk that is read. More than any version wrote; it bounds what a crafted one costs.
+const MAX_EVENTS_READ: u32 = 4096;
+/// Most uncompressed bytes of a chunk that is read, if it holds several events. Any version closed it at far fewer.
+const MAX_BYTES_READ: u32 = 16 << 20;
 
 /// Whose events they are, and where they stand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -130,11 +135,21 @@ pub(super) fn parse_head(head: &[u8]) -> Option<(Label, u32)> {
 
 /// Reads a chunk and checks all of it.
 pub(super) fn decode(sealed: &[u8]) -> Result<Chunk, CodecError> {
-    let (head, body) = unseal(codec::Kind::Chunk, sealed)?;
-    let (label, count) = parse_head(head).ok_or(CodecError::Malformed("head"))?;
-    let mut spans = Vec::new();
+    let found = codec::check(sealed)?;
+    if found.kind != codec::Kind::Chunk {
+        return Err(CodecError::Kind);
+    }
+    let (label, count) = parse_head(found.head).ok_or(CodecError::Malformed("head"))?;
+    if count > MAX_EVENTS_READ || count > 1 && found.raw_len > MAX_BYTES_READ {
+        return Err(CodecError::Malformed("count"));
+    }
+    let body = found.body()?;
+    let mut spans = Vec::with_capacity(count as usize);
     let mut rest = Fields(&body);
     while !rest.0.is_empty() {
+        if spans.len() == count as usize {
+            return Err(CodecError::Malformed("count"));
+        }
         let len = rest.u32().ok_or(CodecError::Malformed("event length"))?;
         let start = body.len() - rest.0.len();
         rest.take(len as usize)
@@ -183,6 +198,35 @@ mod tests {
             first,
             accepted_at_ms: 1_700_000_000_123,
         }
+    }
+
+    /// A chunk whose head says that it holds `count` events, over any body.
+    fn crafted(count: u32, body: Vec<u8>) -> Vec<u8> {
+        let bundle = Bundle {
+            events: u64::from(count),
+            bytes: 0,
+            body: Packed::new(body),
+        };
+        bundle.seal(&label(1))
+    }
+
+    #[test]
+    fn what_a_crafted_chunk_costs_is_bounded_by_what_is_there() {
+        // Each empty event takes four bytes of length, which are all zero and pack very well.
+        for (count, events) in [
+            (MAX_EVENTS_READ + 1, MAX_EVENTS_READ as usize + 1),
+            (2, (MAX_BYTES_READ as usize / 4) + 1),
+            (2, 1_000_000),
+            (2, 1),
+            (0, 0),
+        ] {
+            let sealed = crafted(count, vec![0; 4 * events]);
+            let refused = decode(&sealed).map(|chunk| chunk.end());
+            assert_eq!(refused, Err(CodecError::Malformed("count")), "{count}, {events}");
+        }
+        let most = MAX_EVENTS_READ as usize;
+        assert!(decode(&crafted(MAX_EVENTS_READ, vec![0; 4 * most])).is_ok());
+        assert!(decode(&encode(&label(1), &[vec![0_u8; MAX_BYTES_READ as usize + 1]])).is_ok());
     }
 
     proptest! {

@@ -144,25 +144,34 @@ pub(super) struct Checked<'a> {
     pub(super) head: &'a [u8],
     pub(super) stored: &'a [u8],
     flags: u8,
-    raw_len: u32,
+    /// Bytes of the body once it is unpacked, as the envelope says.
+    pub(super) raw_len: u32,
+}
+
+impl Checked<'_> {
+    /// Unpacks the body.
+    pub(super) fn body(&self) -> Result<Vec<u8>, CodecError> {
+        let raw = match self.flags {
+            0 => self.stored.to_vec(),
+            // Room is taken for what the length says, before anything is known of what it holds.
+            FLAG_LZ4 if self.raw_len as usize / MOST_LZ4_RATIO > self.stored.len() => {
+                return Err(CodecError::Malformed("body length"));
+            }
+            FLAG_LZ4 => lz4_flex::block::decompress(self.stored, self.raw_len as usize)
+                .map_err(|_| CodecError::Malformed("compressed body"))?,
+            _ => return Err(CodecError::Malformed("flags field")),
+        };
+        if raw.len() != self.raw_len as usize {
+            return Err(CodecError::Malformed("body length"));
+        }
+        Ok(raw)
+    }
 }
 
 /// Checks an envelope and gives back what it holds, its head and its body.
 pub(super) fn open(sealed: &[u8]) -> Result<(Kind, &[u8], Vec<u8>), CodecError> {
     let found = check(sealed)?;
-    let raw = match found.flags {
-        0 => found.stored.to_vec(),
-        // Room is taken for what the length says, before anything is known of what it holds.
-        FLAG_LZ4 if found.raw_len as usize / MOST_LZ4_RATIO > found.stored.len() => {
-            return Err(CodecError::Malformed("body length"));
-        }
-        FLAG_LZ4 => lz4_flex::block::decompress(found.stored, found.raw_len as usize)
-            .map_err(|_| CodecError::Malformed("compressed body"))?,
-        _ => return Err(CodecError::Malformed("flags field")),
-    };
-    if raw.len() != found.raw_len as usize {
-        return Err(CodecError::Malformed("body length"));
-    }
+    let raw = found.body()?;
     Ok((found.kind, found.head, raw))
 }
 

@@ -4,9 +4,10 @@ use super::find::{Layout, Portion, Standing};
 use super::group::Prepared;
 use super::lease::Leased;
 use super::requeue::Revived;
+use super::transfer::Transferred;
 use super::{AppendError, Burial, DeadLettersError, DeadPage};
 use crate::batch::Limits;
-use crate::ids::Lane;
+use crate::ids::{Lane, ProjectId};
 use std::collections::BTreeSet;
 use tokio::sync::oneshot;
 
@@ -21,6 +22,12 @@ pub(super) enum Command {
     },
     Lease {
         lane: Lane,
+        limits: Limits,
+        reply: oneshot::Sender<Vec<Leased>>,
+    },
+    Claim {
+        project: ProjectId,
+        last: u64,
         limits: Limits,
         reply: oneshot::Sender<Vec<Leased>>,
     },
@@ -49,6 +56,11 @@ pub(super) enum Command {
     Requeue {
         letters: Vec<Revived>,
         reply: oneshot::Sender<Result<Vec<u64>, AppendError>>,
+    },
+    Transfer {
+        events: Vec<(Leased, Vec<u8>)>,
+        to: ProjectId,
+        reply: oneshot::Sender<Result<Transferred, AppendError>>,
     },
     Purge {
         numbers: BTreeSet<u64>,

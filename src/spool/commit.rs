@@ -3,11 +3,10 @@
 use super::AppendError;
 use super::dropping::Dropping;
 use super::durable::{StorageError, Writes};
-use super::group::{Group, Part, Plan, queued_bytes};
+use super::group::{Group, Origins, Part, Plan, queued_bytes};
 use super::meta::Head;
 use super::owner::{Failure, Owner};
 use super::{key, requeue};
-use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 /// Pause between attempts to get failed storage going again.
@@ -37,7 +36,7 @@ impl Owner {
             let answer = Err(AppendError::Storage(failure.sentence.clone()));
             return group.answer(&answer);
         }
-        let answer = self.commit_parts(group.take_parts(), BTreeSet::new(), Dropping::ForAppends, now);
+        let answer = self.commit_parts(group.take_parts(), Origins::default(), Dropping::ForAppends, now);
         self.publish_refusal();
         group.answer(&answer);
     }
@@ -45,20 +44,24 @@ impl Owner {
     /// A commit without appends, that drops a generation.
     pub(super) fn commit_alone(&mut self, dropping: Dropping, now: Instant) {
         // What went wrong was logged, and is tried again.
-        let _ = self.commit_parts(Vec::new(), BTreeSet::new(), dropping, now);
+        let _ = self.commit_parts(Vec::new(), Origins::default(), dropping, now);
     }
 
-    /// `requeued` are the dead letters that the parts come from.
+    /// `origins` are what the parts come from, if not from clients.
     pub(super) fn commit_parts(
         &mut self,
         parts: Vec<Part>,
-        requeued: BTreeSet<u64>,
+        origins: Origins,
         dropping: Dropping,
         now: Instant,
     ) -> Result<(), AppendError> {
         let now_ms = (self.disk.now_ms)();
-        let adding = queued_bytes(&parts);
-        let plan = Plan::new(parts, requeued, &mut self.lanes, self.head.next_seq, now_ms);
+        // What only changes its lane takes no room from others.
+        let adding = match origins.leased.is_empty() {
+            true => queued_bytes(&parts),
+            false => 0,
+        };
+        let plan = Plan::new(parts, origins, &mut self.lanes, self.head.next_seq, now_ms);
         // Even if the commit fails: what it may have left on disk must not meet another event of the same number.
         self.head.next_seq = plan.next_seq;
         if let Err(sentence) = self.hold_funerals(&plan, now)
@@ -83,23 +86,25 @@ impl Owner {
         let generation = self.writable_generation(dropping)?;
         // Behind the commit that may begin a generation, which would else tell of it before the ledger does.
         let dropped = self.take_dropped(dropping, adding, now)?;
+        let taken = self.take_transferred(&plan.origins.leased);
         let mut writes = Writes::default();
         let additions = plan.write(&mut writes, &self.lanes, generation, now_ms);
         let chunk_bytes = writes.bytes();
         self.lanes.write_changed(&mut writes, &additions);
-        self.requeued.write(&mut writes, &plan.requeued);
+        self.requeued.write(&mut writes, &plan.origins.letters);
         let payload: u64 = additions.iter().map(|addition| addition.extent.live_bytes).sum();
         let head = Head {
-            accepted: self.head.accepted + plan.accepted,
+            accepted: self.head.accepted + plan.accepted - taken.events,
             dead: self.head.dead + plan.refused.len() as u64,
             dropped: self.head.dropped + dropped.total(),
             written: self.head.written + payload.max(chunk_bytes) + writes.bytes() - chunk_bytes,
             void: self.void_after(plan),
             ..self.head
         };
-        let head = requeue::account(head, plan.requeued.len() as u64);
+        let head = requeue::account(head, plan.origins.letters.len() as u64);
         writes.set(key::HEAD.to_vec(), &head.encode());
         if let Err(error) = self.generations.commit(writes) {
+            self.put_back_transferred(taken);
             self.put_back(dropped);
             return Err(error.into());
         }
@@ -108,7 +113,7 @@ impl Owner {
         self.mark.write(generation, &self.head);
         self.dirty_since = None;
         self.lanes.committed(&additions, now);
-        self.requeued.committed(&plan.requeued);
+        self.requeued.committed(&plan.origins.letters);
         // Before the ledger shows them.
         self.note_letters(&plan.refused_groups());
         self.publish_account();

@@ -150,16 +150,26 @@ struct Run {
     bundles: Vec<Bundle>,
 }
 
+/// Where the events of a commit come from, if not from clients: they end there in the same commit, and are not counted as
+/// accepted once more.
+#[derive(Default)]
+pub(super) struct Origins {
+    /// Numbers of dead letters.
+    pub(super) letters: BTreeSet<u64>,
+    /// Lane number and sequence of leased events.
+    pub(super) leased: Vec<(u32, u64)>,
+}
+
 /// Numbered events of a group.
 pub(super) struct Plan {
     /// In the order of their sequences.
     runs: Vec<Run>,
     /// What was refused.
     pub(super) refused: Vec<DeadLetter>,
-    /// Events accepted, refused ones included, and those of dead letters that are queued again.
+    /// Events accepted, refused ones included, and those that come from elsewhere in the spool.
     pub(super) accepted: u64,
-    /// Dead letters that some of the events come from.
-    pub(super) requeued: BTreeSet<u64>,
+    /// What some of the events come from.
+    pub(super) origins: Origins,
     /// The sequence after the last.
     pub(super) next_seq: u64,
 }
@@ -170,7 +180,7 @@ impl Plan {
     /// was appended earlier.
     pub(super) fn new(
         parts: Vec<Part>,
-        requeued: BTreeSet<u64>,
+        origins: Origins,
         lanes: &mut Lanes,
         next_seq: u64,
         now_ms: u64,
@@ -206,7 +216,7 @@ impl Plan {
             runs,
             refused,
             accepted: next - next_seq,
-            requeued,
+            origins,
             next_seq: next,
         }
     }

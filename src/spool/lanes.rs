@@ -64,6 +64,8 @@ pub(super) struct Lanes {
     live_bytes: u64,
     /// Lanes that could not be read, and when they are tried again.
     unreadable: BTreeMap<u32, Instant>,
+    /// Those of them that are so because somebody moves their project.
+    claimed: BTreeSet<u32>,
 }
 
 impl Lanes {
@@ -306,6 +308,23 @@ impl Lanes {
         events.iter().map(|&(lane, _)| lane).collect()
     }
 
+    /// Whether anything of the lane is on lease but for what is deferred, which may be so for days.
+    pub(super) fn is_in_use(&self, number: u32) -> bool {
+        self.get(number).is_some_and(|state| state.queue.is_in_use())
+    }
+
+    /// The lane may be read again.
+    pub(super) fn set_readable(&mut self, number: u32) {
+        self.unreadable.remove(&number);
+        self.claimed.remove(&number);
+    }
+
+    /// Nothing is read from the lane until this moment, but by who moves its project.
+    pub(super) fn set_claimed(&mut self, number: u32, until: Instant) {
+        self.set_unreadable(number, until);
+        self.claimed.insert(number);
+    }
+
     /// Nothing is read from the lane until this moment.
     pub(super) fn set_unreadable(&mut self, number: u32, until: Instant) {
         self.unreadable.insert(number, until);
@@ -323,10 +342,10 @@ impl Lanes {
 
     /// Lanes that are to be tried again now.
     pub(super) fn readable_again(&mut self, now: Instant) -> Vec<u32> {
-        self.unreadable
-            .extract_if(.., |_, until| *until <= now)
-            .map(|(number, _)| number)
-            .collect()
+        let over = self.unreadable.extract_if(.., |_, until| *until <= now);
+        let over: Vec<u32> = over.map(|(number, _)| number).collect();
+        over.iter().for_each(|&number| self.set_readable(number));
+        over
     }
 
     /// Shows a lane's figures, and those of the feedback lane that it may hold back.
@@ -339,6 +358,7 @@ impl Lanes {
         state
             .view
             .publish(ready, state.queue.live(), state.queue.pending());
+        state.view.set_claimed(self.claimed.contains(&number));
         if state.lane.kind == Kind::Log
             && let Some(peer) = state.peer
         {
@@ -370,7 +390,7 @@ impl Lanes {
         let touched = before.extents().values().chain(&after);
         self.extents.extend(touched.map(|extent| (number, extent.first)));
         self.cursors.insert(number);
-        self.unreadable.remove(&number);
+        self.set_readable(number);
     }
 
     /// Writes what changed since the last commit, and what the next one adds.

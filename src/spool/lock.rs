@@ -2,9 +2,10 @@
 use super::OpenError;
 use super::disk::sync_folder;
 use super::durable::{LOCK_PAUSE, LOCK_TRIES};
-use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use super::parts;
+use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io::{ErrorKind, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::Path;
 
 /// Version of the folder's layout. An older one is migrated, a newer one refused.
@@ -21,7 +22,7 @@ pub(super) struct FolderLock {
 }
 
 /// Makes the folder if it is absent, checks that it is ours alone, takes its lock and checks its format, which is given
-/// back: this one or an older. A folder that is refused is left as it was found.
+/// back: this one or an older. A folder that is refused is left as it was found, but for permissions of others.
 pub(super) fn take(folder: &Path) -> Result<(FolderLock, u32), OpenError> {
     if !folder.exists() {
         let grown = folders_that_grow(folder);
@@ -29,6 +30,7 @@ pub(super) fn take(folder: &Path) -> Result<(FolderLock, u32), OpenError> {
         made.map_err(|source| unusable(folder, source))?;
     }
     check_owner(folder)?;
+    parts::close(folder)?;
     check_format(folder)?;
     let lock = lock(folder)?;
     // Again, now that nobody else can change it.
@@ -46,6 +48,7 @@ pub(super) fn take(folder: &Path) -> Result<(FolderLock, u32), OpenError> {
 /// nothing, so a folder without a lock file, which no daemon can hold, is not locked.
 pub(super) fn take_existing(folder: &Path) -> Result<(Option<FolderLock>, Option<u32>), OpenError> {
     check_owner(folder)?;
+    parts::check(folder)?;
     check_format(folder)?;
     let lock = match File::open(folder.join("lock")) {
         Err(error) if error.kind() == ErrorKind::NotFound => None,
@@ -145,11 +148,10 @@ fn check_format(folder: &Path) -> Result<Option<u32>, OpenError> {
 /// Says durably that the folder has the present format.
 pub(super) fn write_format(folder: &Path) -> std::io::Result<()> {
     let draft = folder.join("format.new");
-    let mut file = OpenOptions::new()
+    let mut file = parts::options()
         .write(true)
         .create(true)
         .truncate(true)
-        .mode(0o600)
         .open(&draft)?;
     writeln!(file, "{FORMAT_PREFIX}{FORMAT}")?;
     file.sync_all()?;
@@ -162,12 +164,11 @@ pub(super) fn write_format(folder: &Path) -> std::io::Result<()> {
 
 fn lock(folder: &Path) -> Result<FolderLock, OpenError> {
     let refused = |source| unusable(folder, source);
-    let mut file = OpenOptions::new()
+    let mut file = parts::options()
         .read(true)
         .write(true)
         .create(true)
         .truncate(false)
-        .mode(0o600)
         .open(folder.join("lock"))
         .map_err(refused)?;
     let locked = patiently(|| file.try_lock());

@@ -5,9 +5,10 @@
 //! behind; it is never ahead of what is durable.
 use super::codec::{self, CodecError, Fields, Kind, seal, unseal};
 use super::meta::Head;
-use std::fs::{File, OpenOptions};
+use super::parts;
+use std::fs::File;
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 /// What the file says.
@@ -86,12 +87,11 @@ impl MarkFile {
             file: None,
             warned: false,
         };
-        let made = OpenOptions::new()
+        let made = parts::options()
             .read(true)
             .write(true)
             .create(true)
             .truncate(false)
-            .mode(0o600)
             .open(&opened.path);
         opened.file = opened.noted(made);
         opened

@@ -21,7 +21,8 @@
 //! # Parts
 //! `owner` the thread's loop, `group` and `commit` one group commit, `dead`, `funeral` and `requeue` dead
 //! letters, `letter_log` what is said about new ones, `read` leases, `lanes` and `queue` the state in
-//! memory, `find` what is queued of one task, `generation` the row of folders, `sealed` reading all but the newest, `recovery` opening, `scan`,
+//! memory, `transfer` what changes its project, `find` what is queued of one task, `generation` the row of
+//! folders, `sealed` reading all but the newest, `recovery` opening, `scan`,
 //! `salvage` and `repair` what is damaged, `durable` and `disk` the narrow seam to sled and the
 //! machine, `room` admission, `dropping` and `drop_log` what makes room for it, `ballast` a full disk, `view` what is shown
 //! outside, [`offline`] looking at the folder of a daemon that is stopped.
@@ -54,6 +55,7 @@ mod migrate;
 mod moving;
 pub mod offline;
 mod owner;
+mod parts;
 mod quarantine;
 mod queue;
 mod read;
@@ -69,16 +71,18 @@ pub(crate) mod simulated;
 mod slots;
 #[cfg(test)]
 mod tests;
+mod transfer;
 mod view;
 
 pub use dead::{DeadLettersError, DeadPage, KeptLetter};
 pub use find::{FindError, Found, Place};
 pub use lease::Leased;
 pub use requeue::{MAX_LETTERS, Revived};
+pub use transfer::Transferred;
 pub use view::{Damage, LaneView};
 
 use crate::batch::Limits;
-use crate::ids::{Lane, Seq};
+use crate::ids::{Lane, ProjectId, Seq};
 use crate::ledger::Ledger;
 use command::Command;
 use disk::{Disk, LEAST_FILE_BYTES};
@@ -166,6 +170,30 @@ pub enum OpenError {
     FileLimit {
         /// In bytes.
         limit: u64,
+    },
+    /// Others may look into it, and it is no folder of phosphod's own, so its mode is not ours to change.
+    #[error("{} is open to other users (mode {mode:o}) and holds files of something else: set spool.path to a folder of phosphod's own, or run chmod 700 on it", path.display())]
+    OpenToOthers {
+        /// `spool.path`.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// A link stands in place of something that the spool writes.
+    #[error("{} is a link, and phosphod follows none in its data folder: put what it leads to in its place, or set spool.path", path.display())]
+    Link {
+        /// The link.
+        path: PathBuf,
+    },
+    /// Something in the folder is somebody else's.
+    #[error("{} in the data folder belongs to user {owner} and this is user {ours}: change its owner, or set spool.path", path.display())]
+    PartOfOtherUser {
+        /// What it is.
+        path: PathBuf,
+        /// Its owner's uid.
+        owner: u32,
+        /// Our effective uid.
+        ours: u32,
     },
     /// Another daemon has it.
     #[error("the data folder {} is in use by another phosphod{}: stop it, or set spool.path to another folder",
@@ -408,6 +436,39 @@ impl Spool {
     /// At most [`MAX_LETTERS`]. Resolves when that is synced, with the numbers of letters that were not there any more.
     pub async fn requeue(&self, letters: Vec<Revived>) -> Result<Vec<u64>, AppendError> {
         self.ask(|reply| Command::Requeue { letters, reply })
+            .await
+            .unwrap_or(Err(AppendError::Closed))
+    }
+
+    /// Takes a group of a project on lease for who moves it to another one: the next logs within
+    /// the limits, and all feedback before the first log that stays, both up to `last`. Empty while
+    /// others have any of it on lease. For some seconds from here on nobody else gets anything of
+    /// the project's lanes, so that feedback does not go once its logs have left.
+    pub async fn claim(&self, project: &ProjectId, last: Seq, limits: &Limits) -> Vec<Leased> {
+        let (project, last, limits) = (project.clone(), last.0, *limits);
+        let claim = |reply| Command::Claim {
+            project,
+            last,
+            limits,
+            reply,
+        };
+        self.ask(claim).await.unwrap_or_default()
+    }
+
+    /// Puts leased events at the ends of another project's lanes, in this order, all or none, each
+    /// with the record that stands beside it. They leave their own lanes in the same commit, so
+    /// that each is in one of the two after any crash, and the ledger does not change. Resolves
+    /// when that is synced. After an error they are back in their own lanes.
+    ///
+    /// # Errors
+    /// The disk or sled failed, or the spool is shutting down.
+    pub async fn transfer(
+        &self,
+        events: Vec<(Leased, Vec<u8>)>,
+        to: &ProjectId,
+    ) -> Result<Transferred, AppendError> {
+        let to = to.clone();
+        self.ask(|reply| Command::Transfer { events, to, reply })
             .await
             .unwrap_or(Err(AppendError::Closed))
     }

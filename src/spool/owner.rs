@@ -162,6 +162,14 @@ impl Owner {
                 // Leases of a caller that has gone away are released as they are dropped.
                 let _ = reply.send(self.lease(&lane, &limits, Instant::now()));
             }
+            Command::Claim {
+                project,
+                last,
+                limits,
+                reply,
+            } => {
+                let _ = reply.send(self.claim(&project, last, &limits, Instant::now()));
+            }
             Command::Settle { events, reply } => {
                 self.settle(events);
                 let _ = reply.send(());
@@ -186,6 +194,9 @@ impl Owner {
             }
             Command::Requeue { letters, reply } => {
                 let _ = reply.send(self.requeue(letters, group, Instant::now()));
+            }
+            Command::Transfer { events, to, reply } => {
+                let _ = reply.send(self.transfer(events, &to, Instant::now()));
             }
             Command::Purge { numbers, reply } => {
                 let _ = reply.send(self.purge(&numbers));
@@ -248,7 +259,7 @@ impl Owner {
         self.publish_lanes(touched);
     }
 
-    fn release(&mut self, events: impl Iterator<Item = (u32, u64)>) {
+    pub(super) fn release(&mut self, events: impl Iterator<Item = (u32, u64)>) {
         let now = Instant::now();
         let mut touched = BTreeSet::new();
         for (lane, seq) in events {
@@ -382,7 +393,7 @@ impl Owner {
                 Command::Append { reply, .. } => {
                     let _ = reply.send(Err(AppendError::Closed));
                 }
-                Command::Lease { .. } | Command::Close { .. } => {}
+                Command::Lease { .. } | Command::Claim { .. } | Command::Close { .. } => {}
                 ending => {
                     self.handle(ending, &mut Group::default());
                 }

@@ -156,6 +156,16 @@ impl LaneQueue {
             || self.released.contains(&seq)
     }
 
+    /// Whether an event is on lease.
+    pub(super) fn is_leased(&self, seq: u64) -> bool {
+        self.leased.contains_key(&seq)
+    }
+
+    /// Whether anything is on lease that is not deferred.
+    pub(super) fn is_in_use(&self) -> bool {
+        self.leased.keys().any(|seq| !self.deferred.contains(seq))
+    }
+
     /// How many of these events, which extents cover, have not ended. `end` is exclusive.
     pub(super) fn live_within(&self, from: u64, end: u64) -> u64 {
         if from >= end {

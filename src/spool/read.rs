@@ -72,16 +72,27 @@ impl Owner {
     /// Takes the next events of a lane; empty if there are none, or if they cannot be read at the moment. Always one if there is one,
     /// however much is on lease: a lane that got none would never try.
     pub(super) fn lease(&mut self, lane: &Lane, limits: &Limits, now: Instant) -> Vec<Leased> {
-        let narrowed = self.within_memory(limits);
-        let is_narrowed = narrowed.max_bytes < limits.max_bytes;
-        let limits = &narrowed;
         let Some(number) = self.lanes.number(lane) else {
             return Vec::new();
         };
+        self.lease_below(number, self.lanes.gate(number), limits, now)
+    }
+
+    /// The same for events below a sequence.
+    pub(super) fn lease_below(
+        &mut self,
+        number: u32,
+        below: u64,
+        limits: &Limits,
+        now: Instant,
+    ) -> Vec<Leased> {
+        let narrowed = self.within_memory(limits);
+        let is_narrowed = narrowed.max_bytes < limits.max_bytes;
+        let limits = &narrowed;
         if self.lanes.is_unreadable(number) {
             return Vec::new();
         }
-        let mut found = match self.find(number, limits) {
+        let mut found = match self.find(number, below, limits) {
             Ok(found) => found,
             Err(error) => {
                 self.set_unreadable(number, now, &error);
@@ -122,15 +133,14 @@ impl Owner {
         }
     }
 
-    /// Reads as many events as a batch may hold: released ones first, which are the older ones, then unread ones.
-    fn find(&mut self, number: u32, limits: &Limits) -> Result<Found, StorageError> {
-        let gate = self.lanes.gate(number);
+    /// Reads as many events below a sequence as a batch may hold: released ones first, which are the older ones, then unread ones.
+    fn find(&mut self, number: u32, below: u64, limits: &Limits) -> Result<Found, StorageError> {
         let Some(queue) = self.lanes.get(number).map(|state| &state.queue) else {
             return Err(StorageError::trouble("the lane is unknown"));
         };
         let released: Vec<u64> = queue
             .released()
-            .take_while(|&seq| seq < gate)
+            .take_while(|&seq| seq < below)
             .take(limits.max_events)
             .collect();
         let mut room = queue.room();
@@ -153,7 +163,7 @@ impl Owner {
             found.add(seq, event_of(&chunk, seq)?);
             found.released += 1;
         }
-        while let Some(first) = found.unread.filter(|&seq| seq < gate && room > 0)
+        while let Some(first) = found.unread.filter(|&seq| seq < below && room > 0)
             && !found.is_enough(limits)
         {
             let (chunk, extent) = match self.chunk(number, first) {
@@ -162,7 +172,7 @@ impl Owner {
                 Err(error) => return Err(error),
             };
             let mut seq = first;
-            while seq < chunk.end() && seq < gate && room > 0 && !found.is_enough(limits) {
+            while seq < chunk.end() && seq < below && room > 0 && !found.is_enough(limits) {
                 found.add(seq, event_of(&chunk, seq)?);
                 seq += 1;
                 room -= 1;

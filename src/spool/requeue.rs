@@ -15,7 +15,7 @@
 use super::codec::{self, CodecError, Fields, put_varint, seal, unseal};
 use super::dropping::Dropping;
 use super::durable::{StorageError, Writes};
-use super::group::{Group, Prepared};
+use super::group::{Group, Origins, Prepared};
 use super::meta::Head;
 use super::owner::Owner;
 use super::view::locked;
@@ -143,7 +143,11 @@ impl Owner {
             self.publish_refusal();
             return Err(AppendError::Full(sentence));
         }
-        self.commit_parts(append.into_parts(), there, Dropping::ForAppends, now)?;
+        let origins = Origins {
+            letters: there,
+            ..Origins::default()
+        };
+        self.commit_parts(append.into_parts(), origins, Dropping::ForAppends, now)?;
         locked(&self.shared.letter_log).handled();
         // What cannot be removed now is removed before anybody is shown a letter again.
         if let Err(error) = self.clear_requeued() {

@@ -2,7 +2,7 @@
 //! memory (`lanes`, `queue`, `group`). What survives a kill is what was committed, as on a disk.
 
 use super::command::Command;
-use super::group::{Funeral, Group, Plan, Prepared};
+use super::group::{Funeral, Group, Origins, Plan, Prepared};
 use super::lanes::Lanes;
 use super::lease::{Abandoned, Leased};
 use super::meta::{Cursor, Extent};
@@ -345,7 +345,7 @@ impl Loop {
             let _ = funeral.reply.send(());
         }
         let revived = self.revive(&mut group);
-        let none = BTreeSet::new();
+        let none = Origins::default();
         let plan = Plan::new(group.take_parts(), none, &mut self.lanes, self.next_seq, 0);
         self.next_seq = plan.next_seq;
         self.ledger.accepted += plan.accepted;

@@ -53,6 +53,8 @@ struct State {
     pending: Option<(Seq, Seq)>,
     /// Goes up each time that `ready` may have grown.
     grown: u64,
+    /// Somebody moves the lane's project.
+    claimed: bool,
 }
 
 /// One lane as others may see it. Cheap to clone.
@@ -127,6 +129,21 @@ impl LaneView {
         let mut state = self.shared.state.subscribe();
         // Cannot fail: this view keeps the sender alive.
         let _ = state.wait_for(|state| state.grown > seen).await;
+    }
+
+    /// Resolves while somebody moves the lane's project to another one: what is on lease and not being sent is to be
+    /// released.
+    pub async fn claimed(&self) {
+        let mut state = self.shared.state.subscribe();
+        // Cannot fail: this view keeps the sender alive.
+        let _ = state.wait_for(|state| state.claimed).await;
+    }
+
+    /// Shows whether somebody moves the lane's project.
+    pub(super) fn set_claimed(&self, claimed: bool) {
+        self.shared
+            .state
+            .send_if_modified(|state| std::mem::replace(&mut state.claimed, claimed) != claimed);
     }
 
     /// Shows new figures; wakes who waits if there is more than before.

@@ -31,6 +31,8 @@ struct Moved {
     bytes: u64,
     /// When the transport had taken all of the request.
     sent: Option<Instant>,
+    /// Since when nothing is to move, because this side makes the other wait.
+    paused: Option<Instant>,
 }
 
 impl Moved {
@@ -40,6 +42,7 @@ impl Moved {
             last: now,
             bytes: request as u64,
             sent: (request == 0).then_some(now),
+            paused: None,
         }
     }
 
@@ -55,6 +58,15 @@ impl Moved {
     fn came(&mut self, now: Instant, bytes: usize) {
         self.last = now;
         self.bytes = self.bytes.saturating_add(bytes as u64);
+    }
+
+    /// It goes on after a pause, which does not count.
+    fn resume(&mut self, now: Instant) {
+        let Some(since) = self.paused.take() else { return };
+        let waited = now.saturating_duration_since(since);
+        self.began += waited;
+        self.last += waited;
+        self.sent = self.sent.map(|sent| sent + waited);
     }
 
     /// When the attempt is over unless something moves before.
@@ -85,11 +97,28 @@ impl Progress {
         self.moved().came(Instant::now(), bytes);
     }
 
+    /// Nothing is to move until [`Progress::resume`].
+    pub(super) fn pause(&self) {
+        self.moved().paused = Some(Instant::now());
+    }
+
+    /// It goes on.
+    pub(super) fn resume(&self) {
+        self.moved().resume(Instant::now());
+    }
+
     /// Resolves once the attempt has taken too long.
     pub(super) async fn stalled(&self, limit: Duration) {
         loop {
-            let deadline = self.moved().deadline(limit);
-            if deadline <= Instant::now() {
+            let now = Instant::now();
+            let deadline = {
+                let moved = self.moved();
+                match moved.paused {
+                    Some(_) => now + limit,
+                    None => moved.deadline(limit),
+                }
+            };
+            if deadline <= now {
                 return;
             }
             tokio::time::sleep_until(deadline).await;
@@ -164,6 +193,17 @@ mod tests {
         );
         moved.came(start + 100 * SECOND, 500);
         assert_eq!(moved.deadline(LIMIT), start + 200 * SECOND);
+    }
+
+    #[test]
+    fn a_pause_of_this_side_does_not_count() {
+        let start = Instant::now();
+        let mut moved = Moved::new(start, 0);
+        moved.paused = Some(start + 20 * SECOND);
+        moved.resume(start + 500 * SECOND);
+        assert_eq!(moved.deadline(LIMIT), start + 480 * SECOND + LIMIT);
+        moved.resume(start + 900 * SECOND);
+        assert_eq!(moved.deadline(LIMIT), start + 480 * SECOND + LIMIT);
     }
 
     #[test]

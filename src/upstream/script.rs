@@ -67,6 +67,8 @@ impl Upstream {
             script: Some(Script(Arc::new(move |ask| Box::pin(answer(ask))))),
             base: "scripted:".into(),
             timeout,
+            secrets: crate::secret::Secrets::default(),
+            room: super::Room::default(),
         }
     }
 }

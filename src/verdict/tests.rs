@@ -40,8 +40,8 @@ const BETWEEN: [&str; 6] = [
 fn log(outcome: &Outcome, server_errors: u32) -> (&'static str, String) {
     match of_log(outcome, 2, server_errors) {
         LogVerdict::Answered(fates) => ("answered", format!("{fates:?}")),
-        LogVerdict::Bisect { reason } => ("bisect", reason),
-        LogVerdict::Split { reason } => ("split", reason),
+        LogVerdict::Bisect { reason } => ("bisect", reason.for_letter()),
+        LogVerdict::Split { reason } => ("split", reason.for_letter()),
         LogVerdict::Park { reason } => ("park", reason),
         LogVerdict::Blocked(blocked) => (whose(&blocked), blocked.park),
         LogVerdict::Retry { reason, .. } => ("retry", reason),
@@ -57,8 +57,8 @@ fn feedback(outcome: &Outcome) -> (&'static str, String) {
     match of_feedback(outcome) {
         FeedbackVerdict::Delivered => ("delivered", String::new()),
         FeedbackVerdict::NotYet => ("not yet", String::new()),
-        FeedbackVerdict::ReadBack { reason } => ("read back", reason),
-        FeedbackVerdict::Refused { reason } => ("refused", reason),
+        FeedbackVerdict::ReadBack { reason } => ("read back", reason.for_letter()),
+        FeedbackVerdict::Refused { reason } => ("refused", reason.for_letter()),
         FeedbackVerdict::Park { reason } => ("park", reason),
         FeedbackVerdict::Blocked(blocked) => (whose(&blocked), blocked.park),
         FeedbackVerdict::Retry { reason, .. } => ("retry", reason),
@@ -249,7 +249,7 @@ fn retry_after_is_handed_on() {
 fn sentences_name_the_remedy() {
     assert_eq!(
         log(&answer(401, r#"{"detail":"Invalid token"}"#), 0).1,
-        "upstream refused the API key (401: Invalid token): set upstream.api_key_file and reload, or PHOSPHO_API_KEY and restart"
+        "upstream refused the API key (401): set upstream.api_key_file and reload, or PHOSPHO_API_KEY and restart"
     );
     for (status, remedies) in [
         (307, vec!["upstream.base_url"]),
@@ -258,7 +258,7 @@ fn sentences_name_the_remedy() {
         (405, vec!["upstream.base_url", "upstream.proxy"]),
     ] {
         let (_, reason) = log(&answer(status, r#"{"detail":""}"#), 0);
-        assert!(reason.contains(&format!("({status}: )")), "{reason}");
+        assert!(reason.contains(&format!("({status})")), "{reason}");
         for remedy in remedies {
             assert!(reason.contains(remedy), "{reason}");
         }
@@ -288,6 +288,46 @@ fn sentences_name_the_remedy() {
         log(&failed(FailureKind::Dns), 0).1,
         "upstream: its name was not found (why): check upstream.base_url and the network"
     );
+}
+
+/// What anybody may see of a verdict: the log, `/status` and the metrics have nothing else.
+fn shown(outcome: &Outcome, server_errors: u32) -> String {
+    let log = match of_log(outcome, 1, server_errors) {
+        LogVerdict::Answered(_) => String::new(),
+        LogVerdict::Bisect { reason } | LogVerdict::Split { reason } => reason.to_string(),
+        LogVerdict::Blocked(blocked) => blocked.park,
+        LogVerdict::Park { reason }
+        | LogVerdict::Retry { reason, .. }
+        | LogVerdict::Unknown { reason, .. } => reason,
+    };
+    let feedback = match of_feedback(outcome) {
+        FeedbackVerdict::Delivered | FeedbackVerdict::NotYet => String::new(),
+        FeedbackVerdict::ReadBack { reason } | FeedbackVerdict::Refused { reason } => reason.to_string(),
+        FeedbackVerdict::Blocked(blocked) => blocked.park,
+        FeedbackVerdict::Park { reason } | FeedbackVerdict::Retry { reason, .. } => reason,
+    };
+    [log, feedback, bars_reading(outcome).unwrap_or_default()].join("\n")
+}
+
+#[test]
+fn what_anybody_may_see_has_the_class_and_the_status_and_none_of_the_upstream_s_words() {
+    let detail = r#"{"detail":"got CANARY"}"#;
+    let faults = r#"{"detail":[{"loc":["body","CANARY"],"msg":"is CANARY","type":"x"}]}"#;
+    for status in (200..=599).filter(|status| *status != 204) {
+        for body in [
+            detail,
+            faults,
+            "CANARY",
+            r#"{"logged_events":[{"error_in_log":"CANARY"}]}"#,
+        ] {
+            for server_errors in [1, 5] {
+                let shown = shown(&answer(status, body), server_errors);
+                assert!(!shown.contains("CANARY"), "{status}: {shown}");
+                let said = status < 300 || shown.contains(&status.to_string());
+                assert!(said || status == 404, "{status}: {shown}");
+            }
+        }
+    }
 }
 
 #[test]
@@ -379,7 +419,7 @@ proptest! {
                 prop_assert!(success, "only a 2xx settles");
                 String::new()
             }
-            LogVerdict::Bisect { reason } | LogVerdict::Split { reason } => reason,
+            LogVerdict::Bisect { reason } | LogVerdict::Split { reason } => reason.for_letter(),
             LogVerdict::Park { reason } | LogVerdict::Retry { reason, .. } | LogVerdict::Unknown { reason, .. } => reason,
             LogVerdict::Blocked(blocked) => blocked.park + &blocked.refusal,
         };

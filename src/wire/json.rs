@@ -293,21 +293,32 @@ pub fn field<'a>(object: &'a [u8], key: &str) -> Option<&'a RawValue> {
 }
 
 /// The kinds of a list's elements, in order, handed to `see`.
-pub fn for_each_kind(list: &RawValue, see: impl FnMut(JsonKind)) -> Result<(), serde_json::Error> {
-    struct Kinds<F>(F);
-    impl<'de, F: FnMut(JsonKind)> Visitor<'de> for Kinds<F> {
+pub fn for_each_kind(list: &RawValue, mut see: impl FnMut(JsonKind)) -> Result<(), serde_json::Error> {
+    for_each_element(list, |element| see(JsonKind::of(element)))
+}
+
+/// A list's elements, in order, handed to `see`. Does not recurse, however deep they are.
+///
+/// # Errors
+/// The value is no list.
+pub fn for_each_element<'a>(
+    list: &'a RawValue,
+    see: impl FnMut(&'a RawValue),
+) -> Result<(), serde_json::Error> {
+    struct Elements<F>(F);
+    impl<'de, F: FnMut(&'de RawValue)> Visitor<'de> for Elements<F> {
         type Value = ();
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             f.write_str("a list")
         }
         fn visit_seq<A: SeqAccess<'de>>(mut self, mut list: A) -> Result<(), A::Error> {
-            while let Some(value) = list.next_element::<&RawValue>()? {
-                (self.0)(JsonKind::of(value));
+            while let Some(element) = list.next_element::<&'de RawValue>()? {
+                (self.0)(element);
             }
             Ok(())
         }
     }
-    serde_json::Deserializer::from_str(list.get()).deserialize_seq(Kinds(see))
+    serde_json::Deserializer::from_str(list.get()).deserialize_seq(Elements(see))
 }
 
 /// Writes a text as a JSON string, quotes included.

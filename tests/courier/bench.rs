@@ -63,6 +63,7 @@ pub(crate) fn settings(sandbox: &Sandbox) -> courier::Settings {
             .expect("bounds are in order"),
         confirm: true,
         confirm_patience: Duration::from_millis(200),
+        token_counts: courier::TokenCounts::Auto,
         concurrency: 1,
         max_in_flight: 64,
         rate_limit: courier::RateLimit::default(),

@@ -17,6 +17,7 @@ mod outage;
 mod parking;
 mod random;
 mod refused;
+mod repair;
 mod slow;
 mod stored;
 mod way;

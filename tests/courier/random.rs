@@ -13,7 +13,7 @@ const PROJECTS: [&str; 3] = ["p", "q", "r"];
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Nature {
     Good,
-    /// Its batch is lost after a 200 unless its token counts are null.
+    /// Its batch is lost after a 200 unless it has token counts.
     ToolCall,
     /// `error_in_log`.
     Refused,

@@ -4,7 +4,7 @@ use crate::bench::{Bench, LONG, events, tasks};
 use serde_json::{Value, json};
 
 #[tokio::test]
-async fn a_batch_that_was_lost_silently_is_stored_after_all_and_its_tool_call_with_null_counts() {
+async fn a_batch_that_was_lost_silently_is_stored_after_all_and_its_tool_call_with_counts_of_zero() {
     let bench = Bench::new().await;
     let tool_call = json!({
         "input": "x", "task_id": "t00002",
@@ -20,7 +20,7 @@ async fn a_batch_that_was_lost_silently_is_stored_after_all_and_its_tool_call_wi
     let raw: Value = serde_json::from_str(&bench.sandbox.task("t00002").expect("stored").raw).expect("JSON");
     assert_eq!(
         raw["metadata"],
-        json!({"prompt_tokens": null, "completion_tokens": null})
+        json!({"prompt_tokens": 0, "completion_tokens": 0})
     );
     assert_eq!(raw["raw_input"], tool_call["raw_input"]);
     let dead = bench.dead().await;
@@ -29,7 +29,13 @@ async fn a_batch_that_was_lost_silently_is_stored_after_all_and_its_tool_call_wi
         "{:?}",
         dead[0].burial
     );
-    assert_eq!(bench.metrics.delivery_unconfirmed_batches.get(), 1);
+    assert_eq!(
+        bench.metrics.delivery_unconfirmed_batches.get(),
+        2,
+        "the question with the tool call, and what was behind it"
+    );
+    // The hopeless one was tried with them, too.
+    assert_eq!(bench.metrics.delivery_zero_counts_events.get(), 2);
     let state = bench.finish().await;
     assert_eq!((state.stored, state.duplicates), (5, 0));
 }

@@ -242,6 +242,26 @@ async fn a_credential_is_the_key_and_is_read_again_on_reload() {
 }
 
 #[tokio::test]
+async fn a_redaction_field_that_is_no_field_of_an_event_is_in_the_log_and_among_the_hints() {
+    let folder = tempfile::tempdir().expect("a temp folder");
+    let setup = Setup::new(folder.path(), "http://127.0.0.1:9")
+        .with("redact.detect", "email")
+        .with("redact.fields", "[\"inptu\", \"own_field\"]");
+    let mut daemon = setup.start().await;
+    let sentence =
+        "redact.fields (--set): \"inptu\" begins with what is no field of an event; did you mean \"input\"?";
+    daemon.logged(&format!("configuration: {sentence}")).await;
+    let hints = eventually("the hint", || async {
+        let hints = daemon.status().await["hints"].clone();
+        (hints != serde_json::json!([])).then_some(hints)
+    })
+    .await;
+    assert_eq!(hints, serde_json::json!([format!("configuration: {sentence}")]));
+    let own = daemon.said().join("\n").contains("\\\"own_field\\\" begins with");
+    assert!(own, "a field that clients may send is in the log alone");
+}
+
+#[tokio::test]
 async fn lines_for_the_journal_begin_with_their_priority() {
     use std::os::unix::fs::MetadataExt;
     let folder = tempfile::tempdir().expect("a temp folder");

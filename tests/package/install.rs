@@ -77,9 +77,13 @@ fn a_first_installation_is_enabled_works_and_says_where_the_key_goes() {
     let version = root.must("phosphod --version");
     assert_eq!(version.trim(), concat!("phosphod ", env!("CARGO_PKG_VERSION")));
     // As it is found by default too, from where the service runs.
-    assert_eq!(
-        root.must("cd / && phosphod config check"),
-        "ok: /etc/phosphod/config.toml\n"
+    let checked = root.must("cd / && phosphod config check");
+    let mut lines = checked.lines();
+    assert_eq!(lines.next(), Some("ok: /etc/phosphod/config.toml"));
+    let notes: Vec<&str> = lines.collect();
+    assert!(
+        notes.len() == 2 && notes[0].contains("PHOSPHO_API_KEY") && notes[1].contains("PHOSPHO_PROJECT_ID"),
+        "{checked}"
     );
     root.must("phosphod config check --config /etc/phosphod/config.toml");
     assert!(

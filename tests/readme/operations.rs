@@ -81,5 +81,18 @@ async fn moving(page: &mut Document, world: &World, queued: u64) {
     std::fs::rename(&exported, other.path("backlog.ndjson")).expect("on one disk");
     let daemon = other.daemon(import).await;
     assert_eq!(daemon.ledger().await.queued, queued);
+    under_a_wrong_id(page, &other, queued).await;
     assert!(daemon.terminate().await.success());
+}
+
+/// What is queued goes to another project, through the running daemon.
+async fn under_a_wrong_id(page: &mut Document, world: &World, queued: u64) {
+    let names = [("WRONG", "p"), ("RIGHT", "q")];
+    let block = page.take("Events under a wrong project id", "sh", &names);
+    // Nothing answers, so a batch waits to be sent again.
+    let said = world.run(&block).await;
+    assert_eq!(
+        said,
+        format!("moved {queued} log events and 0 feedback from p to q\n")
+    );
 }

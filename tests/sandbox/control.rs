@@ -149,3 +149,25 @@ async fn shutting_down_drops_connections_and_gives_the_last_counts() {
     assert_eq!(state.stored, 1);
     assert!(wire.log(&batch(&[&event("b")])).await.is_err());
 }
+
+#[tokio::test]
+async fn the_control_plane_is_closed_to_web_pages_and_to_other_names_of_this_machine() {
+    let bench = Bench::new().await;
+    bench.log(&[&event("a")]).await;
+    for (headers, status) in [
+        (&[("host", "evil.example")] as Headers<'_>, 403),
+        (&[("host", "127.0.0.1.evil.example:1")], 403),
+        (&[("origin", "http://evil.example")], 403),
+        (&[("origin", "null")], 403),
+        (&[("host", "localhost:4712")], 200),
+    ] {
+        for path in ["/sandbox/state", "/sandbox/tasks"] {
+            let reply = bench.send("GET", path, headers, "").await;
+            assert_eq!(reply.status, status, "{path} {headers:?}: {reply:?}");
+        }
+        let reply = bench
+            .send("PUT", "/sandbox/switches", headers, r#"{"down":false}"#)
+            .await;
+        assert_eq!(reply.status, status, "{headers:?}: {reply:?}");
+    }
+}

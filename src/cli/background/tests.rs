@@ -166,3 +166,15 @@ fn a_reader_without_room_that_does_not_block_gets_all_in_the_end() {
     write_patiently(&mut out, b"line").expect("in the end");
     assert_eq!(out.0, b"line");
 }
+
+#[test]
+fn every_line_is_without_secrets_and_shows_all_that_is_in_it() {
+    let pipe = pipe(8);
+    let secrets = Secrets::default();
+    secrets.learn(crate::secret::Secret::new("sk-canary"));
+    let lines = pipe.lines.masking(secrets);
+    lines.line("got sk-canary and \u{202e}");
+    pipe.permits.send(()).expect("it reads");
+    let line = pipe.taken.recv().expect("a line");
+    assert_eq!(line, "got *** and \\u{202e}\n");
+}

@@ -1,5 +1,5 @@
 //! `phosphod dead requeue` and `purge`.
-use super::super::tell;
+use super::super::terminal::{print, tell};
 use super::{Choice, Daemon, Ended, ExitCode, FAILED, Socket, edit, parsed};
 use crate::spool::MAX_LETTERS;
 use clap::Args;
@@ -175,7 +175,7 @@ fn report(done: &Done, what: &str) -> ExitCode {
             "phosphod dead: {untold} more dead letters were not {what}: list shows those there are"
         ));
     }
-    let _ = writeln!(std::io::stdout(), "{what} {}", done.done);
+    print(&format!("{what} {}\n", done.done));
     match done.failed {
         0 => ExitCode::SUCCESS,
         _ => ExitCode::from(FAILED),

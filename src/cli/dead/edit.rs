@@ -1,4 +1,5 @@
 //! `phosphod dead requeue --edit`: a record goes through the user's editor and is queued as it comes back.
+use super::super::terminal::print;
 use super::act::requeue_edited;
 use super::{Daemon, Ended, ExitCode, Letter, one, parsed};
 use serde_json::value::RawValue;
@@ -33,7 +34,7 @@ pub(super) fn requeue(daemon: &Daemon, id: u64) -> Result<ExitCode, Ended> {
     }
     match check(after).and_then(|json| requeue_edited(daemon, id, json)) {
         Ok(()) => {
-            let _ = writeln!(std::io::stdout(), "requeued 1");
+            print("requeued 1\n");
             Ok(ExitCode::SUCCESS)
         }
         Err(Ended::Failed(sentence)) => Err(Ended::Failed(kept(&sentence, id, file))),

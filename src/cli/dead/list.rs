@@ -1,10 +1,10 @@
 //! `phosphod dead list` and `show`.
 use super::super::table::{finished, printable, table, time};
+use super::super::terminal::{print, print_json};
 use super::{Choice, Ended, ExitCode, Letter, Socket, each, one, parsed};
 use clap::Args;
 use comfy_table::Table;
 use std::fmt::Write as _;
-use std::io::Write as _;
 
 /// Characters of a reason that the table shows.
 const REASON_CHARS: usize = 100;
@@ -47,7 +47,7 @@ pub(super) fn list(args: ListArgs) -> Result<ExitCode, Ended> {
         }
         count += 1;
         match args.json {
-            true => print(&format!("{}\n", line(letter))),
+            true => print_json(format!("{}\n", line(letter)).as_bytes()),
             false => add(&mut table, letter),
         }
         Ok(())
@@ -100,7 +100,7 @@ pub(super) fn show(args: ShowArgs) -> Result<ExitCode, Ended> {
     let daemon = args.socket.connect()?;
     let answer = one(&daemon, args.id)?;
     match args.json {
-        true => print(&format!("{}\n", String::from_utf8_lossy(&answer.body))),
+        true => print_json(&[&answer.body[..], b"\n"].concat()),
         false => print(&text(&parsed(&answer.body)?)),
     }
     Ok(ExitCode::SUCCESS)
@@ -135,9 +135,4 @@ fn text(letter: &Letter<'_>) -> String {
     let record: Vec<String> = letter.record().lines().map(printable).collect();
     let _ = writeln!(text, "\n{}", record.join("\n"));
     text
-}
-
-/// A reader that closed its pipe has seen enough.
-fn print(text: &str) {
-    let _ = std::io::stdout().write_all(text.as_bytes());
 }

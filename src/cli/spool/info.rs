@@ -1,7 +1,7 @@
 //! `phosphod spool info`.
+use super::super::terminal::{print, print_json};
 use super::{ExitCode, FAILED, Folder, not_looked, table};
 use clap::Args;
-use std::io::Write;
 
 /// Arguments of `phosphod spool info`.
 #[derive(Debug, Args)]
@@ -16,12 +16,10 @@ pub(in crate::cli) struct InfoArgs {
 pub(super) fn run(args: InfoArgs) -> Result<ExitCode, ExitCode> {
     let look = args.folder.look()?;
     let info = look.info().map_err(|error| not_looked(&error))?;
-    let text = match args.json {
-        true => serde_json::to_string_pretty(&info).unwrap_or_default() + "\n",
-        false => table::of(&info),
-    };
-    // A reader that closed its pipe has seen enough.
-    let _ = std::io::stdout().write_all(text.as_bytes());
+    match args.json {
+        true => print_json((serde_json::to_string_pretty(&info).unwrap_or_default() + "\n").as_bytes()),
+        false => print(&table::of(&info)),
+    }
     Ok(match info.damage.is_empty() {
         true => ExitCode::SUCCESS,
         false => ExitCode::from(FAILED),

@@ -6,6 +6,7 @@
 mod export;
 mod import;
 mod info;
+mod moving;
 mod table;
 mod verify;
 
@@ -21,7 +22,7 @@ use std::process::ExitCode;
 /// The folder could not be looked at, so nothing is known about it.
 const NOT_LOOKED: u8 = 2;
 
-/// Commands on a data folder. The daemon must be stopped.
+/// Commands on a data folder. The daemon must be stopped, but for move.
 #[derive(Debug, Subcommand)]
 pub(super) enum SpoolCommand {
     /// Show what is in the data folder: the ledger, lanes, generations, dead letters.
@@ -32,6 +33,9 @@ pub(super) enum SpoolCommand {
     Export(export::ExportArgs),
     /// Take NDJSON and queue it, checked as the daemon would. Makes the data folder if there is none.
     Import(import::ImportArgs),
+    /// Move what is queued of one project to another, behind what that has: for events under a wrong project id. Asks the running
+    /// daemon where one has the folder. Exit code 1 if something is left.
+    Move(moving::MoveArgs),
 }
 
 /// Which folder is meant.
@@ -73,6 +77,7 @@ pub(super) fn run(command: SpoolCommand) -> ExitCode {
         SpoolCommand::Verify(args) => verify::run(args),
         SpoolCommand::Export(args) => export::run(args),
         SpoolCommand::Import(args) => import::run(args),
+        SpoolCommand::Move(args) => moving::run(args),
     };
     done.unwrap_or_else(|code| code)
 }

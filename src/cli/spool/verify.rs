@@ -1,7 +1,7 @@
 //! `phosphod spool verify`.
+use super::super::terminal::print;
 use super::{ExitCode, FAILED, Folder, bar, not_looked};
 use clap::Args;
-use std::io::Write;
 
 /// Arguments of `phosphod spool verify`.
 #[derive(Debug, Args)]
@@ -27,7 +27,7 @@ pub(super) fn run(args: VerifyArgs) -> Result<ExitCode, ExitCode> {
             look.queued(None)
         );
     }
-    let _ = std::io::stdout().write_all(text.as_bytes());
+    print(&text);
     Ok(match problems.is_empty() {
         true => ExitCode::SUCCESS,
         false => ExitCode::from(FAILED),

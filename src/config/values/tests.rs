@@ -71,12 +71,15 @@ fn secrets_and_passwords_do_not_show() {
     let why = read_as("upstream.api_key", "sk 1\n2").expect_err("a line break");
     assert!(!why.contains("sk"), "{why}");
     assert_eq!(
-        without_password("http://me:pw@proxy:80/a@b"),
+        without_secrets("http://me:pw@proxy:80/a@b"),
         "http://***@proxy:80/a@b"
     );
-    assert_eq!(without_password("me:p@w@proxy"), "***@proxy");
+    assert_eq!(without_secrets("me:p@w@proxy"), "***@proxy");
+    assert_eq!(without_secrets("http://host/a?k=s#t"), "http://host/a?***");
+    assert_eq!(without_secrets("host#s"), "host#***");
+    assert_eq!(without_secrets("http://host/?"), "http://host/?");
     assert_eq!(
-        without_password("https://api.phospho.ai"),
+        without_secrets("https://api.phospho.ai"),
         "https://api.phospho.ai"
     );
 }

@@ -16,7 +16,7 @@ use crate::verdict::Blocked;
 const NEIGHBOURS: usize = 3;
 /// The same after a refusal of the API itself, which is nearly always about the key.
 const OWN_NEIGHBOURS: usize = 1;
-/// How often an event must be refused alone, all in all.
+/// How often something in between must refuse an event alone, all in all.
 const REFUSALS: u32 = 6;
 /// How often the API itself must refuse it alone after another was accepted.
 const OWN_PROOFS: u32 = 8;
@@ -25,7 +25,7 @@ impl<E> Sent<E> {
     /// Notes that it was blocked alone when so much had passed; whether that is proof enough that it is about this event.
     pub(in crate::courier) fn blocked(&mut self, blocked: &Blocked, passes: u64) -> bool {
         let before = self.blocked_at.replace(passes);
-        self.refusals += 1;
+        self.refusals += u32::from(!blocked.own);
         self.proofs += u32::from(before.is_some_and(|before| passes > before));
         match blocked.own {
             true => self.proofs >= OWN_PROOFS,
@@ -105,7 +105,7 @@ impl<E> Delivery<E> {
             self.from_end = true;
             return Step::then(Then::Go);
         }
-        if self.queue.is_empty() && !self.is_parked && !self.singly && self.companions < NEIGHBOURS {
+        if self.queue.is_empty() && !self.is_parked && !self.is_again && self.companions < NEIGHBOURS {
             self.companions += 1;
             self.lonely = Some(reason);
             return Step::then(Then::Go);

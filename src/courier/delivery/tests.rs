@@ -43,16 +43,22 @@ fn retry(reason: String, suspect: Suspect) -> LogVerdict {
 fn reply(natures: &[Nature], part: &[usize], server_errors: u32, most: usize) -> LogVerdict {
     let reason = String::from("refused");
     if part.len() > most {
-        return LogVerdict::Split { reason };
+        return LogVerdict::Split {
+            reason: reason.into(),
+        };
     }
     let has = |nature| part.iter().any(|event| natures[*event] == nature);
     if has(Nature::Poison) {
-        return LogVerdict::Bisect { reason };
+        return LogVerdict::Bisect {
+            reason: reason.into(),
+        };
     }
     if has(Nature::Crashing) {
         return match server_errors {
             0 | 1 => retry(reason, Suspect::Nothing),
-            _ => LogVerdict::Bisect { reason },
+            _ => LogVerdict::Bisect {
+                reason: reason.into(),
+            },
         };
     }
     let fate = |event: &usize| match natures[*event] {
@@ -75,10 +81,10 @@ fn status(natures: &[Nature], part: &[usize], most: usize) -> u16 {
 
 /// Plays a delivery to its end. `faults` makes the n-th request fail in passing.
 fn play(natures: &[Nature], most: usize, faults: &[bool]) -> Tale {
-    let mut delivery = Delivery::whole(0..natures.len());
+    let mut delivery = whole(0..natures.len());
     let mut tale = Tale::default();
     while !delivery.is_done() {
-        let part: Vec<usize> = delivery.next_part().copied().collect();
+        let part: Vec<usize> = delivery.next_part().map(|sent| sent.event).collect();
         assert!(
             !part.is_empty(),
             "a delivery that is not done has something to send"
@@ -105,6 +111,10 @@ fn play(natures: &[Nature], most: usize, faults: &[bool]) -> Tale {
         tale.waits += usize::from(matches!(step.then, Then::Wait { .. }));
     }
     tale
+}
+
+fn whole(events: impl IntoIterator<Item = usize>) -> Delivery<usize> {
+    Delivery::whole(events.into_iter().map(|event| Sent::new(event, EventForm::AsIs)))
 }
 
 fn one_bad(count: usize, at: usize, nature: Nature) -> Vec<Nature> {
@@ -151,10 +161,10 @@ fn an_upstream_that_refuses_everything_is_waited_for_and_little_is_buried() {
         (Nature::Crashing, ROUNDS_FAILED),
     ] {
         let natures = [nature; 64];
-        let mut delivery = Delivery::whole(0..natures.len());
+        let mut delivery = whole(0..natures.len());
         let (mut waits, mut requests) = (0, 0);
         let buried = loop {
-            let part: Vec<usize> = delivery.next_part().copied().collect();
+            let part: Vec<usize> = delivery.next_part().map(|sent| sent.event).collect();
             requests += 1;
             let status = status(&natures, &part, usize::MAX);
             let errors = delivery.note(Some(status));
@@ -176,14 +186,14 @@ fn an_upstream_that_refuses_everything_is_waited_for_and_little_is_buried() {
 #[test]
 fn a_lone_event_is_told_from_a_broken_upstream_by_the_company_of_another() {
     let natures = [Nature::Crashing, Nature::Good];
-    let mut delivery = Delivery::whole([0]);
+    let mut delivery = whole([0]);
     let mut buried = Vec::new();
     let mut requests = 0;
     while !delivery.is_done() {
         if delivery.wants_company() && requests < 5 {
-            delivery.join(Some(1));
+            delivery.join(Some(Sent::new(1, EventForm::AsIs)));
         }
-        let part: Vec<usize> = delivery.next_part().copied().collect();
+        let part: Vec<usize> = delivery.next_part().map(|sent| sent.event).collect();
         requests += 1;
         let status = status(&natures, &part, usize::MAX);
         let errors = delivery.note(Some(status));
@@ -202,7 +212,7 @@ fn a_batch_that_is_too_large_is_split_and_only_what_is_too_large_alone_is_buried
     let tale = play(&[Nature::Good; 100], 30, &[]);
     assert!(tale.buried.is_empty());
     assert_eq!(tale.accepted, (0..100).collect::<Vec<_>>());
-    let mut delivery = Delivery::whole([7]);
+    let mut delivery = whole([7]);
     assert_eq!(delivery.next_part().count(), 1);
     let _ = delivery.note(Some(413));
     let step = delivery.take(LogVerdict::Split { reason: "413".into() }, Some(413), None);
@@ -218,7 +228,7 @@ fn a_batch_that_is_too_large_is_split_and_only_what_is_too_large_alone_is_buried
 
 #[test]
 fn what_has_not_ended_comes_back_in_order_when_the_project_is_parked() {
-    let mut delivery = Delivery::whole(0..4);
+    let mut delivery = whole(0..4);
     assert_eq!(delivery.next_part().count(), 4);
     let _ = delivery.note(Some(401));
     let step = delivery.take(LogVerdict::Park { reason: "401".into() }, Some(401), None);
@@ -238,14 +248,16 @@ fn one_that_is_held_is_not_forgotten_when_the_last_beside_it_is_buried() {
 
 #[test]
 fn two_that_are_buried_together_are_each_buried_for_what_they_met_themselves() {
-    let mut delivery = Delivery::whole([0, 1]);
+    let mut delivery = whole([0, 1]);
     let mut met = Vec::new();
     while !delivery.is_done() {
-        let part: Vec<usize> = delivery.next_part().copied().collect();
+        let part: Vec<usize> = delivery.next_part().map(|sent| sent.event).collect();
         let status = if part == [0] { 413 } else { 422 };
         delivery.note(Some(status));
         let reason = format!("it met {status}");
-        let verdict = LogVerdict::Bisect { reason };
+        let verdict = LogVerdict::Bisect {
+            reason: reason.into(),
+        };
         met.extend(delivery.take(verdict, Some(status), None).buried);
     }
     let met: Vec<_> = met
@@ -285,8 +297,9 @@ proptest! {
 
 #[test]
 fn what_may_have_been_taken_is_looked_for_and_what_is_not_found_goes_again_in_its_place() {
-    let mut delivery = Delivery::whole(0..4);
-    let sent = |delivery: &mut Delivery<usize>| delivery.next_part().copied().collect::<Vec<_>>();
+    let mut delivery = whole(0..4);
+    let sent =
+        |delivery: &mut Delivery<usize>| delivery.next_part().map(|sent| sent.event).collect::<Vec<_>>();
     assert_eq!(sent(&mut delivery), [0, 1, 2, 3]);
     assert!(delivery.take_doubtful().is_empty(), "nothing was sent yet");
     let _ = delivery.note(None);

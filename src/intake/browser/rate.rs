@@ -1,7 +1,7 @@
 //! How often each address may call. Pure: the time is an argument.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
 /// Most addresses that are told apart; those that come beyond share one rate.
@@ -11,6 +11,9 @@ const MINUTE: Duration = Duration::from_secs(60);
 
 /// Whom the addresses beyond [`MOST_ADDRESSES`] count as: no client has it.
 const REST: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+
+/// Whom every loopback address counts as: this machine, which may connect from any of them.
+const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 /// Up to so many requests a minute from an address, all at once if it likes; then as they come back, one by one.
 #[derive(Debug)]
@@ -42,12 +45,9 @@ impl Rate {
         Ok(())
     }
 
-    /// What the address is counted as. Whoever has one address of version 6 has the whole /64.
+    /// The key under which the address is counted.
     fn key(&mut self, from: IpAddr, now: Instant) -> IpAddr {
-        let key = match from {
-            IpAddr::V6(ip) => IpAddr::V6(Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64)),
-            old => old,
-        };
+        let key = network(from);
         if self.full_at.len() >= MOST_ADDRESSES && !self.full_at.contains_key(&key) {
             self.full_at.retain(|_, full_at| *full_at > now);
             if self.full_at.len() >= MOST_ADDRESSES {
@@ -55,6 +55,16 @@ impl Rate {
             }
         }
         key
+    }
+}
+
+/// The machine or network that an address belongs to. Whoever has one address of version 6 has the whole /64, and a
+/// process on this machine has all of `127.0.0.0/8` and `::1`. A mapped address counts as what it maps.
+fn network(from: IpAddr) -> IpAddr {
+    match from.to_canonical() {
+        ip if ip.is_loopback() => LOOPBACK,
+        IpAddr::V6(ip) => IpAddr::V6(Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64)),
+        old => old,
     }
 }
 
@@ -114,5 +124,26 @@ mod tests {
         assert_eq!(rate.admit(ip("2001:db8::1"), now), Ok(()));
         assert!(rate.admit(ip("2001:db8::2"), now).is_err());
         assert_eq!(rate.admit(ip("2001:db8:0:1::1"), now), Ok(()));
+    }
+
+    #[test]
+    fn this_machine_counts_as_one_whatever_address_it_comes_from() {
+        let (mut rate, now) = (Rate::new(2), Instant::now());
+        let ip = |text: &str| text.parse::<IpAddr>().expect("an address");
+        for admitted in ["127.0.0.1", "::ffff:127.9.9.9"] {
+            assert_eq!(rate.admit(ip(admitted), now), Ok(()), "{admitted}");
+        }
+        for refused in [
+            "127.0.0.1",
+            "127.0.0.2",
+            "127.255.255.254",
+            "::1",
+            "::ffff:127.0.0.3",
+        ] {
+            assert!(rate.admit(ip(refused), now).is_err(), "{refused}");
+        }
+        for other in ["10.0.0.1", "::ffff:10.0.0.2", "::2", "fe80::1"] {
+            assert_eq!(rate.admit(ip(other), now), Ok(()), "{other}");
+        }
     }
 }

@@ -2,11 +2,11 @@
 use super::super::codec::{self, CodecError, Fields, put_varint, seal, unseal};
 use super::super::disk::sync_folder;
 use super::super::durable::{Database, StorageError, Writes};
-use super::super::{DeadLetter, key, letter};
-use std::fs::{self, OpenOptions};
+use super::super::{DeadLetter, key, letter, parts};
+use std::fs;
 use std::io::{self, ErrorKind, Write};
 use std::ops::Range;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 /// File with the summary of a folder that takes no more letters, so that it need not be opened to be known.
@@ -69,9 +69,8 @@ impl Summary {
     /// Writes the file `sealed`, whole or not at all.
     pub(super) fn seal(&self, folder: &Path) -> io::Result<()> {
         let draft = folder.join("sealed.new");
-        let mut options = OpenOptions::new();
-        options.write(true).create(true).truncate(true).mode(0o600);
-        let mut file = options.open(&draft)?;
+        let mut options = parts::options();
+        let mut file = options.write(true).create(true).truncate(true).open(&draft)?;
         file.write_all(&self.encode())?;
         file.sync_all()?;
         fs::rename(&draft, folder.join(SEALED))?;

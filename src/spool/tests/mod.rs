@@ -13,6 +13,7 @@ mod moving;
 mod offline;
 mod order;
 mod requeue;
+mod transfer;
 
 #[allow(dead_code, reason = "each test binary uses a part of it")]
 #[path = "../../../tests/support/notes.rs"]

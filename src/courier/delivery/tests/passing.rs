@@ -36,12 +36,12 @@ fn accepted(part: &[usize]) -> LogVerdict {
 
 /// Plays a delivery of so many events; `answer` is told the number of the request and what it holds.
 fn play(events: usize, answer: impl FnMut(usize, &[usize]) -> LogVerdict) -> Way {
-    go_on(Delivery::whole(0..events), answer)
+    go_on(whole(0..events), answer)
 }
 
 /// The same for one that a parked lane probes with.
 fn probe(events: usize, answer: impl FnMut(usize, &[usize]) -> LogVerdict) -> Way {
-    let mut delivery = Delivery::whole(0..events);
+    let mut delivery = whole(0..events);
     delivery.parked(true);
     delivery.one_first();
     go_on(delivery, answer)
@@ -63,7 +63,7 @@ fn go_on(mut delivery: Delivery<usize>, mut answer: impl FnMut(usize, &[usize]) 
             way.parked = Some(reason);
             break;
         }
-        let part: Vec<usize> = delivery.next_part().copied().collect();
+        let part: Vec<usize> = delivery.next_part().map(|sent| sent.event).collect();
         assert!(!part.is_empty(), "it has something to send");
         way.requests += 1;
         assert!(way.requests < 20_000, "it comes to an end");
@@ -232,7 +232,7 @@ fn a_refusal_of_the_api_itself_takes_more_proof_and_waits() {
 
 #[test]
 fn what_passed_elsewhere_in_the_lane_counts_as_proof() {
-    let mut delivery = Delivery::whole([1]);
+    let mut delivery = whole([1]);
     delivery.parked(true);
     let mut steps = Vec::new();
     for elsewhere in [5, 6, 6, 6, 6, 6] {
@@ -252,12 +252,12 @@ fn what_passed_elsewhere_in_the_lane_counts_as_proof() {
 
 #[test]
 fn a_part_is_cut_at_the_bytes_that_pass() {
-    let mut delivery = Delivery::whole([40, 40, 30, 200, 1]);
+    let mut delivery = whole([40, 40, 30, 200, 1]);
     let mut parts = Vec::new();
     while !delivery.is_done() {
         let part: Vec<usize> = delivery
-            .next_part_within((usize::MAX, 100), |bytes| *bytes)
-            .copied()
+            .next_part_within((usize::MAX, 100), |sent| sent.event)
+            .map(|sent| sent.event)
             .collect();
         let _ = delivery.note(Some(200));
         let step = delivery.take(accepted(&part), Some(200), None);

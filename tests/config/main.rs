@@ -1,6 +1,10 @@
 //! The configuration as its user meets it: the real binary, a clean environment, folders of its own.
 #![allow(clippy::expect_used)] // A test's helpers fail by panicking, as it does itself.
 
+mod forms;
+mod notes;
+mod padding;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use tempfile::TempDir;
@@ -258,17 +262,16 @@ fn rules_between_keys_are_told() {
             &["intake.http", "intake.unix is off as well"],
         ),
         (
-            &["intake.max_event_bytes=2 MiB", "intake.max_body_bytes=1 MiB"],
-            &["intake.max_event_bytes", "1 MiB"],
-        ),
-        (
-            &["spool.max_bytes=1 MiB"],
-            &["intake.max_body_bytes", "spool.max_bytes"],
-        ),
-        (
-            &["intake.max_in_flight_bytes=255 MiB"],
+            &["spool.max_bytes=1 MiB", "intake.max_event_bytes=2 MiB"],
             &[
-                "intake.max_body_bytes",
+                "intake.max_event_bytes (--set): 2 MiB",
+                "spool.max_bytes, which is 1 MiB (--set)",
+            ],
+        ),
+        (
+            &["intake.max_in_flight_bytes=9 MiB", "intake.max_event_bytes=5 MiB"],
+            &[
+                "intake.max_event_bytes",
                 "more than half of intake.max_in_flight_bytes",
             ],
         ),
@@ -331,6 +334,10 @@ fn rules_between_keys_are_told() {
         (
             &["intake.unix_allow_uids=0,nobody"],
             &["intake.unix_allow_uids", "\"nobody\"", "id -u"],
+        ),
+        (
+            &["intake.unix_allow_gids=[]"],
+            &["intake.unix_allow_gids", "is an empty list", "leave it out"],
         ),
     ];
     for (settings, parts) in cases {
