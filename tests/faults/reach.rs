@@ -252,16 +252,8 @@ async fn what_upstream_quotes_of_an_event_is_in_no_log_line_metric_or_status() {
         "msg": "Input should be a valid string", "input": {"secret": "CANARY"}}]});
     let text = "1 error [type=t, input_value='CANARY', input_type=str]";
     for (status, body, told) in [
-        (
-            "422 Unprocessable Entity",
-            quoted,
-            "batched_log_events.0.raw_input: Input should be",
-        ),
-        (
-            "400 Bad Request",
-            json!({ "detail": text }),
-            "input_value=..., input_type=str",
-        ),
+        ("422 Unprocessable Entity", quoted, "(422)"),
+        ("400 Bad Request", json!({ "detail": text }), "(400)"),
         (
             "500 Internal Server Error",
             json!("CANARY in a traceback"),
@@ -270,12 +262,12 @@ async fn what_upstream_quotes_of_an_event_is_in_no_log_line_metric_or_status() {
         (
             "503 Service Unavailable",
             json!({"detail": "busy\r\n\u{1b}[31mfake\u{202e}"}),
-            "busy\\r\\n\\u{1b}[31mfake\\u{202e}",
+            "(503)",
         ),
         (
             "502 Bad Gateway",
             json!({"detail": "long ".repeat(10_000)}),
-            "long long",
+            "(502)",
         ),
     ] {
         let folder = tempfile::tempdir().expect("a folder");
@@ -306,7 +298,9 @@ async fn what_upstream_quotes_of_an_event_is_in_no_log_line_metric_or_status() {
         assert_eq!((counts.delivered, counts.dead), (1, 0), "{status}");
         let mut was_told = false;
         for line in daemon.said() {
-            assert!(!line.contains("CANARY"), "{line}");
+            for theirs in ["CANARY", "Input should be", "input_type", "fake", "long long"] {
+                assert!(!line.contains(theirs), "{line}");
+            }
             let fields: Value = serde_json::from_str(&line).expect("a JSON line");
             let message = fields["message"].as_str().unwrap_or_default();
             was_told |= message.contains(told);
