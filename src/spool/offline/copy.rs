@@ -44,8 +44,11 @@ pub(super) fn open(folder: &Path) -> Result<Copy, StorageError> {
 fn make(temporary: &Path) -> io::Result<(TempDir, File)> {
     loop {
         let made = tempfile::Builder::new().prefix(PREFIX).tempdir_in(temporary)?;
-        let in_use = File::open(made.path())?;
-        // Another one may have taken it for left behind before it was locked.
+        // Another one may take it for left behind, and remove it, before it is locked.
+        let in_use = match File::open(made.path()) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            opened => opened?,
+        };
         let is_taken = matches!(in_use.try_lock(), Err(TryLockError::WouldBlock));
         if !is_taken && made.path().exists() {
             return Ok((made, in_use));
@@ -98,5 +101,24 @@ mod tests {
         drop(lock);
         remove_left(temporary.path());
         assert!(!in_use.path().exists());
+    }
+
+    #[test]
+    fn those_who_look_at_the_same_time_leave_each_other_their_copies() {
+        let temporary = tempfile::tempdir().unwrap();
+        let look = || {
+            for _ in 0..500 {
+                remove_left(temporary.path());
+                let (made, _in_use) = make(temporary.path()).unwrap();
+                fs::write(made.path().join("db"), "x").unwrap();
+            }
+        };
+        std::thread::scope(|threads| {
+            for _ in 0..4 {
+                threads.spawn(look);
+            }
+        });
+        remove_left(temporary.path());
+        assert_eq!(fs::read_dir(temporary.path()).unwrap().count(), 0);
     }
 }

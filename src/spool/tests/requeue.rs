@@ -120,6 +120,8 @@ async fn a_kill_at_any_sync_leaves_each_event_in_one_place() {
     spool.requeue(letters).await.unwrap();
     commit(&spool).await;
     armed.store(false, Ordering::SeqCst);
+    // No copy is under way any more.
+    spool.close().await;
 
     // The commit that queues them, the one that removes the letters, and the one that takes the note back.
     let made = made.load(Ordering::SeqCst);

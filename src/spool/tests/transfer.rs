@@ -142,6 +142,8 @@ async fn a_kill_at_any_sync_leaves_each_event_in_one_lane() {
         assert_eq!((moved.logs, moved.feedback), (20, 20));
     }
     armed.store(false, Ordering::SeqCst);
+    // No copy is under way any more.
+    spool.close().await;
     let made = made.load(Ordering::SeqCst);
     assert!(made >= 6, "{made}");
     let all: Vec<String> = (0..60).map(|n| n.to_string()).collect();
