@@ -28,6 +28,7 @@ impl Daemon {
         command
             .arg("run")
             .env_clear()
+            .env("PHOSPHO_API_KEY", "bench")
             .current_dir(folder)
             .stdin(Stdio::null())
             .stderr(Stdio::piped());
@@ -35,7 +36,6 @@ impl Daemon {
             "intake.http=127.0.0.1:0",
             "intake.unix=",
             "spool.path=data",
-            "upstream.api_key=bench",
             "log.format=json",
             &format!("upstream.base_url={upstream}"),
         ];

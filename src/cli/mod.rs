@@ -69,7 +69,7 @@ enum Command {
 /// Where the configuration comes from.
 #[derive(Debug, Clone, Args)]
 struct Configured {
-    /// Configuration file [default: ./config.toml, else /etc/phosphod/config.toml, else none]
+    /// Configuration file [default: ./config.toml in a folder of your own, else /etc/phosphod/config.toml, else none]
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Set one key over file and environment, for example --set batch.max_age="1 s"; repeatable

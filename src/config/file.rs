@@ -1,15 +1,37 @@
 //! The configuration file: which one, and its text to values that remember their line.
-use super::mistakes::Mistake;
+use super::mistakes::{Mistake, Warning};
+use super::trust::{self, Fault};
 use ::config::{Map, Value, ValueKind};
 use rustix::fs::OFlags;
-use std::fs::OpenOptions;
 use std::io::{ErrorKind, Read};
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use toml::de::{DeTable, DeValue};
 
-/// Looked for in this order when none is named.
-const USUAL: [&str; 2] = ["config.toml", "/etc/phosphod/config.toml"];
+/// Where it is looked for first when none is named, if the working folder is this user's own. In another folder somebody else
+/// may have put it there, to learn the key.
+const HERE: &str = "config.toml";
+const SYSTEM: &str = "/etc/phosphod/config.toml";
+
+/// The places where a file is looked for, in this order.
+fn usual() -> impl Iterator<Item = &'static Path> {
+    let here = trust::is_own_folder(Path::new(".")).then_some(HERE);
+    here.into_iter().chain([SYSTEM]).map(Path::new)
+}
+
+/// Says so where there is a `./config.toml` that is not read because of its folder.
+pub(super) fn not_taken() -> Option<Warning> {
+    let is_left_out = !trust::is_own_folder(Path::new(".")) && Path::new(HERE).symlink_metadata().is_ok();
+    is_left_out.then(|| Warning {
+        about: Mistake::new(
+            "./config.toml",
+            "",
+            "is not read, since the working folder is not this user's own: name it with --config if it is meant, or move it \
+             to /etc/phosphod/config.toml",
+        ),
+        is_hint: true,
+    })
+}
 
 /// The text of a file, and whether it gives that only once.
 pub(super) struct Text {
@@ -29,7 +51,7 @@ pub(super) fn read(named: Option<&Path>) -> Result<Option<Text>, Mistake> {
             }
         };
     }
-    for path in USUAL.map(Path::new) {
+    for path in usual() {
         if let Some(text) = open(path, OFlags::empty())? {
             return Ok(Some(text));
         }
@@ -51,26 +73,17 @@ pub(super) fn read_plain(path: &Path) -> Result<Option<Text>, Mistake> {
 
 /// The first of the usual files that is there.
 pub(super) fn first_of_the_usual() -> Option<PathBuf> {
-    let there = |path: &&Path| path.exists();
-    USUAL
-        .map(Path::new)
-        .iter()
-        .find(|path| there(path))
-        .map(|path| path.to_path_buf())
+    usual().find(|path| path.exists()).map(Path::to_path_buf)
 }
 
 fn open(path: &Path, flags: OFlags) -> Result<Option<Text>, Mistake> {
-    let opened = OpenOptions::new()
-        .read(true)
-        .custom_flags(flags.bits().cast_signed())
-        .open(path);
-    let read = opened.and_then(|mut file| {
-        let kind = file.metadata()?.file_type();
+    let read = trust::open(path, flags).and_then(|mut opened| {
+        let kind = opened.of.file_type();
         let once = kind.is_fifo() || kind.is_socket();
         let mut text = String::new();
         // What is refused anyway is not read.
         if !(once && flags.contains(OFlags::NONBLOCK)) {
-            file.read_to_string(&mut text)?;
+            opened.file.read_to_string(&mut text)?;
         }
         Ok(Text {
             path: path.to_owned(),
@@ -80,8 +93,9 @@ fn open(path: &Path, flags: OFlags) -> Result<Option<Text>, Mistake> {
     });
     match read {
         Ok(text) => Ok(Some(text)),
-        Err(fault) if fault.kind() == ErrorKind::NotFound => Ok(None),
-        Err(fault) => Err(unreadable(path, &fault)),
+        Err(Fault::Io(fault)) if fault.kind() == ErrorKind::NotFound => Ok(None),
+        Err(Fault::Io(fault)) => Err(unreadable(path, &fault)),
+        Err(Fault::Untrusted(sentence)) => Err(Mistake::new(path.display().to_string(), "", sentence)),
     }
 }
 
@@ -97,7 +111,7 @@ fn unreadable(path: &Path, fault: &std::io::Error) -> Mistake {
     let remedy = match fault.kind() {
         ErrorKind::InvalidData => "save it as UTF-8",
         ErrorKind::IsADirectory => "name the file itself",
-        ErrorKind::PermissionDenied => "let the daemon's user read it",
+        ErrorKind::PermissionDenied => "let the daemon's user read it, or run this as a user who may",
         _ => "mend it, or name another with --config",
     };
     Mistake::new(

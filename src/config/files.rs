@@ -1,8 +1,10 @@
 //! What the configuration names by file: keys, tokens, certificates.
+use super::trust::{self, Fault};
 use super::values;
 use crate::redact::HashKey;
 use crate::secret::Secret;
 use crate::wire::json::without_mark;
+use rustix::fs::OFlags;
 use std::io::ErrorKind;
 use std::path::Path;
 
@@ -21,12 +23,15 @@ fn unreadable(path: &Path, fault: &std::io::Error) -> String {
 fn read(path: &Path) -> Result<Vec<u8>, String> {
     use std::io::Read;
     // A pipe or a device would block or never end.
-    let of = std::fs::metadata(path).map_err(|fault| unreadable(path, &fault))?;
-    if !of.is_file() {
+    let opened = trust::open(path, OFlags::NONBLOCK).map_err(|fault| match fault {
+        Fault::Io(fault) => unreadable(path, &fault),
+        Fault::Untrusted(sentence) => format!("{} {sentence}", path.display()),
+    })?;
+    if !opened.of.is_file() {
         return Err(format!("{} is not a file: correct the path", path.display()));
     }
     let mut bytes = Vec::new();
-    let file = std::fs::File::open(path).map_err(|fault| unreadable(path, &fault))?;
+    let file = opened.file;
     file.take(MOST_BYTES.saturating_mul(16))
         .read_to_end(&mut bytes)
         .map_err(|fault| unreadable(path, &fault))?;

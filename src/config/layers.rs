@@ -1,13 +1,16 @@
 //! From defaults, file, environment and `--set` to one tree of raw values that remember where they came from.
-use super::keys::{self, KEYS, Key};
-use super::mistakes::Mistake;
+use super::keys::{self, KEYS, Key, Kind};
+use super::mistakes::{Mistake, Warning};
 use super::origins::ConfigFile;
-use super::{Sources, file, inline, lookup};
+use super::{Sources, file, inline, lookup, trust, values};
 use ::config::{Config, ConfigError, Map, Source, Value, ValueKind};
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 const PREFIX: &str = "PHOSPHOD__";
+
+/// The origin of what stands on the command line.
+const ARGUMENT: &str = "--set";
 
 /// The SDKs' own variables and the keys that they stand for.
 const SDK: [(&str, [&str; 2]); 2] = [
@@ -31,6 +34,8 @@ pub(super) struct Leaf {
 pub(super) struct Raw {
     pub(super) leaves: BTreeMap<String, Leaf>,
     pub(super) file: Option<PathBuf>,
+    /// Secrets where others can read them, and a file that was not taken.
+    pub(super) warnings: Vec<Warning>,
 }
 
 /// One layer, ready to be stacked by the `config` crate.
@@ -116,7 +121,11 @@ pub(super) fn gather(sources: &Sources, mistakes: &mut Vec<Mistake>) -> (Raw, Op
         once: read.once,
         has_values: file::parse(&read.path, &read.text).is_ok_and(|values| file::has_values(&values)),
     });
-    let raw = stack(read.map(|read| (read.path, read.text)), sources, mistakes);
+    let mut raw = stack(read.map(|read| (read.path, read.text)), sources, mistakes);
+    let is_here = of.as_ref().is_some_and(|of| of.path.is_relative());
+    if sources.file.is_none() && !is_here {
+        raw.warnings.extend(file::not_taken());
+    }
     if let (Some(origins), Some(now), true) = (&sources.again, &of, mistakes.is_empty()) {
         mistakes.extend(origins.emptied(now));
     }
@@ -135,11 +144,12 @@ pub(super) fn stack(file: Option<(PathBuf, String)>, sources: &Sources, mistakes
             (Some(path), Layer(values))
         }
     };
+    let mut warnings = Vec::from_iter(exposed_in_file(path.as_deref(), &from_file));
     let layers = [
         from_file,
         sdk(sources, mistakes),
         environment(sources, mistakes),
-        arguments(sources, mistakes),
+        arguments(sources, mistakes, &mut warnings),
     ];
     let mut builder = Config::builder();
     for key in KEYS {
@@ -152,8 +162,8 @@ pub(super) fn stack(file: Option<(PathBuf, String)>, sources: &Sources, mistakes
             Err(fault) => {
                 mistakes.push(Mistake::new(key.path, "built-in default", fault.to_string()));
                 return Raw {
-                    leaves: BTreeMap::new(),
                     file: path,
+                    ..Raw::default()
                 };
             }
         };
@@ -163,8 +173,9 @@ pub(super) fn stack(file: Option<(PathBuf, String)>, sources: &Sources, mistakes
         builder = builder.add_source(layer);
     }
     let mut raw = Raw {
-        leaves: BTreeMap::new(),
         file: path,
+        warnings,
+        ..Raw::default()
     };
     match builder.build() {
         Ok(config) => known(&mut Vec::new(), &config.cache, &mut raw.leaves),
@@ -221,11 +232,18 @@ fn misspelt(name: &str) -> Option<Mistake> {
     ))
 }
 
-fn arguments(sources: &Sources, mistakes: &mut Vec<Mistake>) -> Layer {
+fn arguments(sources: &Sources, mistakes: &mut Vec<Mistake>, warnings: &mut Vec<Warning>) -> Layer {
     let mut layer = Layer::default();
     for argument in &sources.set {
         match argument.split_once('=') {
-            Some((key, text)) => layer.read(&split(key.trim()), "--set", text, mistakes),
+            Some((key, text)) => {
+                let mut one = Layer::default();
+                one.read(&split(key.trim()), ARGUMENT, text, mistakes);
+                exposed_in_argument(&one, mistakes, warnings);
+                for (name, value) in one.0 {
+                    merge(&mut layer.0, &name, value);
+                }
+            }
             None => {
                 let sentence = "has no \"=\": write --set section.key=value";
                 mistakes.push(Mistake::new("--set", "", sentence));
@@ -233,6 +251,61 @@ fn arguments(sources: &Sources, mistakes: &mut Vec<Mistake>) -> Layer {
         }
     }
     layer
+}
+
+/// Refuses a key on the command line, which every user of the machine sees in the list of processes. Of a URL with a secret in it
+/// that is said.
+fn exposed_in_argument(layer: &Layer, mistakes: &mut Vec<Mistake>, warnings: &mut Vec<Warning>) {
+    for (key, kind) in secrets(&mut Vec::new(), &layer.0) {
+        if kind == Kind::Secret {
+            let sentence = format!(
+                "a secret on the command line can be read by every user of this machine (ps): put it into a file that \
+                 {key}_file names, or into the variable PHOSPHO_API_KEY"
+            );
+            mistakes.push(Mistake::new(key, ARGUMENT, sentence));
+        } else {
+            let sentence = "a password or a query on the command line can be read by every user of this machine (ps): write \
+                            it into the configuration file";
+            warnings.push(Warning {
+                about: Mistake::new(key, ARGUMENT, sentence),
+                is_hint: false,
+            });
+        }
+    }
+}
+
+/// Says so where every user may read a file that holds a secret.
+fn exposed_in_file(path: Option<&Path>, layer: &Layer) -> Option<Warning> {
+    let path = path?;
+    let (key, _) = secrets(&mut Vec::new(), &layer.0).into_iter().next()?;
+    trust::others_read(path).then(|| Warning {
+        about: Mistake::new(
+            path.display().to_string(),
+            "",
+            format!("holds a secret ({key}) and may be read by every user: chmod o-r it"),
+        ),
+        is_hint: false,
+    })
+}
+
+/// The keys whose values are secret, or hold what is.
+fn secrets(path: &mut Vec<String>, table: &Map<String, Value>) -> Vec<(String, Kind)> {
+    let mut found = Vec::new();
+    for (name, value) in table {
+        path.push(name.clone());
+        let kind = lookup::find(path).map(|(key, _)| key.kind);
+        match (&value.kind, kind) {
+            (ValueKind::Table(inner), _) => found.extend(secrets(path, inner)),
+            (ValueKind::String(text), Some(Kind::Secret)) if text.trim().is_empty() => {}
+            (_, Some(Kind::Secret)) => found.push((dotted(path), Kind::Secret)),
+            (ValueKind::String(text), Some(Kind::Text)) if values::without_secrets(text) != *text => {
+                found.push((dotted(path), Kind::Text));
+            }
+            _ => {}
+        }
+        path.pop();
+    }
+    found
 }
 
 /// Splits a dotted key; the project id in the middle may hold dots itself.

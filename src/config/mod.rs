@@ -21,6 +21,7 @@ mod redact;
 mod resolve;
 mod rules;
 mod show;
+mod trust;
 mod units;
 mod values;
 
@@ -49,7 +50,7 @@ use std::time::Duration;
 /// Where settings come from.
 #[derive(Debug, Clone, Default)]
 pub struct Sources {
-    /// `--config`; else `./config.toml`, else `/etc/phosphod/config.toml`, else none.
+    /// `--config`; else `./config.toml` in a folder of this user's, else `/etc/phosphod/config.toml`, else none.
     pub file: Option<PathBuf>,
     /// `--set key=value`, in order.
     pub set: Vec<String>,

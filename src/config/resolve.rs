@@ -4,7 +4,7 @@ use super::layers::{self, Raw};
 use super::mistakes::{Mistake, Warning};
 use super::origins::Origins;
 use super::values::{self, Datum};
-use super::{Sources, credentials, files, rules};
+use super::{Sources, credentials, files, rules, trust};
 use crate::ids::ProjectId;
 use crate::redact::HashKey;
 use crate::secret::Secret;
@@ -49,7 +49,12 @@ impl Resolver {
     /// Gathers and reads all keys; the rules between them are not looked at yet.
     pub(super) fn new(sources: &Sources) -> Self {
         let mut mistakes = Vec::new();
-        let (Raw { leaves, file }, config_file) = layers::gather(sources, &mut mistakes);
+        let (raw, config_file) = layers::gather(sources, &mut mistakes);
+        let Raw {
+            leaves,
+            file,
+            warnings,
+        } = raw;
         let origins = Origins {
             file: config_file,
             ..Origins::default()
@@ -57,7 +62,7 @@ impl Resolver {
         let mut resolver = Self {
             values: BTreeMap::new(),
             mistakes,
-            warnings: Vec::new(),
+            warnings,
             file,
             origins,
         };
@@ -247,8 +252,17 @@ impl Resolver {
     /// Reads the secret in the file that a key names.
     pub(super) fn secret_file(&mut self, path: &str) -> Option<Secret> {
         let file = self.path(path)?;
-        let secret = files::secret(Path::new(&file));
+        let secret = files::secret(&file);
+        self.warn_of_readers(path, &file);
         self.note(path, secret)
+    }
+
+    /// Says so where every user may read the secret in the file that a key names.
+    fn warn_of_readers(&mut self, path: &str, file: &Path) {
+        if trust::others_read(file) {
+            let sentence = format!("{} may be read by every user: chmod o-r it", file.display());
+            self.warn(path, false, sentence);
+        }
     }
 
     /// The paths under which a key with a `<...>` was written, and what that stands for in each.
@@ -266,6 +280,7 @@ impl Resolver {
     pub(super) fn hash_key_file(&mut self, path: &str) -> Option<HashKey> {
         let file = self.path(path)?;
         let key = files::hash_key(&file);
+        self.warn_of_readers(path, &file);
         self.note(path, key)
     }
 

@@ -4,6 +4,7 @@
 mod forms;
 mod notes;
 mod padding;
+mod trust;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -252,11 +253,7 @@ fn rules_between_keys_are_told() {
         .file("key", KEY)
         .file("empty", " \n")
         .file("no.pem", "text");
-    let cases: [(&[&str], &[&str]); 20] = [
-        (
-            &["upstream.api_key=k", "upstream.api_key_file=key"],
-            &["upstream.api_key (--set)", "keep one of the two"],
-        ),
+    let cases: [(&[&str], &[&str]); 19] = [
         (
             &["intake.http=", "intake.unix="],
             &["intake.http", "intake.unix is off as well"],

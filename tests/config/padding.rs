@@ -85,15 +85,13 @@ fn the_daemons_own_variables_and_arguments_take_a_text_in_quotes_as_toml_does() 
     let inner = [
         "--set",
         "upstream.project_id=\"my-project \"",
-        "--set",
-        "upstream.api_key=\"'k'\"",
     ];
     refused(
-        &Stand::new(),
+        &Stand::new().env("PHOSPHOD__UPSTREAM__API_KEY", "\"'k'\""),
         &inner,
         &[
             &["upstream.project_id (--set)", "blanks around it"],
-            &["upstream.api_key (--set)", "quotation marks around it"],
+            &["upstream.api_key (PHOSPHOD__UPSTREAM__API_KEY)", "quotation marks around it"],
         ],
     );
 }

@@ -1,7 +1,7 @@
 //! Sockets that systemd holds, handed over by its stand-in.
 
 use crate::support::address::own_host;
-use crate::support::daemon::{Daemon, Setup};
+use crate::support::daemon::{Daemon, Setup, environment};
 use crate::support::skip::skip;
 use crate::support::{client, eventually};
 use std::process::Command;
@@ -14,6 +14,9 @@ fn activated(setup: &Setup, names: Option<&str>, addresses: &[&str]) -> Command 
         command.args(["-l", address]);
     }
     command.args(names.map(|names| format!("--fdname={names}")));
+    for (name, value) in environment(&original) {
+        command.arg(format!("--setenv={name}={value}"));
+    }
     command.arg(original.get_program()).args(original.get_args());
     command
         .env_clear()

@@ -49,6 +49,7 @@ async fn each_acknowledgement_follows_an_fdatasync_of_its_own() {
     command.arg(original.get_program()).args(original.get_args());
     command
         .env_clear()
+        .envs(crate::support::daemon::environment(&original))
         .env("PATH", "/usr/bin:/bin")
         .stderr(std::process::Stdio::piped());
     let daemon = Daemon::spawn(command).accepting().await;

@@ -20,6 +20,7 @@ mod echo;
 mod fate;
 mod feedback;
 mod floods;
+mod foreign_files;
 mod http_attacks;
 mod intake;
 mod log_injection;

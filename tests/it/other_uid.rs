@@ -2,7 +2,7 @@
 //! may, so that a probe that never works is noticed.
 
 use crate::support::Pair;
-use crate::support::daemon::{Daemon, Setup};
+use crate::support::daemon::{Daemon, Setup, environment};
 use crate::support::executable;
 use crate::support::skip::{missing, skip, tool};
 use phosphod::admin::Admin;
@@ -139,6 +139,7 @@ async fn of_nobody(setup: &Setup, folder: &Path) -> Daemon {
     command
         .args(original.get_args())
         .env_clear()
+        .envs(environment(&original))
         .current_dir("/")
         .uid(NOBODY)
         .gid(NOBODY)

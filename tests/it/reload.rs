@@ -172,6 +172,25 @@ async fn a_key_file_that_is_gone_or_empty_leaves_the_old_key() {
 }
 
 #[tokio::test]
+async fn a_file_that_others_may_write_by_now_leaves_the_old_configuration() {
+    use std::os::unix::fs::PermissionsExt;
+    for spoilt in ["config.toml", "key"] {
+        let mut world = World::new().await;
+        std::fs::write(world.at("key"), "sk-1").expect("write");
+        world.text = world
+            .text
+            .replace("api_key = \"from-the-file\"", "api_key_file = \"key\"");
+        let mut daemon = world.start("config.toml", &[]).await;
+        let open = std::fs::Permissions::from_mode(0o666);
+        std::fs::set_permissions(world.at(spoilt), open).expect("chmod");
+        world
+            .refuses(&mut daemon, &[spoilt, "written by other users", "chmod go-w"])
+            .await;
+        world.upstream.finish().await;
+    }
+}
+
+#[tokio::test]
 async fn a_credential_that_is_gone_or_empty_leaves_the_old_key() {
     for name in ["phospho-api-key", "phospho-api-key.default-project"] {
         for spoil in ["gone", "empty"] {

@@ -14,7 +14,7 @@ use tokio::sync::watch;
 pub(crate) struct Setup {
     /// Its data folder.
     pub(crate) data: PathBuf,
-    /// `--set` pairs, over what [`Setup::new`] sets.
+    /// `--set` pairs, over what [`Setup::new`] sets; the API key goes by the environment.
     pub(crate) set: Vec<(String, String)>,
     /// Command line that the daemon is started through, such as a tracer's; empty for none.
     pub(crate) wrapper: Vec<String>,
@@ -87,7 +87,11 @@ impl Setup {
             .arg("--set")
             .arg(format!("spool.path={}", self.data.display()));
         for (key, value) in &self.set {
-            command.arg("--set").arg(format!("{key}={value}"));
+            // A key is refused on the command line.
+            match key.as_str() {
+                "upstream.api_key" => command.env("PHOSPHOD__UPSTREAM__API_KEY", value),
+                _ => command.arg("--set").arg(format!("{key}={value}")),
+            };
         }
         command.args(["--set", "log.format=json"]);
         command
@@ -108,6 +112,14 @@ impl Setup {
         let status = daemon.exited().await;
         (status.code(), daemon.said().join("\n"))
     }
+}
+
+/// What a command line sets in its environment.
+pub(crate) fn environment(command: &Command) -> Vec<(String, String)> {
+    let text = |text: &std::ffi::OsStr| text.to_str().expect("text").to_owned();
+    let set = command.get_envs();
+    set.filter_map(|(name, value)| Some((text(name), text(value?))))
+        .collect()
 }
 
 /// A running daemon; killed when dropped.

@@ -12,9 +12,8 @@ use tokio::task::JoinHandle;
 const START: Duration = Duration::from_secs(20);
 
 /// Short waits, so that the demo need not wait either. The rest stays as it comes.
-const SETTINGS: [&str; 10] = [
+const SETTINGS: [&str; 9] = [
     "intake.http=127.0.0.1:0",
-    "upstream.api_key=demo-key",
     "upstream.timeout=5 s",
     "batch.max_events=100",
     "batch.max_age=20 ms",
@@ -62,6 +61,7 @@ impl Daemon {
         let mut command = Command::new(program);
         command
             .env_clear()
+            .env("PHOSPHO_API_KEY", "demo-key")
             .current_dir(folder)
             .arg("run")
             .arg("--config")
