@@ -81,7 +81,8 @@ fn is_handed_over(path: &Path) -> bool {
 /// Whether a folder belongs to this user, and is none that all users share, such as `/tmp`.
 pub(super) fn is_own_folder(folder: &Path) -> bool {
     let own = Own::of_process();
-    metadata(folder).is_ok_and(|of| of.uid() == own.uid && !(own.others_write(&of) && of.mode() & STICKY != 0))
+    metadata(folder)
+        .is_ok_and(|of| of.uid() == own.uid && !(own.others_write(&of) && of.mode() & STICKY != 0))
 }
 
 /// Whether every user of the machine may read a file, and gets through the folders to it.
@@ -276,7 +277,11 @@ mod tests {
             mode(&file, of_file);
             mode(&folder, of_folder);
             let said = refusal(&file);
-            assert_eq!(said.is_some(), told.is_some(), "{of_file:o} {of_folder:o}: {said:?}");
+            assert_eq!(
+                said.is_some(),
+                told.is_some(),
+                "{of_file:o} {of_folder:o}: {said:?}"
+            );
             assert!(said.unwrap_or_default().contains(told.unwrap_or_default()));
         }
     }
@@ -322,9 +327,24 @@ mod tests {
         let passwd = "root:x:0:0::/:\nann:x:1000:1000::/:\nbob:x:1001:100::/:\neve:x:1002:100::/:\n";
         let groups = "root:x:0:\nusers:x:100:\nann:x:1000:\ncy:x:1003:\n";
         assert!(is_private(1000, 1000, passwd, groups));
-        assert!(is_private(1000, 1000, passwd, &groups.replace("1000:", "1000:ann")));
-        assert!(!is_private(1000, 1000, passwd, &groups.replace("1000:", "1000:ann,bob")));
-        assert!(!is_private(1000, 1000, &passwd.replace(":100:", ":1000:"), groups));
+        assert!(is_private(
+            1000,
+            1000,
+            passwd,
+            &groups.replace("1000:", "1000:ann")
+        ));
+        assert!(!is_private(
+            1000,
+            1000,
+            passwd,
+            &groups.replace("1000:", "1000:ann,bob")
+        ));
+        assert!(!is_private(
+            1000,
+            1000,
+            &passwd.replace(":100:", ":1000:"),
+            groups
+        ));
         assert!(!is_private(1001, 100, passwd, groups));
         assert!(!is_private(1003, 1003, passwd, groups), "of another name");
         assert!(is_private(10001, 10001, passwd, groups), "known to no list");
@@ -336,7 +356,8 @@ mod tests {
         let top = tempfile::tempdir().expect("a folder");
         let file = top.path().join("key");
         std::fs::write(&file, "k").expect("written");
-        for (of_file, of_folder, open) in [(0o644, 0o700, false), (0o644, 0o755, true), (0o640, 0o755, false)] {
+        for (of_file, of_folder, open) in [(0o644, 0o700, false), (0o644, 0o755, true), (0o640, 0o755, false)]
+        {
             mode(&file, of_file);
             mode(top.path(), of_folder);
             assert_eq!(others_read(&file), open, "{of_file:o} {of_folder:o}");

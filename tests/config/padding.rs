@@ -82,16 +82,16 @@ fn the_daemons_own_variables_and_arguments_take_a_text_in_quotes_as_toml_does() 
     );
     shown("upstream.api_key", "\"***\"", "PHOSPHOD__UPSTREAM__API_KEY");
     // What stands in the quotes is checked as ever.
-    let inner = [
-        "--set",
-        "upstream.project_id=\"my-project \"",
-    ];
+    let inner = ["--set", "upstream.project_id=\"my-project \""];
     refused(
         &Stand::new().env("PHOSPHOD__UPSTREAM__API_KEY", "\"'k'\""),
         &inner,
         &[
             &["upstream.project_id (--set)", "blanks around it"],
-            &["upstream.api_key (PHOSPHOD__UPSTREAM__API_KEY)", "quotation marks around it"],
+            &[
+                "upstream.api_key (PHOSPHOD__UPSTREAM__API_KEY)",
+                "quotation marks around it",
+            ],
         ],
     );
 }

@@ -40,17 +40,29 @@ fn a_file_that_others_may_write_is_refused_by_every_key_that_names_one() {
             "redact.hash_key_file" => with_hash.as_slice(),
             _ => &with_hash[4..],
         };
-        refused(&stand, arguments, &[&[key, "key may be written by other users (mode 0666)", "chmod go-w"]]);
+        refused(
+            &stand,
+            arguments,
+            &[&[key, "key may be written by other users (mode 0666)", "chmod go-w"]],
+        );
     }
     for (file, arguments) in [
         ("config.toml", &[] as &[&str]),
         ("named.toml", &["--config", "named.toml"]),
     ] {
         mode(&stand.path(file), 0o602);
-        refused(&stand, arguments, &[&[file, "written by other users (mode 0602)"]]);
+        refused(
+            &stand,
+            arguments,
+            &[&[file, "written by other users (mode 0602)"]],
+        );
         mode(&stand.path(file), 0o644);
         mode(&stand.path(""), 0o777);
-        refused(&stand, arguments, &[&[file, "through the folder .", "mode 0777", "chmod go-w"]]);
+        refused(
+            &stand,
+            arguments,
+            &[&[file, "through the folder .", "mode 0777", "chmod go-w"]],
+        );
         mode(&stand.path(""), 0o700);
         assert_eq!(warnings(&stand, arguments), [""; 0]);
     }
@@ -64,7 +76,9 @@ fn a_folder_that_all_share_has_no_configuration_of_ones_own() {
     mode(&stand.path(""), 0o1777);
     let lines = warnings(&stand, &[]);
     assert!(
-        lines.len() == 1 && lines[0].starts_with("./config.toml: is not read") && lines[0].contains("--config"),
+        lines.len() == 1
+            && lines[0].starts_with("./config.toml: is not read")
+            && lines[0].contains("--config"),
         "{lines:?}"
     );
     // By name it is meant, and in a sticky folder nobody else can replace it.
@@ -93,8 +107,16 @@ fn what_the_starting_process_has_opened_is_read_as_it_is() {
 #[test]
 fn a_secret_on_the_command_line_is_refused_or_told() {
     let stand = Stand::new().file("key", KEY);
-    let told: &[&str] = &["upstream.api_key (--set)", "(ps)", "upstream.api_key_file", "PHOSPHO_API_KEY"];
-    for set in ["upstream.api_key=sk-canary-1", "upstream={api_key = \"sk-canary-1\"}"] {
+    let told: &[&str] = &[
+        "upstream.api_key (--set)",
+        "(ps)",
+        "upstream.api_key_file",
+        "PHOSPHO_API_KEY",
+    ];
+    for set in [
+        "upstream.api_key=sk-canary-1",
+        "upstream={api_key = \"sk-canary-1\"}",
+    ] {
         refused(&stand, &["--set", set], &[told]);
         // A later one does not take it off the command line.
         refused(&stand, &["--set", set, "--set", "upstream.api_key="], &[told]);
@@ -142,7 +164,10 @@ fn a_secret_that_every_user_may_read_is_told() {
         );
         assert_eq!(of_keys.len(), 2, "{of_keys:?}");
         for line in &of_keys {
-            assert!(line.ends_with("key may be read by every user: chmod o-r it"), "{line}");
+            assert!(
+                line.ends_with("key may be read by every user: chmod o-r it"),
+                "{line}"
+            );
         }
     }
 }

@@ -38,7 +38,11 @@ impl Town {
             folder,
         };
         mode(town.folder.path(), 0o755);
-        for (name, of, bits) in [("mine", VICTIM, 0o755), ("theirs", OTHER, 0o755), ("shared", 0, 0o1777)] {
+        for (name, of, bits) in [
+            ("mine", VICTIM, 0o755),
+            ("theirs", OTHER, 0o755),
+            ("shared", 0, 0o1777),
+        ] {
             std::fs::create_dir(town.at(name)).expect("made");
             chown(town.at(name), Some(of), Some(of)).expect("chown");
             mode(&town.at(name), bits);
@@ -82,17 +86,28 @@ fn a_configuration_in_a_folder_that_is_not_ones_own_is_passed_over() {
         return;
     }
     let town = Town::new();
-    for (folder, of) in [("shared", OTHER), ("theirs", OTHER), ("shared", VICTIM), ("theirs", 0)] {
+    for (folder, of) in [
+        ("shared", OTHER),
+        ("theirs", OTHER),
+        ("shared", VICTIM),
+        ("theirs", 0),
+    ] {
         town.file(&format!("{folder}/config.toml"), of);
         let (code, said) = town.check(folder, &[]);
         assert_eq!(code, Some(0), "{folder}, of {of}: {said}");
-        assert!(said.contains("./config.toml: is not read"), "{folder}, of {of}: {said}");
+        assert!(
+            said.contains("./config.toml: is not read"),
+            "{folder}, of {of}: {said}"
+        );
         assert!(!said.contains("ok: config.toml"), "{folder}, of {of}: {said}");
     }
     for of in [VICTIM, 0] {
         town.file("mine/config.toml", of);
         let (code, said) = town.check("mine", &[]);
-        assert!(code == Some(0) && said.starts_with("ok: config.toml\n"), "of {of}: {said}");
+        assert!(
+            code == Some(0) && said.starts_with("ok: config.toml\n"),
+            "of {of}: {said}"
+        );
     }
 }
 
@@ -109,11 +124,18 @@ fn a_file_of_another_user_is_refused_by_name_as_well() {
     town.file("theirs/own", VICTIM);
     town.file("shared/own", VICTIM);
     town.file("shared/foreign", OTHER);
-    for (link, target) in [("mine/link", "../theirs/foreign"), ("theirs/link", "../mine/own"), ("shared/link", "../mine/own")] {
+    for (link, target) in [
+        ("mine/link", "../theirs/foreign"),
+        ("theirs/link", "../mine/own"),
+        ("shared/link", "../mine/own"),
+    ] {
         symlink(target, town.at(link)).expect("linked");
     }
     // A link in a shared folder is its owner's to exchange.
-    let done = tool("chown").args(["-h", &OTHER.to_string()]).arg(town.at("shared/link")).status();
+    let done = tool("chown")
+        .args(["-h", &OTHER.to_string()])
+        .arg(town.at("shared/link"))
+        .status();
     assert!(done.expect("chown runs").success());
     for (name, told) in [
         ("mine/own", None),
@@ -125,7 +147,10 @@ fn a_file_of_another_user_is_refused_by_name_as_well() {
         ("theirs/own", Some("theirs, which belongs to user 65533")),
         ("mine/link", Some("belongs to user 65533")),
         ("theirs/link", Some("theirs, which belongs to user 65533")),
-        ("shared/link", Some("shared, in which other users can put another file")),
+        (
+            "shared/link",
+            Some("shared, in which other users can put another file"),
+        ),
     ] {
         let path = town.at(name);
         let path = path.to_str().expect("a temp path is text");
@@ -135,9 +160,15 @@ fn a_file_of_another_user_is_refused_by_name_as_well() {
     }
     std::fs::write(town.at("mine/foreign"), "s3cret").expect("written");
     for key in ["upstream.api_key_file", "intake.token_file"] {
-        let (code, said) = town.check("mine", &["--set", &format!("{key}={}", town.at("mine/foreign").display())]);
+        let (code, said) = town.check(
+            "mine",
+            &["--set", &format!("{key}={}", town.at("mine/foreign").display())],
+        );
         assert_eq!(code, Some(78), "{key}: {said}");
-        assert!(said.contains(key) && said.contains("belongs to user 65533"), "{key}: {said}");
+        assert!(
+            said.contains(key) && said.contains("belongs to user 65533"),
+            "{key}: {said}"
+        );
         assert!(!said.contains("s3cret"), "{said}");
     }
 }

@@ -28,7 +28,7 @@ fn the_package_holds_each_file_with_its_owner_and_mode() {
         ("usr/bin/phosphod", "-rwxr-xr-x"),
         ("usr/lib/systemd/system/phosphod.service", "-rw-r--r--"),
         ("usr/lib/systemd/system/phosphod.socket", "-rw-r--r--"),
-        ("etc/phosphod/config.toml", "-rw-r--r--"),
+        ("etc/phosphod/config.toml", "-rw-r-----"),
         ("etc/phosphod/phosphod.env", "-rw-------"),
         ("usr/share/man/man1/phosphod.1.gz", "-rw-r--r--"),
         ("usr/share/man/man1/phosphod-dead-requeue.1.gz", "-rw-r--r--"),
@@ -86,6 +86,20 @@ fn a_first_installation_is_enabled_works_and_says_where_the_key_goes() {
         "{checked}"
     );
     root.must("phosphod config check --config /etc/phosphod/config.toml");
+    // Nobody else reads what may be a key; the service's user does.
+    assert_eq!(
+        root.must("stat -c '%a %U:%G' /etc/phosphod/config.toml"),
+        "640 root:phosphod\n"
+    );
+    let as_user = |user: &str| {
+        format!("cd / && setpriv --reuid {user} --regid {user} --clear-groups phosphod config check")
+    };
+    root.must(&as_user("phosphod"));
+    let refused = root.run(&as_user("65534"));
+    assert!(
+        !refused.success && refused.said.contains("cannot be read"),
+        "{refused:?}"
+    );
     assert!(
         root.must("man phosphod").contains("PHOSPHO_API_KEY"),
         "phosphod(1)"

@@ -22,6 +22,10 @@ fn an_upgrade_keeps_a_file_that_was_edited_and_replaces_one_that_was_not() {
         "nobody edited it, so it is replaced"
     );
     assert_eq!(
+        root.must("stat -c '%a %U:%G' /etc/phosphod/config.toml"),
+        "640 root:phosphod\n"
+    );
+    assert_eq!(
         root.must("tail -n 1 /etc/phosphod/phosphod.env; stat -c %a /etc/phosphod/phosphod.env"),
         "PHOSPHO_PROJECT_ID=k\n600\n",
         "edited, so it stays, readable by root alone"
