@@ -133,7 +133,7 @@ fn around() -> Roff {
         &[
             (
                 "/etc/phosphod/config.toml",
-                "The configuration, unless --config names another or ./config.toml is there.",
+                "The configuration, unless --config names another or ./config.toml is there, in a folder of one's own.",
             ),
             (
                 "/etc/phosphod/api-key",
@@ -179,7 +179,7 @@ fn settings() -> io::Result<Vec<u8>> {
     )]);
     roff.control("SH", ["DESCRIPTION"]);
     for paragraph in [
-        "A TOML file, found as --config FILE, else ./config.toml, else /etc/phosphod/config.toml. Later ones win: defaults, this \
+        "A TOML file, found as --config FILE, else ./config.toml in a folder of one's own, else /etc/phosphod/config.toml. Later ones win: defaults, this \
          file, PHOSPHO_API_KEY and PHOSPHO_PROJECT_ID, variables like PHOSPHOD__UPSTREAM__BASE_URL, --set upstream.base_url=...",
         "A relative path is against the working directory. \"\" stands for \"not set\" where the default is none. An unknown key is a \
          mistake. phosphod config check tells every mistake at once; phosphod config show prints what holds, and where it came from.",

@@ -8,8 +8,8 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use toml::de::{DeTable, DeValue};
 
-/// Where it is looked for first when none is named, if the working folder is this user's own. In another folder somebody else
-/// may have put it there, to learn the key.
+/// Where it is looked for first when none is named, if the working folder is this user's own. In
+/// another folder somebody else may have put it there, to learn the key.
 const HERE: &str = "config.toml";
 const SYSTEM: &str = "/etc/phosphod/config.toml";
 

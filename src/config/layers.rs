@@ -253,8 +253,8 @@ fn arguments(sources: &Sources, mistakes: &mut Vec<Mistake>, warnings: &mut Vec<
     layer
 }
 
-/// Refuses a key on the command line, which every user of the machine sees in the list of processes. Of a URL with a secret in it
-/// that is said.
+/// Refuses a key on the command line, which every user of the machine can read. A URL with a secret
+/// is a warning.
 fn exposed_in_argument(layer: &Layer, mistakes: &mut Vec<Mistake>, warnings: &mut Vec<Warning>) {
     for (key, kind) in secrets(&mut Vec::new(), &layer.0) {
         if kind == Kind::Secret {

@@ -1,5 +1,6 @@
-//! Files that only root or this user can have written: the owner and the mode of what was opened, and of each folder and link
-//! on the way to it. What another user could write would say where events and the key go.
+//! Files that only root or this user can have written: the owner and the mode of what was opened,
+//! and of each folder and link on the way to it. What another user could write would say where
+//! events and the key go.
 use rustix::fs::OFlags;
 use rustix::process::{getegid, geteuid};
 use std::ffi::OsString;
@@ -42,8 +43,9 @@ impl From<Error> for Fault {
     }
 }
 
-/// Opens a file to read, unless another user may have written it or may put another in its place. Folders and devices are left
-/// to the caller; so is what whoever started this has opened for it (`/dev/stdin`, `/dev/fd/63`).
+/// Opens a file to read, unless another user may have written it or may put another in its place.
+/// Folders and devices are left to the caller; so is what the starting process has opened
+/// (`/dev/stdin`, `/dev/fd/63`).
 pub(super) fn open(path: &Path, flags: OFlags) -> Result<Opened, Fault> {
     let own = Own::of_process();
     for _ in 0..TRIES {
@@ -164,8 +166,9 @@ impl Own {
         Ok(())
     }
 
-    /// Follows a path as the kernel does, and looks at each folder and link. Gives what it leads to; `None` if it leads nowhere
-    /// any more. A relative path begins at the working folder, which nobody can exchange.
+    /// Follows a path as the kernel does, and looks at each folder and link. Gives what it leads to;
+    /// `None` if it leads nowhere any more. A relative path begins at the working folder, which
+    /// nobody can exchange.
     fn walk(self, path: &Path) -> Result<Option<Metadata>, Fault> {
         let mut at = start(path);
         let mut ahead = steps(path);
@@ -216,8 +219,9 @@ fn steps(path: &Path) -> Vec<OsString> {
     names.collect()
 }
 
-/// Whether a user's group is one that most systems make for each user: of the same name, without other members. Where the lists do
-/// not know them (a container, a directory service), the same number stands for that.
+/// Whether a user's group is one that most systems make for each user: of the same name, without
+/// other members. Where the lists do not know them (a container, a directory service), the same
+/// number stands for that.
 fn is_private(uid: u32, gid: u32, passwd: &str, groups: &str) -> bool {
     let mut names = Vec::new();
     for line in passwd.lines() {
@@ -309,7 +313,7 @@ mod tests {
         assert!(refusal(&at("folder/key")).is_some());
     }
 
-    /// A volume of secrets as Kubernetes mounts it: a sticky folder of root's that all may write to, and links.
+    /// A volume of secrets as Kubernetes mounts it: a sticky folder that all may write to, and links.
     #[test]
     fn a_volume_of_secrets_is_trusted() {
         let top = tempfile::tempdir().expect("a folder");
