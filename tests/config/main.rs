@@ -6,6 +6,8 @@ mod notes;
 mod padding;
 mod trust;
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use tempfile::TempDir;
@@ -28,7 +30,11 @@ struct Outcome {
 impl Stand {
     fn new() -> Self {
         Self {
-            folder: TempDir::new().expect("a folder"),
+            // Nobody else gets at the files in it, whatever their modes.
+            folder: tempfile::Builder::new()
+                .permissions(Permissions::from_mode(0o700))
+                .tempdir()
+                .expect("a folder"),
             env: Vec::new(),
         }
     }
