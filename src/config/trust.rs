@@ -157,6 +157,12 @@ impl Own {
             ));
         }
         let is_protected = folder.mode() & STICKY != 0 && self.trusts(entry.uid());
+        if self.others_write(folder) && folder.mode() & STICKY != 0 && !is_protected {
+            return untrusted(format!(
+                "which users share, by something of user {}, who can replace that: name the file itself",
+                entry.uid()
+            ));
+        }
         if self.others_write(folder) && !is_protected {
             return untrusted(format!(
                 "in which other users can put another file (mode {:04o}): take that from them (chmod go-w)",
