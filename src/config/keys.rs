@@ -54,6 +54,8 @@ pub enum Kind {
     Ids {
         /// What each is, for the documentation.
         of: &'static str,
+        /// Whether an empty list lets nobody in, so that it can be meant; else it would let in everybody.
+        may_be_empty: bool,
     },
     /// One of a few words.
     Choice(&'static [&'static str]),
@@ -75,7 +77,7 @@ impl Kind {
             Kind::Address => "IP address and port".to_owned(),
             Kind::Mode => "octal permissions".to_owned(),
             Kind::Group => "group name or number".to_owned(),
-            Kind::List { of } | Kind::Ids { of } => format!("list of {of}"),
+            Kind::List { of } | Kind::Ids { of, .. } => format!("list of {of}"),
             Kind::Choice(words) => words.join(" or "),
             Kind::Filter => "level, or target=level pairs".to_owned(),
         }
@@ -179,6 +181,10 @@ const fn count(min: u64, max: u64, of: &'static str) -> Kind {
     Kind::Count { min, max, of }
 }
 
+const fn ids(of: &'static str, may_be_empty: bool) -> Kind {
+    Kind::Ids { of, may_be_empty }
+}
+
 /// Every key, in the order of `config.toml`.
 pub const KEYS: &[Key] = {
     use self::Default::{Bare, Computed, None, Text};
@@ -209,15 +215,27 @@ pub const KEYS: &[Key] = {
         ),
         key(
             "intake.unix_allow_uids",
-            Kind::Ids { of: "user numbers" },
+            ids("user numbers", false),
             None,
-            "Users that may use the Unix socket, beside what its mode says; none leaves it to the mode.",
+            "Users that may hand in by the Unix socket, beside what its mode says; none leaves it to the mode.",
         ),
         key(
             "intake.unix_allow_gids",
-            Kind::Ids { of: "group numbers" },
+            ids("group numbers", false),
             None,
-            "Groups whose processes may use the Unix socket; none leaves it to the mode.",
+            "Groups whose processes may hand in by the Unix socket; none leaves it to the mode.",
+        ),
+        key(
+            "intake.unix_admin_uids",
+            ids("user numbers", true),
+            None,
+            "Users that may see and change what is kept, beside root and the daemon's own.",
+        ),
+        key(
+            "intake.unix_admin_gids",
+            ids("group numbers", true),
+            None,
+            "Groups whose processes may see and change what is kept.",
         ),
         key(
             "intake.hosts",

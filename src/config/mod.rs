@@ -147,7 +147,8 @@ pub struct IntakeSettings {
     pub unix_group: Option<u32>,
     /// Whether TCP may be served beyond loopback: `allow_remote` with a token.
     pub remote: bool,
-    /// What clients must show: `token_file`, `hosts`, `origins`, `unix_allow_uids` and `unix_allow_gids`.
+    /// What clients must show: `token_file`, `hosts`, `origins`, `unix_allow_uids`, `unix_allow_gids`,
+    /// `unix_admin_uids` and `unix_admin_gids`.
     pub gate: Gate,
     /// `[intake.browser]`; `None`: off.
     pub browser: Option<BrowserSettings>,
@@ -322,6 +323,8 @@ fn gate(resolver: &mut Resolver) -> Gate {
     let peers = Peers {
         uids: ids("intake.unix_allow_uids"),
         gids: ids("intake.unix_allow_gids"),
+        admin_uids: ids("intake.unix_admin_uids"),
+        admin_gids: ids("intake.unix_admin_gids"),
     };
     Gate {
         token: resolver.secret_file("intake.token_file"),

@@ -33,7 +33,7 @@ pub(super) fn read(key: &Key, kind: &ValueKind) -> Result<Datum, String> {
         Kind::Secret => secret(kind),
         Kind::Flag => flag(kind),
         Kind::List { .. } => list(kind),
-        Kind::Ids { .. } => ids(kind),
+        Kind::Ids { may_be_empty, .. } => ids(kind, may_be_empty),
         Kind::Count { min, max, of } => count(key, kind, min, max, of),
         Kind::Size { min, max } => size(key, kind, min, max),
         Kind::Time { min, max } => time(key, kind, min, max),
@@ -169,7 +169,7 @@ fn list(kind: &ValueKind) -> Result<Datum, String> {
 }
 
 /// A list of numbers, with or without quotes, or one text with commas.
-fn ids(kind: &ValueKind) -> Result<Datum, String> {
+fn ids(kind: &ValueKind, may_be_empty: bool) -> Result<Datum, String> {
     let parts: Vec<ValueKind> = match kind {
         ValueKind::Array(values) => values.iter().map(|value| value.kind.clone()).collect(),
         ValueKind::String(text) => text
@@ -178,7 +178,7 @@ fn ids(kind: &ValueKind) -> Result<Datum, String> {
             .collect(),
         other => vec![other.clone()],
     };
-    if parts.is_empty() {
+    if parts.is_empty() && !may_be_empty {
         return Err(
             "is an empty list, which would let in whoever can open the socket: name some, or leave it out"
                 .to_owned(),

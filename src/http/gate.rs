@@ -1,7 +1,7 @@
-//! Who may call (security.md): by Host, by token, and not from a web page. Pure.
+//! Who may call (security.md): by Host, by token, by user, and not from a web page.
 
 use super::reply::{Refused, detail};
-use super::{Call, Guard, Peer, Transport};
+use super::{Call, Guard, Peer, Peers, Transport};
 use crate::secret::Secret;
 use hyper::header::{AUTHORIZATION, HOST, HeaderMap, HeaderValue, ORIGIN, WWW_AUTHENTICATE};
 use hyper::{StatusCode, Uri};
@@ -19,39 +19,9 @@ pub struct Gate {
     pub peers: Peers,
 }
 
-/// The users and groups that may use the Unix socket, beside what its file mode says. Both empty: whoever can open it.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Peers {
-    /// `intake.unix_allow_uids`.
-    pub uids: Vec<u32>,
-    /// `intake.unix_allow_gids`: the client's effective group must be one of them.
-    pub gids: Vec<u32>,
-}
-
-impl Peers {
-    /// The sentence for a client that is not among them.
-    fn check(&self, peer: Option<Peer>) -> Result<(), String> {
-        if self.uids.is_empty() && self.gids.is_empty() {
-            return Ok(());
-        }
-        match peer {
-            Some(Peer { uid, gid }) if self.uids.contains(&uid) || self.gids.contains(&gid) => Ok(()),
-            Some(Peer { uid, gid }) => Err(format!(
-                "user {uid} with group {gid} may not use this socket: add one of them to intake.unix_allow_uids or \
-                 intake.unix_allow_gids"
-            )),
-            None => Err(
-                "the system does not say which user calls, and intake.unix_allow_uids or intake.unix_allow_gids is set: \
-                 call over TCP, or leave both empty"
-                    .to_owned(),
-            ),
-        }
-    }
-}
-
 impl Gate {
     /// Refuses a request whatever its route is: over TCP it must name this machine by a local name, over the Unix socket it must
-    /// come from a user who may use it.
+    /// come from a user who may hand in or administer.
     pub(super) fn check_caller(
         &self,
         transport: Transport,
@@ -59,8 +29,10 @@ impl Gate {
         headers: &HeaderMap,
     ) -> Result<(), Refused> {
         if let Transport::Unix(peer) = transport {
-            let checked = self.peers.check(peer);
-            return checked.map_err(|sentence| refused(StatusCode::FORBIDDEN, &sentence));
+            return match self.check_administers(peer) {
+                Ok(()) => Ok(()),
+                Err(_) => self.check_hands_in(peer),
+            };
         }
         self.check_names(uri, headers)
     }
@@ -98,9 +70,20 @@ impl Gate {
         self.check_caller(call.transport(), call.request().uri(), call.request().headers())
     }
 
-    /// The sentence for a Unix connection of a user who may not use it.
+    /// The sentence for a Unix connection of a user who may not hand in.
     pub fn check_peer(&self, peer: Option<Peer>) -> Result<(), String> {
-        self.peers.check(peer)
+        self.peers.check_hands_in(peer)
+    }
+
+    fn check_hands_in(&self, peer: Option<Peer>) -> Result<(), Refused> {
+        let checked = self.peers.check_hands_in(peer);
+        checked.map_err(|sentence| refused(StatusCode::FORBIDDEN, &sentence))
+    }
+
+    fn check_administers(&self, peer: Option<Peer>) -> Result<(), Refused> {
+        let own = rustix::process::geteuid().as_raw();
+        let checked = self.peers.check_administers(peer, own);
+        checked.map_err(|sentence| refused(StatusCode::FORBIDDEN, &sentence))
     }
 
     /// Whether `intake.hosts` has it.
@@ -127,8 +110,11 @@ impl Gate {
                  origin to intake.origins",
             ));
         }
-        if matches!(transport, Transport::Unix(_)) {
-            return Ok(());
+        if let Transport::Unix(peer) = transport {
+            return match guard {
+                Guard::UnixOnly => self.check_administers(peer),
+                Guard::Open | Guard::Token | Guard::Write => self.check_hands_in(peer),
+            };
         }
         if let Some(token) = &self.token
             && guard != Guard::Open
@@ -138,7 +124,8 @@ impl Gate {
         if guard == Guard::UnixOnly {
             return Err(refused(
                 StatusCode::FORBIDDEN,
-                "this route shows what clients sent, so it is on the Unix socket only: call it with curl --unix-socket PATH",
+                "this route shows what clients sent, so it is on the Unix socket only: call it with curl --unix-socket PATH, \
+                 as root or as the daemon's user",
             ));
         }
         Ok(())
@@ -213,7 +200,13 @@ mod tests {
     use super::*;
 
     const TCP: Transport = Transport::Tcp(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST));
-    const UNIX: Transport = Transport::Unix(Some(Peer { uid: 1000, gid: 100 }));
+    /// A user as whom no test runs.
+    const STRANGER: u32 = 4_100_000_000;
+    const UNIX: Transport = Transport::Unix(Some(Peer {
+        uid: STRANGER,
+        gid: 100,
+    }));
+    const ROOT: Transport = Transport::Unix(Some(Peer { uid: 0, gid: 0 }));
 
     fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
         let mut map = HeaderMap::new();
@@ -275,7 +268,36 @@ mod tests {
         let evil = headers(&[("host", "evil.example")]);
         assert!(gate.check_caller(UNIX, &Uri::from_static("/"), &evil).is_ok());
         assert!(gate.check_route(Guard::Write, UNIX, &evil).is_ok());
-        assert!(gate.check_route(Guard::UnixOnly, UNIX, &evil).is_ok());
+        assert!(gate.check_route(Guard::UnixOnly, ROOT, &evil).is_ok());
+    }
+
+    #[test]
+    fn each_route_asks_for_its_own_right_on_the_unix_socket() {
+        let none = HeaderMap::new();
+        let uri = Uri::from_static("/");
+        let admits = |gate: &Gate, guard, from| {
+            gate.check_caller(from, &uri, &none).is_ok() && gate.check_route(guard, from, &none).is_ok()
+        };
+        let handing_in = [Guard::Open, Guard::Token, Guard::Write];
+        let open = Gate::default();
+        let listed = |uids: &[u32], admin_uids: &[u32]| Gate {
+            peers: Peers {
+                uids: uids.to_vec(),
+                admin_uids: admin_uids.to_vec(),
+                ..Peers::default()
+            },
+            ..Gate::default()
+        };
+        for guard in handing_in {
+            assert!(admits(&open, guard, UNIX) && admits(&listed(&[STRANGER], &[]), guard, UNIX));
+            assert!(!admits(&listed(&[1], &[STRANGER]), guard, UNIX));
+            assert!(!admits(&listed(&[1], &[]), guard, ROOT));
+        }
+        for gate in [&open, &listed(&[STRANGER], &[]), &listed(&[1], &[])] {
+            assert!(!admits(gate, Guard::UnixOnly, UNIX), "{gate:?}");
+            assert!(admits(gate, Guard::UnixOnly, ROOT), "{gate:?}");
+        }
+        assert!(admits(&listed(&[1], &[STRANGER]), Guard::UnixOnly, UNIX));
     }
 
     #[test]
@@ -349,22 +371,5 @@ mod tests {
         };
         assert!(served("logs.internal") && served("Logs.Internal:4710") && served("localhost"));
         assert!(!served("logs.internal.evil") && !served("x.logs.internal") && !served("logs.internal:x"));
-    }
-
-    #[test]
-    fn the_unix_socket_is_for_listed_users_and_groups_where_any_are_listed() {
-        let allowed = |uids: &[u32], gids: &[u32], peer| {
-            let peers = Peers {
-                uids: uids.to_vec(),
-                gids: gids.to_vec(),
-            };
-            peers.check(peer).is_ok()
-        };
-        let peer = Some(Peer { uid: 1000, gid: 100 });
-        assert!(allowed(&[], &[], peer) && allowed(&[], &[], None));
-        assert!(allowed(&[1, 1000], &[], peer) && allowed(&[1], &[100], peer));
-        assert!(
-            !allowed(&[100], &[], peer) && !allowed(&[], &[1000], peer) && !allowed(&[1000], &[100], None)
-        );
     }
 }

@@ -12,6 +12,7 @@ mod connection;
 mod crowd;
 mod framing;
 mod gate;
+mod peers;
 mod reply;
 mod route;
 mod router;
@@ -26,7 +27,8 @@ pub(crate) use framing::fuzzed;
 pub use body::First;
 pub use budget::{Budget, EVENT_BYTES, NoRoom, Reservation, SMALL_BYTES};
 pub use call::Call;
-pub use gate::{Gate, Peers, listed_origin};
+pub use gate::{Gate, listed_origin};
+pub use peers::Peers;
 pub use reply::{Refused, Reply, detail, json, text, unavailable};
 pub use route::{Guard, Route, Verb};
 pub use router::{Router, Service};
@@ -44,7 +46,7 @@ use tokio::sync::watch;
 pub enum Listener {
     /// A TCP socket: the caller may be a web page, so Host and token are checked.
     Tcp(TcpListener),
-    /// A Unix socket: its file mode says who may call. Speaks NDJSON as well.
+    /// A Unix socket: its file mode says who may connect, [`Peers`] who may do what. Speaks NDJSON as well.
     Unix(UnixListener),
 }
 

@@ -38,7 +38,8 @@ pub enum Guard {
     Token,
     /// As [`Guard::Token`], and never a web page: a request with an `Origin` is refused.
     Write,
-    /// Shows what clients sent: on the Unix socket only.
+    /// Shows what clients sent, or changes what is kept: on the Unix socket only, for who administers
+    /// ([`super::Peers`]).
     UnixOnly,
 }
 
