@@ -101,9 +101,7 @@ fn unreached(path: &Path, error: &std::io::Error) -> String {
     let path = path.display();
     match error.kind() {
         ErrorKind::PermissionDenied => {
-            format!(
-                "{path} may not be used by this user: run this as the daemon's user or in the group of its socket"
-            )
+            format!("{path} may not be used by this user: run this as root or as the daemon's user")
         }
         _ => format!(
             "no daemon listens on {path} ({error}): start the daemon, name its socket with --socket, or look at the folder of a \

@@ -23,6 +23,7 @@ fn lists_are_taken_in_tomls_form_as_well_as_with_commas() {
             "intake.unix_allow_uids",
             "[\"0\", \"1000\"]",
         ),
+        ("intake.unix_admin_uids=[]", "intake.unix_admin_uids", "[]"),
         (
             "redact.detect=[\"email\", \"ip\"]",
             "redact.detect",

@@ -252,7 +252,7 @@ fn rules_between_keys_are_told() {
         .file("key", KEY)
         .file("empty", " \n")
         .file("no.pem", "text");
-    let cases: [(&[&str], &[&str]); 20] = [
+    let cases: [(&[&str], &[&str]); 21] = [
         (
             &["upstream.api_key=k", "upstream.api_key_file=key"],
             &["upstream.api_key (--set)", "keep one of the two"],
@@ -334,6 +334,10 @@ fn rules_between_keys_are_told() {
         (
             &["intake.unix_allow_uids=0,nobody"],
             &["intake.unix_allow_uids", "\"nobody\"", "id -u"],
+        ),
+        (
+            &["intake.unix_admin_gids=0,wheel"],
+            &["intake.unix_admin_gids", "\"wheel\"", "id -g"],
         ),
         (
             &["intake.unix_allow_gids=[]"],

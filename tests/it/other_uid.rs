@@ -10,7 +10,7 @@ use phosphod::http::{Guard, Service, Verb};
 use phosphod::intake::Intake;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::{Child, Command};
+use std::process::{Child, Command, Output};
 
 /// User and group nobody.
 const NOBODY: u32 = 65534;
@@ -36,15 +36,32 @@ fn open(folder: &Path) {
 
 /// What `probe.py` says as that user, in a group of the same number.
 fn probe(uid: u32, way: &str, what: &str) -> String {
+    probe_in((uid, uid), way, what)
+}
+
+/// The same in a group of another number.
+fn probe_in(who: (u32, u32), way: &str, what: &str) -> String {
     let script = include_str!("probe.py");
-    let id = uid.to_string();
-    let output = tool("setpriv")
-        .args(["--reuid", &id, "--regid", &id, "--clear-groups"])
-        .args(["python3", "-c", script, way, what])
-        .output()
-        .expect("setpriv runs");
+    let output = run_as(who, &["python3", "-c", script, way, what]);
     assert!(output.status.success(), "{way} {what}: {output:?}");
     String::from_utf8_lossy(&output.stdout).trim_end().to_owned()
+}
+
+/// Runs a command as that user and group, without further groups.
+fn run_as((uid, gid): (u32, u32), command: &[&str]) -> Output {
+    tool("setpriv")
+        .args(["--reuid", &uid.to_string(), "--regid", &gid.to_string()])
+        .arg("--clear-groups")
+        .args(command)
+        .current_dir("/")
+        .output()
+        .expect("setpriv runs")
+}
+
+/// What the daemon answers to that user and group.
+fn ask(daemon: &Daemon, who: (u32, u32), method: &str, target: &str, json: &str) -> String {
+    let what = format!("{} {method} {target} {json}", text(&daemon.unix));
+    probe_in(who, "ask", &what)
 }
 
 fn text(path: &Path) -> &str {
@@ -109,6 +126,182 @@ async fn only_listed_users_and_groups_use_the_socket_where_any_are_listed() {
         }
         assert_eq!(daemon.ledger().await.accepted - before, 1, "{key}={value}");
         assert!(daemon.terminate().await.success());
+    }
+}
+
+const PRIVATE: &str = "the private words of another";
+/// An event that is queued, and one that is a dead letter at once.
+const HANDED_IN: [&str; 2] = [
+    r#"{"input": "fine", "task_id": "queued", "project_id": "p"}"#,
+    r#"{"input": ["the private words of another"], "task_id": "bad", "project_id": "p"}"#,
+];
+/// The sentence of a refusal, with its remedy.
+const NOT_ADMINISTRATOR: &str = "may not see or change what is kept: call as root or as the daemon's user";
+
+/// Has both events handed in by that user and group.
+fn hand_in(daemon: &Daemon, who: (u32, u32)) {
+    for event in HANDED_IN {
+        let said = ask(daemon, who, "POST", "/log", event);
+        assert!(said.starts_with("ok HTTP/1.1 200"), "{who:?}: {said}");
+    }
+}
+
+fn is_refused(said: &str) -> bool {
+    said.starts_with("ok HTTP/1.1 403") && !said.contains(PRIVATE)
+}
+
+/// Tries every route that shows or changes what is kept.
+fn refused_everywhere(daemon: &Daemon, who: (u32, u32)) {
+    let mut tried = 0;
+    let routes = Admin::ROUTES.iter().map(|route| (route.verb, route.pattern));
+    let kept = ["/dead_letters", "/events", "/lanes"];
+    for (verb, pattern) in routes.filter(|(_, pattern)| kept.iter().any(|kept| pattern.starts_with(kept))) {
+        tried += 1;
+        let target = match pattern {
+            "/dead_letters/{id}" => "/dead_letters/1",
+            "/events/{task_id}" => "/events/queued",
+            other => other,
+        };
+        let json = match pattern {
+            "/lanes/move" => r#"{"from": "p", "to": "q"}"#,
+            _ => r#"{"all": true}"#,
+        };
+        let methods: &[&str] = match verb {
+            Verb::Get => &["GET", "HEAD"],
+            Verb::Post => &["POST"],
+        };
+        for method in methods {
+            let said = ask(daemon, who, method, target, json);
+            assert!(is_refused(&said), "{who:?} {method} {target}: {said}");
+            if *method != "HEAD" {
+                assert!(said.contains(NOT_ADMINISTRATOR), "{method} {target}: {said}");
+                assert!(
+                    said.contains("intake.unix_admin_uids"),
+                    "{method} {target}: {said}"
+                );
+            }
+        }
+    }
+    assert!(tried >= 6, "{tried} routes");
+}
+
+#[tokio::test]
+async fn who_hands_in_neither_sees_nor_changes_what_is_kept() {
+    if skipped("who_hands_in_neither_sees_nor_changes_what_is_kept") {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a temp folder");
+    open(folder.path());
+    let binary = executable::binary(folder.path());
+    for (number, (mode, key, value)) in [
+        ("0666", "intake.unix_allow_uids", "0,65534"),
+        ("0660", "intake.unix_group", "65534"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let mut setup = Setup::new(folder.path(), NOWHERE)
+            .with("intake.unix_mode", mode)
+            .with(key, value);
+        setup.data = folder.path().join(format!("data{number}"));
+        let daemon = setup.start().await;
+        let nobody = (NOBODY, NOBODY);
+        hand_in(&daemon, nobody);
+        refused_everywhere(&daemon, nobody);
+        for command in [
+            &["dead", "list"][..],
+            &["dead", "show", "1"],
+            &["dead", "export"],
+            &["dead", "requeue", "--all"],
+            &["dead", "purge", "--all", "--yes"],
+            &["event", "queued"],
+            &["spool", "move", "--from", "p", "--to", "q"],
+        ] {
+            let socket = ["--socket", text(&daemon.unix)];
+            let words = [&[text(&binary)], command, &socket].concat();
+            let output = run_as(nobody, &words);
+            let told = String::from_utf8_lossy(&output.stderr);
+            assert!(!output.status.success(), "{command:?}");
+            assert!(told.contains(NOT_ADMINISTRATOR), "{command:?}: {told}");
+            assert!(output.stdout.is_empty(), "{command:?}: {output:?}");
+        }
+        let letters = ask(&daemon, (0, 0), "GET", "/dead_letters", "");
+        assert!(
+            letters.starts_with("ok HTTP/1.1 200") && letters.contains(PRIVATE),
+            "{letters}"
+        );
+        let event = ask(&daemon, (0, 0), "GET", "/events/queued", "");
+        assert!(event.starts_with("ok HTTP/1.1 200"), "{event}");
+        let ledger = daemon.ledger().await;
+        assert_eq!((ledger.queued, ledger.dead), (1, 1), "{key}");
+        assert!(daemon.terminate().await.success());
+    }
+}
+
+#[tokio::test]
+async fn listed_users_and_groups_administer() {
+    if skipped("listed_users_and_groups_administer") {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a temp folder");
+    open(folder.path());
+    let (user, group) = ((NOBODY, 1), (1, NOBODY));
+    for (key, administrator, other) in [
+        ("intake.unix_admin_uids", user, group),
+        ("intake.unix_admin_gids", group, user),
+    ] {
+        // Who administers is not on the list of those who hand in.
+        let setup = Setup::new(folder.path(), NOWHERE)
+            .with("intake.unix_mode", "0666")
+            .with("intake.unix_allow_uids", "2")
+            .with(key, &NOBODY.to_string());
+        let daemon = setup.start().await;
+        hand_in(&daemon, (2, 2));
+        refused_everywhere(&daemon, (2, 2));
+        let refused = ask(&daemon, other, "GET", "/dead_letters", "");
+        assert!(is_refused(&refused), "{key}: {refused}");
+        let read = ask(&daemon, administrator, "GET", "/dead_letters", "");
+        assert!(
+            read.starts_with("ok HTTP/1.1 200") && read.contains(PRIVATE),
+            "{key}: {read}"
+        );
+        for target in ["/log", "/feedback"] {
+            let said = ask(&daemon, administrator, "POST", target, HANDED_IN[0]);
+            assert!(is_refused(&said), "{key} {target}: {said}");
+        }
+        let line = probe_in(administrator, "ndjson", text(&daemon.unix));
+        assert!(line.starts_with("ok {\"error\""), "{key}: {line}");
+        let purged = ask(
+            &daemon,
+            administrator,
+            "POST",
+            "/dead_letters/purge",
+            r#"{"all": true}"#,
+        );
+        assert!(purged.starts_with("ok HTTP/1.1 200"), "{key}: {purged}");
+        let left = ask(&daemon, (0, 0), "GET", "/dead_letters", "");
+        assert!(left.ends_with("[]"), "{key}: {left}");
+        assert!(daemon.terminate().await.success());
+    }
+}
+
+#[tokio::test]
+async fn the_daemons_own_user_administers() {
+    if skipped("the_daemons_own_user_administers") {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a temp folder");
+    open(folder.path());
+    let setup = Setup::new(folder.path(), NOWHERE).with("intake.unix_mode", "0666");
+    let daemon = of_nobody(&setup, folder.path()).await;
+    hand_in(&daemon, (1, NOBODY));
+    refused_everywhere(&daemon, (1, NOBODY));
+    for who in [(NOBODY, 1), (0, 0)] {
+        let read = ask(&daemon, who, "GET", "/dead_letters", "");
+        assert!(
+            read.starts_with("ok HTTP/1.1 200") && read.contains(PRIVATE),
+            "{who:?}: {read}"
+        );
     }
 }
 

@@ -1,6 +1,6 @@
 """What a process of this user may do: prints one word, "ok" or the name of the error, and what it read.
 
-    probe.py http|ndjson SOCKET | list FOLDER | read FILE | memory PID | trace PID
+    probe.py http|ndjson SOCKET | ask "SOCKET METHOD TARGET JSON" | list FOLDER | read FILE | memory PID | trace PID
 """
 import ctypes
 import errno
@@ -20,6 +20,13 @@ def call(path, request):
         while part := stream.recv(65536):
             parts.append(part)
     return b"".join(parts)
+
+
+def ask(what):
+    path, method, target, body = what.split(" ", 3)
+    head = f"{method} {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+    head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    return call(path, (head + body).encode())
 
 
 def memory(pid):
@@ -46,6 +53,7 @@ def read(path):
 WAYS = {
     "http": lambda path: call(path, b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"),
     "ndjson": lambda path: call(path, b'{"input": "x", "project_id": "p"}\n'),
+    "ask": ask,
     "list": lambda path: "\n".join(os.listdir(path)).encode(),
     "read": read,
     "memory": memory,
