@@ -4,6 +4,7 @@
 use super::asked::{Asked, Filter};
 use crate::event::{Event, Stamps};
 use crate::feedback::Feedback;
+use crate::http::LongWork;
 use crate::ids::{Kind, Lane};
 use crate::redact::Screen;
 use crate::spool::{DeadLetter, KeptLetter, MAX_LETTERS, Revived, Spool};
@@ -141,6 +142,8 @@ pub(super) struct Check {
     pub(super) max_event_bytes: usize,
     /// What is taken out of it: it may be older than the rules, or come from an editor.
     pub(super) screen: Option<Screen>,
+    /// Where a large record is checked.
+    pub(super) work: LongWork,
 }
 
 struct Requeue<'a> {
@@ -186,10 +189,17 @@ impl Requeue<'_> {
     /// Checks a letter, and queues the portion once it is large enough.
     async fn take(&mut self, kept: KeptLetter, record: Option<&[u8]>) -> Result<(), String> {
         let number = kept.number;
-        let revived = kept
-            .letter
-            .map_err(|reason| format!("it cannot be read ({reason}): purge it, or see phosphod spool verify"))
-            .and_then(|letter| revive(number, &letter, record, self.check));
+        let revived = match kept.letter {
+            Ok(letter) => {
+                let bytes = record.map_or(letter.record.len(), <[u8]>::len);
+                let work = &self.check.work;
+                work.run(bytes, || revive(number, &letter, record, self.check))
+                    .await
+            }
+            Err(reason) => Err(format!(
+                "it cannot be read ({reason}): purge it, or see phosphod spool verify"
+            )),
+        };
         match revived {
             Ok(revived) => {
                 self.bytes += revived.record.len();
@@ -310,6 +320,7 @@ mod tests {
         Check {
             max_event_bytes,
             screen: None,
+            work: LongWork::new(false),
         }
     }
 

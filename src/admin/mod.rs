@@ -11,13 +11,14 @@ mod status;
 
 use crate::board::Board;
 use crate::http::{
-    Budget, Call, Guard, Refused, Reply, Reservation, Route, Service, Verb, detail, json, text, unavailable,
+    Budget, Call, Guard, LongWork, Refused, Reply, Reservation, Route, Service, Verb, counted, detail, json,
+    text, unavailable,
 };
 use crate::ids::TaskId;
 use crate::metrics::{Metrics, StateLabel};
 use crate::redact::{Redactor, Screen};
 use crate::secret::Secrets;
-use crate::spool::{DeadPage, Spool};
+use crate::spool::{DeadPage, KeptLetter, Spool};
 use asked::Asked;
 use bytes::Bytes;
 use exposition::Format;
@@ -40,8 +41,18 @@ const RETRY_AFTER_S: u32 = 5;
 const MAX_LOOKS: usize = 1;
 const LOOK_PATIENCE: Duration = Duration::from_secs(10);
 
+/// Pages that are written at a time, and dead letters that are read for an answer; how long another
+/// waits for its turn, and an answer for its room.
+const MAX_PAGES: usize = 2;
+const MAX_READS: usize = 1;
+const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
+
 /// Largest body of a request about dead letters, beside the record in it.
 const REQUEST_BYTES: usize = 64 * 1024;
+
+/// There is no room for an answer.
+const UNREAD: &str =
+    "no room: as many answers as may be were asked for and are not read yet: ask again in a moment";
 
 /// What the routes know of the configuration.
 #[derive(Debug, Clone)]
@@ -89,8 +100,12 @@ pub struct Admin {
     spool: Spool,
     board: Board,
     metrics: Arc<Metrics>,
-    /// For the bodies of requests here: never a question of what clients send.
+    /// For the bodies of requests here and for the answers: never a question of what clients send.
     budget: Budget,
+    /// Who may write a page, and who may read dead letters for an answer. Each has room for what it
+    /// wrote before the next one writes.
+    pages: Arc<Semaphore>,
+    reads: Arc<Semaphore>,
     /// Who may look for an event: it takes reading the whole backlog.
     looking: Arc<Semaphore>,
     started: Instant,
@@ -107,6 +122,7 @@ impl Admin {
         let redactor = about.redactor.clone();
         let check = Check {
             max_event_bytes: about.max_event_bytes,
+            work: LongWork::new(redactor.is_some()),
             screen: redactor.map(|redactor| Screen::new(redactor, &metrics)),
         };
         Self {
@@ -116,6 +132,8 @@ impl Admin {
             board,
             metrics,
             budget,
+            pages: Arc::new(Semaphore::new(MAX_PAGES)),
+            reads: Arc::new(Semaphore::new(MAX_READS)),
             looking: Arc::new(Semaphore::new(MAX_LOOKS)),
             started: Instant::now(),
         }
@@ -205,7 +223,12 @@ impl Admin {
     async fn dead_letters(&self, call: &Call) -> Reply {
         match dead_letters::Page::of(call.query("after"), call.query("limit")) {
             Ok(page) => match self.spool.dead_letters(page.after, page.limit).await {
-                Ok(found) => shown(&found, page.limit, &self.about.secrets),
+                Ok(found) => {
+                    let bytes = found.letters.iter().map(record_bytes).sum();
+                    let work = &self.check.work;
+                    work.run(bytes, || shown(&found, page.limit, &self.about.secrets))
+                        .await
+                }
                 Err(error) => unavailable(&error.to_string(), RETRY_AFTER_S),
             },
             Err(sentence) => detail(StatusCode::UNPROCESSABLE_ENTITY, sentence),
@@ -219,7 +242,13 @@ impl Admin {
         })?;
         let found = letters::find(&self.spool, number).await;
         match found.map_err(|sentence| Box::new(unavailable(&sentence, RETRY_AFTER_S)))? {
-            Some(kept) => Ok(written(&dead_letters::Shown::new(&kept, &self.about.secrets))),
+            Some(kept) => {
+                let secrets = &self.about.secrets;
+                let written = self.check.work.run(record_bytes(&kept), || {
+                    written(&dead_letters::Shown::new(&kept, secrets))
+                });
+                Ok(written.await)
+            }
             None => Ok(detail(
                 StatusCode::NOT_FOUND,
                 &format!(
@@ -232,7 +261,8 @@ impl Admin {
 
     async fn requeue(&self, mut call: Call) -> Result<Reply, Refused> {
         let (body, _room) = self.body(&mut call).await?;
-        let asked = Asked::of(&body).map_err(|sentence| unprocessable(&sentence))?;
+        let asked = self.check.work.run(body.len(), || Asked::of(&body)).await;
+        let asked = asked.map_err(|sentence| unprocessable(&sentence))?;
         let ended = letters::requeue(&self.spool, asked, &self.check).await;
         let done = ended
             .as_ref()
@@ -272,7 +302,7 @@ impl Admin {
         let reach = self.board.fates().reach();
         Ok(
             match events::Told::new(&task, &fate, &self.board, &self.about.secrets, reach) {
-                Some(told) => written(&told),
+                Some(told) => self.counted(written(&told)).await,
                 None => detail(
                     StatusCode::NOT_FOUND,
                     &events::unknown(&task, fate.unreadable, reach),
@@ -298,10 +328,30 @@ impl Admin {
         })
     }
 
+    /// Writes an answer when it has its turn, and lets the next one write once there is room for it:
+    /// at any time no more is written and has no room than there are turns.
+    async fn in_turn(&self, turns: &Semaphore, answer: impl Future<Output = Reply> + Send) -> Reply {
+        match timeout(ANSWER_PATIENCE, turns.acquire()).await {
+            Ok(_turn) => self.counted(answer.await).await,
+            Err(_) => unavailable(UNREAD, RETRY_AFTER_S),
+        }
+    }
+
+    /// An answer that counts in the budget until it is sent.
+    async fn counted(&self, answer: Reply) -> Reply {
+        let counted = counted(answer, &self.budget, ANSWER_PATIENCE).await;
+        counted.unwrap_or_else(|_| unavailable(UNREAD, RETRY_AFTER_S))
+    }
+
     async fn body(&self, call: &mut Call) -> Result<(Bytes, Reservation), Refused> {
         call.json_body(most_bytes(&self.about), "intake.max_event_bytes", &self.budget)
             .await
     }
+}
+
+/// What an answer is made of that takes time to write.
+fn record_bytes(kept: &KeptLetter) -> usize {
+    kept.letter.as_ref().map_or(0, |letter| letter.record.len())
 }
 
 /// Largest request body.
@@ -348,10 +398,13 @@ impl Service for Admin {
         match id {
             Id::Healthz => json(StatusCode::OK, &b"{\"status\":\"ok\"}"[..]),
             Id::Readyz => self.ready(),
-            Id::Metrics => self.metrics(&call),
-            Id::Status => self.status(),
-            Id::DeadLetters => self.dead_letters(&call).await,
-            Id::DeadLetter => self.dead_letter(&call).await.unwrap_or_else(|refused| *refused),
+            Id::Metrics => self.in_turn(&self.pages, async { self.metrics(&call) }).await,
+            Id::Status => self.in_turn(&self.pages, async { self.status() }).await,
+            Id::DeadLetters => self.in_turn(&self.reads, self.dead_letters(&call)).await,
+            Id::DeadLetter => {
+                let shown = async { self.dead_letter(&call).await.unwrap_or_else(|refused| *refused) };
+                self.in_turn(&self.reads, shown).await
+            }
             Id::Requeue => self.requeue(call).await.unwrap_or_else(|refused| *refused),
             Id::Event => self.event(&call).await.unwrap_or_else(|refused| *refused),
             Id::MoveLanes => self.move_lanes(call).await.unwrap_or_else(|refused| *refused),

@@ -11,13 +11,17 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 /// How long a connection is read on after a reply that left part of a request unread: closing at once would
 /// make the kernel send a reset, which can overtake the reply.
 const LINGER: Duration = Duration::from_secs(2);
+
+/// Most that is read at once of what may be heads: requests that are sent ahead wait in the client's
+/// buffers, not in ours.
+const HEAD_READ_BYTES: u64 = 8 * 1024;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
@@ -56,6 +60,8 @@ impl State {
 pub(super) struct Activity {
     state: Mutex<State>,
     leave: Notify,
+    /// The client takes replies again.
+    taken: Notify,
 }
 
 impl Activity {
@@ -70,6 +76,7 @@ impl Activity {
                 leaving: false,
             }),
             leave: Notify::new(),
+            taken: Notify::new(),
         })
     }
 
@@ -85,6 +92,14 @@ impl Activity {
     /// A request's head is complete.
     pub(super) fn request_began(&self) {
         self.state().phase = Phase::Request;
+    }
+
+    /// Resolves once the client takes what was written for it. Until then no further request of it is
+    /// answered, or what is written would pile up behind a client that asks and does not read.
+    pub(super) async fn taken(&self) {
+        while self.state().stalled.is_some() {
+            self.taken.notified().await;
+        }
     }
 
     /// Its reply is ready.
@@ -157,7 +172,10 @@ impl Activity {
         let mut state = self.state();
         match (pending, state.stalled) {
             (true, None) => state.stalled = Some(Instant::now()),
-            (false, Some(_)) => state.stalled = None,
+            (false, Some(_)) => {
+                state.stalled = None;
+                self.taken.notify_one();
+            }
             _ => {}
         }
     }
@@ -204,7 +222,10 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
-        ready!(Pin::new(&mut self.inner).poll_read(cx, buf))?;
+        let most = self.framing.as_ref().map_or(HEAD_READ_BYTES, |framing| {
+            framing.body_bytes().saturating_add(HEAD_READ_BYTES)
+        });
+        ready!(Pin::new(&mut (&mut self.inner).take(most)).poll_read(cx, buf))?;
         let came = &mut buf.filled_mut()[before..];
         if !came.is_empty() {
             self.activity.bytes_came();

@@ -96,6 +96,7 @@ pub(super) async fn http<S, H>(
             let (handler, activity) = (handler.clone(), activity.clone());
             activity.request_began();
             async move {
+                activity.taken().await;
                 let call = Call::new(request, transport, limits, activity.clone());
                 let reply = handler.handle(call).await;
                 activity.request_ended();

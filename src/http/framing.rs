@@ -93,6 +93,15 @@ impl Framing {
         None
     }
 
+    /// How much is still to come of the body, as far as is known.
+    pub(super) fn body_bytes(&self) -> u64 {
+        match self.place {
+            Place::Body(left) => left,
+            Place::ChunkSize | Place::ChunkData(_) | Place::ChunkEnd => u64::MAX,
+            _ => 0,
+        }
+    }
+
     /// Takes a byte of a line.
     fn take(&mut self, byte: u8) -> Result<(), Broken> {
         match (self.cr, byte) {

@@ -19,6 +19,7 @@ mod serve;
 #[cfg(test)]
 mod tests;
 mod trouble;
+mod work;
 
 #[cfg(any(test, fuzzing))]
 pub(crate) use framing::fuzzed;
@@ -27,10 +28,11 @@ pub use body::First;
 pub use budget::{Budget, EVENT_BYTES, NoRoom, Reservation, SMALL_BYTES};
 pub use call::Call;
 pub use gate::{Gate, Peers, listed_origin};
-pub use reply::{Refused, Reply, detail, json, text, unavailable};
+pub use reply::{Refused, Reply, counted, detail, held, json, text, unavailable};
 pub use route::{Guard, Route, Verb};
 pub use router::{Router, Service};
 pub use serve::serve;
+pub use work::{LongWork, SHORT_BYTES};
 
 use std::future::Future;
 use std::net::IpAddr;

@@ -1,10 +1,13 @@
 //! Replies, all of them JSON but the metrics. Errors have the API's own shape, `{"detail": "sentence"}`.
 
+use super::budget::{Budget, NoRoom, Reservation, SMALL_BYTES};
 use bytes::Bytes;
-use http_body_util::Full;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Body;
 use hyper::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use hyper::{Response, StatusCode};
 use serde::Serialize;
+use std::time::Duration;
 
 /// An answer, complete before its first byte is sent.
 pub type Reply = Response<Full<Bytes>>;
@@ -43,4 +46,39 @@ pub fn unavailable(sentence: &str, retry_after_s: u32) -> Reply {
         .headers_mut()
         .insert(RETRY_AFTER, HeaderValue::from(retry_after_s));
     reply
+}
+
+/// A large body keeps its room until it is sent: the client decides how fast that goes.
+pub fn held(body: impl Into<Bytes>, mut room: Reservation) -> Bytes {
+    struct Held(
+        Bytes,
+        #[expect(dead_code, reason = "it is held, not read")] Reservation,
+    );
+    impl AsRef<[u8]> for Held {
+        fn as_ref(&self) -> &[u8] {
+            &self.0
+        }
+    }
+    let body = body.into();
+    if body.len() <= SMALL_BYTES {
+        return body;
+    }
+    room.shrink_to(body.len());
+    Bytes::from_owner(Held(body, room))
+}
+
+/// A reply that counts in `budget` until it is sent, if it is large. It waits for its room for up to
+/// `patience`, in line. One that is larger than anything that `budget` has room for counts as that.
+pub async fn counted(reply: Reply, budget: &Budget, patience: Duration) -> Result<Reply, NoRoom> {
+    let bytes = reply.body().size_hint().exact().unwrap_or_default();
+    let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+    if bytes <= SMALL_BYTES {
+        return Ok(reply);
+    }
+    let room = budget.reserve(bytes.min(budget.most_bytes()), patience).await?;
+    let (parts, body) = reply.into_parts();
+    // It is one piece, and there.
+    let Ok(body) = body.collect().await;
+    let body = held(body.to_bytes(), room);
+    Ok(Response::from_parts(parts, Full::new(body)))
 }

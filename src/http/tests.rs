@@ -569,6 +569,63 @@ async fn requests_are_counted_by_pattern_and_never_by_path() {
     assert_eq!((count("/echo/{name}", 200), count("unknown", 404)), (1, 1));
 }
 
+#[tokio::test(start_paused = true)]
+async fn who_asks_on_and_does_not_read_is_not_answered_on() {
+    const ASKED: u64 = 100;
+    let metrics = Arc::new(Metrics::new());
+    let echo = Arc::new(Echo::new(budget()));
+    let router = Router::new(echo, Arc::new(Nothing), Gate::default(), metrics.clone());
+    // As many requests fit as are asked, and fewer answers, which are longer.
+    let (mut client, server) = tokio::io::duplex(PING.len() * ASKED as usize);
+    let (_stopper, stop) = Stop::new();
+    let (limits, activity) = (Limits::default(), activity::Activity::new());
+    tokio::spawn(connection::http(
+        server,
+        LOCAL,
+        Arc::new(router),
+        limits,
+        activity,
+        stop,
+    ));
+    send(&mut client, &PING.repeat(ASKED as usize)).await;
+    // The clock is paused: it moves on once nobody has anything left to do.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let labels = RequestLabels {
+        route: "/ping",
+        status: 200,
+    };
+    let answered = || metrics.intake_requests.get_or_create(&labels).get();
+    let unread = answered();
+    assert!(0 < unread && unread < ASKED, "{unread}");
+    for _ in 0..ASKED {
+        assert!(reply(&mut client).await.ends_with("\"pong\""));
+    }
+    assert_eq!(answered(), ASKED);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_large_answer_has_room_until_it_is_sent_and_a_small_one_needs_none() {
+    let budget = budget();
+    let large = || json(StatusCode::OK, vec![b' '; budget.most_bytes() + 1]);
+    let held = counted(large(), &budget, Duration::ZERO)
+        .await
+        .expect("all is free");
+    // It counts as the most there is, so that it can be had at all.
+    assert!(counted(large(), &budget, Duration::ZERO).await.is_err());
+    let small = json(StatusCode::OK, vec![b' '; SMALL_BYTES]);
+    let small = counted(small, &budget, Duration::ZERO).await;
+    let middle = json(StatusCode::OK, vec![b' '; SMALL_BYTES + 1]);
+    let middle = counted(middle, &budget, Duration::ZERO).await;
+    assert!(small.is_ok() && middle.is_ok(), "they have a share of their own");
+    let (head, body) = held.into_parts();
+    assert_eq!(head.headers["content-type"], "application/json");
+    let Ok(body) = http_body_util::BodyExt::collect(body).await;
+    let body = body.to_bytes();
+    assert!(counted(large(), &budget, Duration::ZERO).await.is_err());
+    drop(body);
+    assert!(counted(large(), &budget, Duration::ZERO).await.is_ok());
+}
+
 /// A listener on a free port, served until the returned sender is used.
 async fn listen(limits: Limits) -> (TcpStream, Arc<Echo>, oneshot::Sender<()>, JoinHandle<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");

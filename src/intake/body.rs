@@ -5,9 +5,9 @@
 //! and the API keeps each task id once. Before the first group is stored such a body is refused as a whole.
 
 use super::log::{Door, Plan};
-use super::{EVENTS_A_TURN, Id, Intake, RETRY_AFTER_S, held, now_s, refusal_of, unprocessable};
+use super::{EVENTS_A_TURN, Id, Intake, RETRY_AFTER_S, now_s, refusal_of, unprocessable};
 use crate::event::Refusal;
-use crate::http::{Call, EVENT_BYTES, First, Refused, Reply, Reservation, json, unavailable};
+use crate::http::{Call, EVENT_BYTES, First, Refused, Reply, Reservation, held, json, unavailable};
 use crate::ids::ProjectId;
 use crate::wire::reply::LoggedEvents;
 use crate::wire::split::{Element, Form, Splitter};
@@ -58,8 +58,10 @@ impl Intake {
         door: &Door,
     ) -> Result<Reply, Refused> {
         let most = HELD_BYTES.min(self.budget.most_bytes());
-        let events = wire::split_whole(&body, form, self.hold_bytes(), most / EVENT_BYTES);
-        let Some(events) = events.map_err(|error| unprocessable(&error.to_string()))? else {
+        let events = self.work.run(body.len(), || {
+            wire::split_whole(&body, form, self.hold_bytes(), most / EVENT_BYTES)
+        });
+        let Some(events) = events.await.map_err(|error| unprocessable(&error.to_string()))? else {
             // Events that tiny take many times the body's memory. They are stored with what room there is.
             let _ = room.grow_to(most);
             let mut stream = Stream::new(self, form, door, room);
@@ -81,18 +83,17 @@ impl Intake {
 
     async fn plan(&self, events: &[Element<'_>], door: &Door) -> Result<(Plan, LoggedEvents), Refusal> {
         let now_s = now_s();
-        let mut plan = Plan::default();
-        plan.entries.reserve_exact(events.len());
-        let mut reply = LoggedEvents::new(events.len(), usize::MAX);
-        for (turn, events) in events.chunks(EVENTS_A_TURN).enumerate() {
-            if turn > 0 {
-                tokio::task::yield_now().await;
-            }
+        let bytes = events.iter().map(|event| event.text.len().max(EVENT_BYTES));
+        let planned = self.work.run(bytes.sum(), || {
+            let mut plan = Plan::default();
+            plan.entries.reserve_exact(events.len());
+            let mut reply = LoggedEvents::new(events.len(), usize::MAX);
             for event in events {
                 plan.add(event, door, now_s, Uuid::new_v4(), &mut reply)?;
             }
-        }
-        Ok((plan, reply))
+            Ok((plan, reply))
+        });
+        planned.await
     }
 
     /// Resolves once it is on disk, and counts it then.
@@ -157,27 +158,70 @@ impl<'a> Stream<'a> {
     /// Takes the next piece of the body, and stores the groups that it completes.
     async fn take(&mut self, piece: &[u8]) -> Result<(), Refused> {
         let mut left = piece;
-        let mut now = now_s();
-        let mut turn = 0;
         loop {
-            let event = match self.splitter.next(&mut left) {
-                Ok(Some(event)) => event,
-                Ok(None) => break,
-                Err(fault) => return Err(self.refusal(&fault.of_stream(self.form).to_string())),
+            let came = match self.splitter.held() {
+                0 => self.several(&mut left).await,
+                _ => self.one(&mut left).await,
+            };
+            if !came.map_err(|sentence| self.refusal(&sentence))? {
+                return self.make_room().await;
+            }
+            if self.is_full() {
+                self.store().await?;
+            } else {
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
+    /// Takes the event that began in an earlier piece, if it ends in this one. Most pieces of a long
+    /// event only add to it, which is short work, whatever is there already.
+    async fn one(&mut self, left: &mut &[u8]) -> Result<bool, String> {
+        let event = self.splitter.next(left);
+        let Some(event) = event.map_err(|fault| fault.of_stream(self.form).to_string())? else {
+            return Ok(false);
+        };
+        let (plan, reply, door) = (&mut self.plan, &mut self.reply, self.door);
+        let work = &self.intake.work;
+        let added = work.run(event.text.len(), || {
+            plan.add(&event, door, now_s(), Uuid::new_v4(), reply)
+        });
+        let added = added.await.map_err(|refusal| refusal.to_string());
+        added.map(|()| true)
+    }
+
+    /// Takes events that lie within the piece, until it is used up or there is enough to do
+    /// something else in between. Whether there is more.
+    async fn several(&mut self, left: &mut &[u8]) -> Result<bool, String> {
+        let work = &self.intake.work;
+        let most = match work.is_long(left.len()) {
+            true => usize::MAX,
+            false => EVENTS_A_TURN,
+        };
+        work.run(left.len(), || self.gather(left, most)).await
+    }
+
+    fn gather(&mut self, left: &mut &[u8], most: usize) -> Result<bool, String> {
+        let now = now_s();
+        for _ in 0..most {
+            let event = self.splitter.next(left);
+            let Some(event) = event.map_err(|fault| fault.of_stream(self.form).to_string())? else {
+                return Ok(false);
             };
             let added = self
                 .plan
                 .add(&event, self.door, now, Uuid::new_v4(), &mut self.reply);
-            added.map_err(|refusal| self.refusal(&refusal.to_string()))?;
-            turn += 1;
-            if self.plan.weight >= self.usual_room / 2 {
-                self.store().await?;
-                now = now_s();
-            } else if turn % EVENTS_A_TURN == 0 {
-                tokio::task::yield_now().await;
+            added.map_err(|refusal| refusal.to_string())?;
+            if self.is_full() {
+                break;
             }
         }
-        self.make_room().await
+        Ok(true)
+    }
+
+    /// Whether what was planned is to be stored.
+    fn is_full(&self) -> bool {
+        self.plan.weight >= self.usual_room / 2
     }
 
     /// The body has ended: stores what is left, and answers.
@@ -234,3 +278,6 @@ impl<'a> Stream<'a> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -13,15 +13,14 @@ mod ndjson;
 mod odd_time;
 
 use crate::http::{
-    Budget, Call, Gate, Guard, Limits, Lines, Peer, Refused, Reply, Reservation, Route, SMALL_BYTES, Service,
-    Stop, Verb, detail, json, unavailable,
+    Budget, Call, Gate, Guard, Limits, Lines, LongWork, Peer, Refused, Reply, Route, Service, Stop, Verb,
+    detail, json, unavailable,
 };
 use crate::ids::{Kind, ProjectId};
 use crate::metrics::{KindLabel, Metrics};
 use crate::redact::{Redactor, Screen};
 use crate::spool::{AppendError, Entry, Spool};
 use crate::wire;
-use bytes::Bytes;
 use feedback::Decided;
 use hyper::StatusCode;
 use log::Door;
@@ -34,7 +33,7 @@ use tokio::net::UnixStream;
 /// What a client is told to wait when the spool does not take its events, in seconds.
 const RETRY_AFTER_S: u32 = 5;
 
-/// Events that are parsed before other requests get a turn, so that a body of 10,000 does not stall them.
+/// Events that are parsed before other requests get a turn, however short they are.
 const EVENTS_A_TURN: usize = 256;
 
 /// How the intake is set up (`[intake]`, and the project of `[upstream]`).
@@ -85,6 +84,7 @@ pub struct Intake {
     settings: Settings,
     spool: Spool,
     budget: Budget,
+    work: LongWork,
     metrics: Arc<Metrics>,
     counters: Counters,
     screen: Option<Screen>,
@@ -134,6 +134,7 @@ impl Intake {
         );
         let redactor = settings.redactor.clone();
         Self {
+            work: LongWork::new(redactor.is_some()),
             screen: redactor.map(|redactor| Screen::new(redactor, &metrics)),
             settings,
             spool,
@@ -185,8 +186,10 @@ impl Intake {
         };
         let (body, _room) = call.json_body(most, key, &self.budget).await?;
         let door = self.door(self.settings.default_project.clone());
-        let body = door.screened(&body);
-        let Decided { entry, outcome } = feedback::decide(&body, task.as_deref(), &door);
+        let decided = self.work.run(body.len(), || {
+            feedback::decide(&door.screened(&body), task.as_deref(), &door)
+        });
+        let Decided { entry, outcome } = decided.await;
         let kept = entry.is_some();
         self.append(entry.into_iter().collect())
             .await
@@ -259,24 +262,6 @@ impl Lines for Intake {
             Err(sentence) => ndjson::refuse(stream, &sentence, limits).await,
         }
     }
-}
-
-/// A large reply keeps its room until it is sent: the client decides how fast that goes.
-fn held(reply: Vec<u8>, mut room: Reservation) -> Bytes {
-    struct Held(
-        Vec<u8>,
-        #[expect(dead_code, reason = "it is held, not read")] Reservation,
-    );
-    impl AsRef<[u8]> for Held {
-        fn as_ref(&self) -> &[u8] {
-            &self.0
-        }
-    }
-    if reply.len() <= SMALL_BYTES {
-        return reply.into();
-    }
-    room.shrink_to(reply.len());
-    Bytes::from_owner(Held(reply, room))
 }
 
 fn unprocessable(sentence: &str) -> Refused {

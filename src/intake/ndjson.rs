@@ -19,7 +19,7 @@ use uuid::Uuid;
 
 /// Most lines that are appended together.
 const GROUP_LINES: usize = 1024;
-/// Bytes of entries after which a group is closed.
+/// Bytes of lines after which a group is closed.
 const GROUP_BYTES: usize = 4 * 1024 * 1024;
 /// Room for one read: starts small, because there may be many connections, and grows with what the client sends.
 const READ_BYTES: std::ops::RangeInclusive<usize> = 8 * 1024..=512 * 1024;
@@ -28,7 +28,6 @@ const READ_BYTES: std::ops::RangeInclusive<usize> = 8 * 1024..=512 * 1024;
 #[derive(Default)]
 struct Group {
     entries: Vec<Entry>,
-    bytes: usize,
     odd_times: Vec<ProjectId>,
     answers: Vec<Answer>,
 }
@@ -42,14 +41,8 @@ struct Answer {
 impl Group {
     fn push(&mut self, outcome: Outcome) {
         let stored = outcome.entry.as_ref().map(|entry| match entry {
-            Entry::Queued { lane, record } => {
-                self.bytes += record.len();
-                (lane.kind, true)
-            }
-            Entry::Refused { lane, record, .. } => {
-                self.bytes += record.len();
-                (lane.kind, false)
-            }
+            Entry::Queued { lane, .. } => (lane.kind, true),
+            Entry::Refused { lane, .. } => (lane.kind, false),
         });
         self.entries.extend(outcome.entry);
         self.odd_times.extend(outcome.odd_time);
@@ -57,10 +50,6 @@ impl Group {
             line: outcome.answer,
             stored,
         });
-    }
-
-    fn is_full(&self) -> bool {
-        self.answers.len() >= GROUP_LINES || self.bytes >= GROUP_BYTES
     }
 }
 
@@ -150,8 +139,11 @@ impl<'a> Connection<'a> {
         }
         let mut group = Group::default();
         let last = self.splitter.last_line();
-        if let Some(outcome) = last.and_then(|line| plan_last(&line, &door)) {
-            group.push(outcome);
+        if let Some(line) = last {
+            let planned = self.intake.work.run(weight(&line), || plan_last(&line, &door));
+            if let Some(outcome) = planned.await {
+                group.push(outcome);
+            }
         }
         let text = store(self.intake, group).await;
         self.answers.push(&text);
@@ -259,12 +251,18 @@ impl<'a> Connection<'a> {
     async fn answer_lines(&mut self, door: &Door) {
         loop {
             let weight = self.held.as_ref().map_or(0, Reservation::bytes);
-            let group = gather(&mut self.splitter, door, weight);
-            if group.answers.is_empty() {
+            let (lines, bytes) = gather(&mut self.splitter, door, weight);
+            if lines.is_empty() {
                 return;
             }
+            let group = self.intake.work.run(bytes, || plan_all(&lines, door)).await;
+            drop(lines);
             // Another line than before has begun, if any.
             self.due = None;
+            if group.answers.is_empty() {
+                // They were blank.
+                continue;
+            }
             let text = store(self.intake, group).await;
             self.answers.push(&text);
             self.answers.write(&self.stream);
@@ -310,21 +308,33 @@ fn plan_last(line: &Line, door: &Door) -> Option<Outcome> {
     Some(outcome)
 }
 
-/// Decides about the lines that are there, up to one group. They count no more than `weight` together, or are one.
-fn gather(splitter: &mut Splitter, door: &Door, weight: usize) -> Group {
-    let mut group = Group::default();
-    let now_s = now_s();
-    let mut left = weight;
-    while !group.is_full() && left > 0 {
+/// The lines that are there, up to one group, and what they count together: no more than `most`, or they are one.
+fn gather(splitter: &mut Splitter, door: &Door, most: usize) -> (Vec<Line>, usize) {
+    let (mut lines, mut bytes) = (Vec::new(), 0);
+    while lines.len() < GROUP_LINES && bytes < most.min(GROUP_BYTES) {
         let Some(line) = splitter.next_line(door.max_event_bytes) else {
             break;
         };
-        let bytes = match &line {
-            Line::Whole(line) => line.len(),
-            Line::TooLong => 0,
-        };
-        left = left.saturating_sub(bytes.max(EVENT_BYTES));
-        if let Some(outcome) = plan(&line, door, now_s, Uuid::new_v4()) {
+        bytes += weight(&line);
+        lines.push(line);
+    }
+    (lines, bytes)
+}
+
+/// What a line counts.
+fn weight(line: &Line) -> usize {
+    match line {
+        Line::Whole(line) => line.len().max(EVENT_BYTES),
+        Line::TooLong => EVENT_BYTES,
+    }
+}
+
+/// Decides about lines, in order.
+fn plan_all(lines: &[Line], door: &Door) -> Group {
+    let mut group = Group::default();
+    let now_s = now_s();
+    for line in lines {
+        if let Some(outcome) = plan(line, door, now_s, Uuid::new_v4()) {
             group.push(outcome);
         }
     }
