@@ -7,7 +7,8 @@
 //! chunks. Measured (`tests/it/memory.rs`): a counted byte takes 1 to 3 bytes of RSS, what the allocator keeps included.
 //! A log body that is a stream counts by what it holds at a time, whatever its length.
 //!
-//! Not counted are a connection's own buffers (mostly 8 KiB, 128 at most each way) and replies of up to [`SMALL_BYTES`].
+//! Not counted are a connection's own buffers (mostly 8 KiB, 128 at most each way) and replies of up to [`SMALL_BYTES`], of
+//! which a connection has one at a time. Larger ones count until they are sent (`reply::held`).
 //!
 //! # Why nobody waits for ever
 //! Who holds room never waits for more. A body of known length gets all its room before its first byte is read, and waits

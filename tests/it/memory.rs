@@ -7,7 +7,7 @@ use serde_json::json;
 use std::path::Path;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -182,4 +182,59 @@ async fn events_of_a_few_bytes_take_no_more_memory_than_they_count() {
         bound / MIB,
     );
     assert!(most < bound, "VmHWM is {most} bytes, over {bound}");
+}
+
+/// Answers of dead letters that have room at a time, one that is being written, and what the
+/// allocator keeps.
+const LETTERS: usize = 8 * 14 * MIB;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn answers_that_nobody_reads_keep_to_their_room() {
+    let folder = tempfile::tempdir().expect("a temp folder");
+    let setup = Setup::new(folder.path(), "http://127.0.0.1:9").without("upstream.api_key");
+    let daemon = setup.start().await;
+    // Its input is no text, so it is a dead letter.
+    let event = json!({"input": 1, "output": "x".repeat(14 * MIB)}).to_string();
+    let kept = client::post(&reqwest::Client::new(), &format!("{}/log", daemon.url), event).await;
+    assert_eq!(kept.status, 200);
+    let before = memory(&daemon, "VmHWM");
+
+    let mut pages = Vec::new();
+    let ask = "GET /status HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(500);
+    for _ in 0..200 {
+        let address = daemon.url.trim_start_matches("http://");
+        let mut stream = TcpStream::connect(address).await.expect("it listens");
+        stream.write_all(ask.as_bytes()).await.expect("room");
+        pages.push(stream);
+    }
+    let mut letters = Vec::new();
+    for _ in 0..60 {
+        let mut stream = UnixStream::connect(&daemon.unix).await.expect("it listens");
+        let ask = "GET /dead_letters/1 HTTP/1.1\r\nHost: localhost\r\n\r\n";
+        stream.write_all(ask.as_bytes()).await.expect("room");
+        letters.push(stream);
+    }
+    // Each has its answer, or a 503 because those before it do not read theirs.
+    let (mut given, mut refused) = (0, 0);
+    for letter in &mut letters {
+        let mut head = [0; 12];
+        letter.read_exact(&mut head).await.expect("an answer");
+        match &head[9..] {
+            b"200" => given += 1,
+            b"503" => refused += 1,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(given > 0 && refused > 0, "{given} {refused}");
+    let grown = memory(&daemon, "VmHWM").saturating_sub(before);
+    assert!(grown < LETTERS + BESIDE, "{} MiB", grown / MIB);
+    // Others are told how things stand, and who asks once those are gone is given the letter.
+    assert_eq!(daemon.ledger().await.dead, 1);
+    drop((pages, letters));
+    let client = client::unix(&daemon.unix);
+    eventually("a dead letter that is given again", || async {
+        let letter = client::send(client.get("http://localhost/dead_letters/1")).await;
+        (letter.status == 200 && letter.body.len() > 14 * MIB).then_some(())
+    })
+    .await;
 }
