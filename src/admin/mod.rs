@@ -41,9 +41,8 @@ const RETRY_AFTER_S: u32 = 5;
 const MAX_LOOKS: usize = 1;
 const LOOK_PATIENCE: Duration = Duration::from_secs(10);
 
-/// Pages that are written at a time, and dead letters that are read for an answer; how long another
-/// waits for its turn, and an answer for its room.
-const MAX_PAGES: usize = 2;
+/// Looks at dead letters for an answer at a time; how long another waits for its turn, and the
+/// answer for its room.
 const MAX_READS: usize = 1;
 const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -102,9 +101,7 @@ pub struct Admin {
     metrics: Arc<Metrics>,
     /// For the bodies of requests here and for the answers: never a question of what clients send.
     budget: Budget,
-    /// Who may write a page, and who may read dead letters for an answer. Each has room for what it
-    /// wrote before the next one writes.
-    pages: Arc<Semaphore>,
+    /// Who may read dead letters for an answer.
     reads: Arc<Semaphore>,
     /// Who may look for an event: it takes reading the whole backlog.
     looking: Arc<Semaphore>,
@@ -132,7 +129,6 @@ impl Admin {
             board,
             metrics,
             budget,
-            pages: Arc::new(Semaphore::new(MAX_PAGES)),
             reads: Arc::new(Semaphore::new(MAX_READS)),
             looking: Arc::new(Semaphore::new(MAX_LOOKS)),
             started: Instant::now(),
@@ -302,7 +298,7 @@ impl Admin {
         let reach = self.board.fates().reach();
         Ok(
             match events::Told::new(&task, &fate, &self.board, &self.about.secrets, reach) {
-                Some(told) => self.counted(written(&told)).await,
+                Some(told) => self.counted(written(&told), ANSWER_PATIENCE).await,
                 None => detail(
                     StatusCode::NOT_FOUND,
                     &events::unknown(&task, fate.unreadable, reach),
@@ -328,18 +324,18 @@ impl Admin {
         })
     }
 
-    /// Writes an answer when it has its turn, and lets the next one write once there is room for it:
-    /// at any time no more is written and has no room than there are turns.
-    async fn in_turn(&self, turns: &Semaphore, answer: impl Future<Output = Reply> + Send) -> Reply {
-        match timeout(ANSWER_PATIENCE, turns.acquire()).await {
-            Ok(_turn) => self.counted(answer.await).await,
+    /// Reads dead letters for an answer when it has its turn. The next one does once there is room
+    /// for that, so only one answer is ever there without.
+    async fn in_turn(&self, answer: impl Future<Output = Reply> + Send) -> Reply {
+        match timeout(ANSWER_PATIENCE, self.reads.acquire()).await {
+            Ok(_turn) => self.counted(answer.await, ANSWER_PATIENCE).await,
             Err(_) => unavailable(UNREAD, RETRY_AFTER_S),
         }
     }
 
     /// An answer that counts in the budget until it is sent.
-    async fn counted(&self, answer: Reply) -> Reply {
-        let counted = counted(answer, &self.budget, ANSWER_PATIENCE).await;
+    async fn counted(&self, answer: Reply, patience: Duration) -> Reply {
+        let counted = counted(answer, &self.budget, patience).await;
         counted.unwrap_or_else(|_| unavailable(UNREAD, RETRY_AFTER_S))
     }
 
@@ -398,12 +394,13 @@ impl Service for Admin {
         match id {
             Id::Healthz => json(StatusCode::OK, &b"{\"status\":\"ok\"}"[..]),
             Id::Readyz => self.ready(),
-            Id::Metrics => self.in_turn(&self.pages, async { self.metrics(&call) }).await,
-            Id::Status => self.in_turn(&self.pages, async { self.status() }).await,
-            Id::DeadLetters => self.in_turn(&self.reads, self.dead_letters(&call)).await,
+            // Written in one go, so nobody waits with a page that has no room.
+            Id::Metrics => self.counted(self.metrics(&call), Duration::ZERO).await,
+            Id::Status => self.counted(self.status(), Duration::ZERO).await,
+            Id::DeadLetters => self.in_turn(self.dead_letters(&call)).await,
             Id::DeadLetter => {
                 let shown = async { self.dead_letter(&call).await.unwrap_or_else(|refused| *refused) };
-                self.in_turn(&self.reads, shown).await
+                self.in_turn(shown).await
             }
             Id::Requeue => self.requeue(call).await.unwrap_or_else(|refused| *refused),
             Id::Event => self.event(&call).await.unwrap_or_else(|refused| *refused),

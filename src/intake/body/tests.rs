@@ -74,7 +74,7 @@ async fn polled_once(mut future: Pin<&mut impl Future<Output = StatusCode>>) -> 
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn large_bodies_are_looked_at_in_their_turn_and_small_ones_do_not_wait() {
-    const MANY: usize = 2_000;
+    const MANY: usize = 4_000;
     let folder = tempfile::tempdir().unwrap();
     let intake = intake(folder.path());
     let turn = intake.work.hold_up().await;
