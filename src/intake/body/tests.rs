@@ -92,9 +92,9 @@ async fn large_bodies_are_looked_at_in_their_turn_and_small_ones_do_not_wait() {
     }
     assert_eq!(intake.spool.ledger().accepted, 2);
     drop(turn);
-    for answered in [large.await, long.await, several.await] {
-        assert_eq!(answered, StatusCode::OK);
-    }
+    // Side by side: who has his turn must be polled to give it on.
+    let (large, long, several) = tokio::join!(large, long, several);
+    assert_eq!([large, long, several], [StatusCode::OK; 3]);
     assert_eq!(intake.spool.ledger().accepted, 4 + MANY as u64);
     intake.spool.close().await;
 }
