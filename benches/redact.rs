@@ -72,6 +72,7 @@ fn door(rules: Option<Rules>) -> Result<Door, Box<dyn Error>> {
         project: Some(ProjectId::new("bench")?),
         max_event_bytes: 1 << 20,
         screen: redactor.map(|redactor| Screen::new(redactor, &Metrics::new())),
+        projects: None,
     })
 }
 

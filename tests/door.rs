@@ -78,6 +78,8 @@ impl Door {
             on_full: spool::OnFull::default(),
             min_free_bytes: 0,
             generation_bytes: 64 << 20,
+            max_projects: 1_000,
+            keep_room: Default::default(),
             dead_max_bytes: 1 << 20,
             dead_max_age: Duration::from_secs(3600),
         };

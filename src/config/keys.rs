@@ -454,6 +454,12 @@ pub const KEYS: &[Key] = {
             "Most bytes of queued events.",
         ),
         key(
+            "spool.max_projects",
+            count(1, 100_000, "projects"),
+            Bare("1000"),
+            "Most projects without a key of their own that may have events queued at a time.",
+        ),
+        key(
             "spool.on_full",
             Kind::Choice(&["reject", "drop_oldest"]),
             Text("reject"),

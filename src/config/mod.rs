@@ -264,8 +264,8 @@ fn check(sources: &Sources) -> (Result<Settings, Mistakes>, Resolver) {
     // From here on every value is there, because whatever could not be read left a mistake.
     let settings = match delivery {
         Some(delivery) if resolver.mistakes.is_empty() => Ok(Settings {
+            spool: spool(&resolver, delivery.project_keys.keys().chain(&intake.default_project)),
             intake,
-            spool: spool(&resolver),
             upstream: upstream(&resolver),
             delivery,
             redact,
@@ -393,10 +393,12 @@ fn rate_limit(resolver: &Resolver) -> courier::RateLimit {
     }
 }
 
-fn spool(resolver: &Resolver) -> spool::Settings {
+fn spool<'a>(resolver: &Resolver, keep_room: impl Iterator<Item = &'a ProjectId>) -> spool::Settings {
     spool::Settings {
         path: resolver.path("spool.path").unwrap_or_default(),
         max_bytes: resolver.number("spool.max_bytes").unwrap_or_default(),
+        max_projects: count(resolver, "spool.max_projects"),
+        keep_room: keep_room.cloned().collect(),
         on_full: match resolver.text("spool.on_full") {
             Some("drop_oldest") => spool::OnFull::DropOldest,
             _ => spool::OnFull::Reject,

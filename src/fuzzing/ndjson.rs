@@ -16,6 +16,7 @@ static DOORS: LazyLock<[Door; 2]> = LazyLock::new(|| {
         project: Some(project()),
         max_event_bytes: 300,
         screen,
+        projects: None,
     };
     let screen = Screen::new(Arc::new(redact::dropping()), &Metrics::new());
     [door(None), door(Some(screen))]

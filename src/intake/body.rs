@@ -5,7 +5,7 @@
 //! and the API keeps each task id once. Before the first group is stored such a body is refused as a whole.
 
 use super::log::{Door, Plan};
-use super::{EVENTS_A_TURN, Id, Intake, RETRY_AFTER_S, held, now_s, refusal_of, unprocessable};
+use super::{EVENTS_A_TURN, Id, Intake, RETRY_AFTER_S, held, no_room, now_s, refusal_of, unprocessable};
 use crate::event::Refusal;
 use crate::http::{Call, EVENT_BYTES, First, Refused, Reply, Reservation, json, unavailable};
 use crate::ids::ProjectId;
@@ -72,6 +72,11 @@ impl Intake {
             Ok(planned) => planned,
             Err(refusal) => return Err(unprocessable(&sentence(&refusal, &events, &body))),
         };
+        if plan.entries.is_empty()
+            && let Some(sentence) = &plan.no_room
+        {
+            return Err(no_room(sentence));
+        }
         // A large body need not stay while the disk is written.
         drop(events);
         drop(body);
@@ -136,6 +141,8 @@ struct Stream<'a> {
     usual_room: usize,
     /// Events that are on disk.
     stored: u64,
+    /// Why some were not taken for want of room for their projects.
+    no_room: Option<String>,
 }
 
 impl<'a> Stream<'a> {
@@ -151,6 +158,7 @@ impl<'a> Stream<'a> {
             room,
             usual_room,
             stored: 0,
+            no_room: None,
         }
     }
 
@@ -186,11 +194,15 @@ impl<'a> Stream<'a> {
             return Err(self.refusal(&fault.of_stream(self.form).to_string()));
         }
         self.store().await?;
-        Ok(json(StatusCode::OK, held(self.reply.finish(), self.room)))
+        match (&self.no_room, self.stored) {
+            (Some(sentence), 0) => Err(no_room(sentence)),
+            _ => Ok(json(StatusCode::OK, held(self.reply.finish(), self.room))),
+        }
     }
 
     async fn store(&mut self) -> Result<(), Refused> {
-        let plan = std::mem::take(&mut self.plan);
+        let mut plan = std::mem::take(&mut self.plan);
+        self.no_room = plan.no_room.take().or_else(|| self.no_room.take());
         let events = plan.accepted + plan.refused;
         self.intake.store(plan).await?;
         self.stored += events;

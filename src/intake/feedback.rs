@@ -76,6 +76,7 @@ mod tests {
             project: project.map(|project| ProjectId::new(project).expect("an id")),
             max_event_bytes: 1_000,
             screen: None,
+            projects: None,
         }
     }
 

@@ -4,11 +4,12 @@ use crate::event::{self, Event, Refusal, Stamps};
 use crate::http::EVENT_BYTES;
 use crate::ids::{Kind, Lane, ProjectId};
 use crate::redact::Screen;
-use crate::spool::Entry;
+use crate::spool::{Entry, ProjectRoom};
 use crate::wire::json::JsonKind;
 use crate::wire::reply::{LoggedEvent, LoggedEvents};
 use crate::wire::split::Element;
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use uuid::Uuid;
 
 /// What holds for all events of a request or a connection.
@@ -20,9 +21,20 @@ pub struct Door {
     pub max_event_bytes: usize,
     /// What is taken out of everything before it is looked at. Default: nothing.
     pub screen: Option<Screen>,
+    /// Whether a project has room in the spool. Default: each has.
+    pub projects: Option<ProjectRoom>,
 }
 
 impl Door {
+    /// Whether what is to be queued for a project has room beside `new`, the projects that the same append brings.
+    ///
+    /// # Errors
+    /// Why it has none, in one sentence with the remedy.
+    pub fn admit(&self, project: &ProjectId, new: &mut BTreeSet<ProjectId>) -> Result<(), String> {
+        let room = self.projects.as_ref();
+        room.map_or(Ok(()), |room| room.admit(project, new))
+    }
+
     /// What is stored of it, if anything is: without what the screen takes out.
     pub fn screened<'a>(&self, raw: &'a [u8]) -> Cow<'a, [u8]> {
         let altered = self.screen.as_ref().and_then(|screen| screen.apply(raw));
@@ -162,6 +174,10 @@ pub struct Plan {
     pub accepted: u64,
     /// Events that become dead letters.
     pub refused: u64,
+    /// Projects of which nothing was queued so far.
+    pub new_projects: BTreeSet<ProjectId>,
+    /// Why events were not taken for want of room for their projects, if any were not. Nothing is kept of these.
+    pub no_room: Option<String>,
     /// Projects of accepted events whose times the API will replace ([`Event::has_odd_time`]), one an event.
     pub odd_times: Vec<ProjectId>,
 }
@@ -188,6 +204,13 @@ impl Plan {
         };
         let length = match fate {
             Fate::Accepted(event) => {
+                if let Err(reason) = door.admit(event.project(), &mut self.new_projects) {
+                    reply.push(&LoggedEvent::Refused {
+                        error_in_log: &reason,
+                    });
+                    self.no_room = Some(reason);
+                    return Ok(());
+                }
                 self.accepted += 1;
                 reply.push(&LoggedEvent::Accepted {
                     task_id: event.task().as_str(),
@@ -229,6 +252,7 @@ mod tests {
             project: project.map(|p| ProjectId::new(p).expect("an id")),
             max_event_bytes: 200,
             screen: None,
+            projects: None,
         }
     }
 

@@ -26,6 +26,7 @@ use feedback::Decided;
 use hyper::StatusCode;
 use log::Door;
 use prometheus_client::metrics::counter::Counter;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use tokio::io::BufReader;
@@ -155,6 +156,7 @@ impl Intake {
             project,
             max_event_bytes: self.settings.max_event_bytes,
             screen: self.screen.clone(),
+            projects: Some(self.spool.project_room()),
         }
     }
 
@@ -188,6 +190,10 @@ impl Intake {
         let body = door.screened(&body);
         let Decided { entry, outcome } = feedback::decide(&body, task.as_deref(), &door);
         let kept = entry.is_some();
+        if let Some(Entry::Queued { lane, .. }) = &entry {
+            let admitted = door.admit(&lane.project, &mut BTreeSet::new());
+            admitted.map_err(|sentence| no_room(&sentence))?;
+        }
         self.append(entry.into_iter().collect())
             .await
             .map_err(|error| refusal_of(&error))?;
@@ -281,6 +287,11 @@ fn held(reply: Vec<u8>, mut room: Reservation) -> Bytes {
 
 fn unprocessable(sentence: &str) -> Refused {
     Box::new(detail(StatusCode::UNPROCESSABLE_ENTITY, sentence))
+}
+
+/// The answer where nothing is taken for want of room: the client sends it again.
+fn no_room(sentence: &str) -> Refused {
+    Box::new(unavailable(sentence, RETRY_AFTER_S))
 }
 
 fn refusal_of(error: &AppendError) -> Refused {

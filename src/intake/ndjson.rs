@@ -11,6 +11,7 @@ use crate::ids::{Kind, ProjectId};
 use crate::spool::Entry;
 use crate::wire::json::without_mark;
 use bytes::{BufMut, BytesMut};
+use std::collections::BTreeSet;
 use std::io;
 use tokio::io::BufReader;
 use tokio::net::UnixStream;
@@ -31,6 +32,8 @@ struct Group {
     bytes: usize,
     odd_times: Vec<ProjectId>,
     answers: Vec<Answer>,
+    /// Projects of which nothing was queued so far.
+    new_projects: BTreeSet<ProjectId>,
 }
 
 struct Answer {
@@ -40,7 +43,14 @@ struct Answer {
 }
 
 impl Group {
-    fn push(&mut self, outcome: Outcome) {
+    fn push(&mut self, mut outcome: Outcome, door: &Door) {
+        if let Some(Entry::Queued { lane, .. }) = &outcome.entry
+            && let Err(sentence) = door.admit(&lane.project, &mut self.new_projects)
+        {
+            outcome.entry = None;
+            outcome.odd_time = None;
+            outcome.answer = error_line(&sentence);
+        }
         let stored = outcome.entry.as_ref().map(|entry| match entry {
             Entry::Queued { lane, record } => {
                 self.bytes += record.len();
@@ -151,7 +161,7 @@ impl<'a> Connection<'a> {
         let mut group = Group::default();
         let last = self.splitter.last_line();
         if let Some(outcome) = last.and_then(|line| plan_last(&line, &door)) {
-            group.push(outcome);
+            group.push(outcome, &door);
         }
         let text = store(self.intake, group).await;
         self.answers.push(&text);
@@ -325,7 +335,7 @@ fn gather(splitter: &mut Splitter, door: &Door, weight: usize) -> Group {
         };
         left = left.saturating_sub(bytes.max(EVENT_BYTES));
         if let Some(outcome) = plan(&line, door, now_s, Uuid::new_v4()) {
-            group.push(outcome);
+            group.push(outcome, door);
         }
     }
     group

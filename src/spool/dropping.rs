@@ -55,6 +55,8 @@ impl Dropped {
 impl Owner {
     /// Whether an append may join the group; otherwise why not.
     pub(super) fn admit(&mut self, append: &Prepared, group: &mut Group, now: Instant) -> Result<(), String> {
+        let projects = &self.shared.projects;
+        let new_projects = projects.newcomers(&append.projects, &group.new_projects)?;
         let adding = append.bytes;
         if self.room.drops_oldest() && adding <= self.room.max_bytes() {
             self.free_disk(now);
@@ -70,7 +72,9 @@ impl Owner {
             }
             false => all,
         };
-        self.room.admit(live, adding, now)
+        self.room.admit(live, adding, now)?;
+        group.new_projects = new_projects;
+        Ok(())
     }
 
     /// Looks again whether a full spool has room.

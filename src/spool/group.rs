@@ -6,7 +6,7 @@ use super::lanes::{Addition, Lanes};
 use super::letter_log::LetterGroup;
 use super::meta::Extent;
 use super::{AppendError, Burial, DeadLetter, Entry, key};
-use crate::ids::{Kind, Lane, Seq};
+use crate::ids::{Kind, Lane, ProjectId, Seq};
 use std::collections::{BTreeMap, BTreeSet};
 use tokio::sync::oneshot;
 
@@ -34,6 +34,8 @@ pub(super) struct Prepared {
     events: u64,
     /// Payload bytes that will be queued.
     pub(super) bytes: u64,
+    /// Of the events that will be.
+    pub(super) projects: BTreeSet<ProjectId>,
 }
 
 impl Prepared {
@@ -52,10 +54,16 @@ impl Prepared {
                 Entry::Refused { lane, record, reason } => parts.push(Part::Refused(lane, record, reason)),
             }
         }
+        let projects = by_lane.keys().map(|lane| lane.project.clone()).collect();
         for (lane, records) in by_lane {
             bundle(&lane, records, &mut parts);
         }
-        Prepared { parts, events, bytes }
+        Prepared {
+            parts,
+            events,
+            bytes,
+            projects,
+        }
     }
 
     /// What it consists of.
@@ -93,6 +101,8 @@ pub(super) struct Group {
     pub(super) bytes: u64,
     /// Payload bytes on lease, if they had to be counted.
     pub(super) leased_bytes: Option<u64>,
+    /// Projects that it brings.
+    pub(super) new_projects: BTreeSet<ProjectId>,
 }
 
 impl Group {

@@ -2,10 +2,12 @@
 use super::durable::Writes;
 use super::key;
 use super::meta::{Extent, encode_lane};
+use super::projects::Projects;
 use super::queue::{LaneQueue, Run};
 use super::view::LaneView;
 use crate::ids::{Kind, Lane};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 use std::time::Instant;
 
 /// One lane as the owning thread knows it.
@@ -66,6 +68,8 @@ pub(super) struct Lanes {
     unreadable: BTreeMap<u32, Instant>,
     /// Those of them that are so because somebody moves their project.
     claimed: BTreeSet<u32>,
+    /// Who is told which projects there are, and which of them have work.
+    projects: Option<Arc<Projects>>,
 }
 
 impl Lanes {
@@ -348,6 +352,14 @@ impl Lanes {
         over
     }
 
+    /// Tells of all lanes, and from now on of each that gets work or has none any more.
+    pub(super) fn introduce_to(&mut self, projects: &Arc<Projects>) {
+        for state in &self.list {
+            projects.introduce(&state.lane);
+        }
+        self.projects = Some(Arc::clone(projects));
+    }
+
     /// Shows a lane's figures, and those of the feedback lane that it may hold back.
     pub(super) fn publish(&self, number: u32) {
         let Some(state) = self.get(number) else { return };
@@ -355,9 +367,15 @@ impl Lanes {
             false => state.queue.ready(self.gate(number)),
             true => Default::default(),
         };
+        let (had_work, has_work) = (state.view.queued() > 0, state.queue.live() > 0);
         state
             .view
             .publish(ready, state.queue.live(), state.queue.pending());
+        if had_work != has_work
+            && let Some(projects) = &self.projects
+        {
+            projects.note(&state.lane, has_work);
+        }
         state.view.set_claimed(self.claimed.contains(&number));
         if state.lane.kind == Kind::Log
             && let Some(peer) = state.peer

@@ -24,7 +24,7 @@
 //! memory, `transfer` what changes its project, `find` what is queued of one task, `generation` the row of
 //! folders, `sealed` reading all but the newest, `recovery` opening, `scan`,
 //! `salvage` and `repair` what is damaged, `durable` and `disk` the narrow seam to sled and the
-//! machine, `room` admission, `dropping` and `drop_log` what makes room for it, `ballast` a full disk, `view` what is shown
+//! machine, `room` and `projects` admission, `dropping` and `drop_log` what makes room for it, `ballast` a full disk, `view` what is shown
 //! outside, [`offline`] looking at the folder of a daemon that is stopped.
 
 mod ballast;
@@ -56,6 +56,7 @@ mod moving;
 pub mod offline;
 mod owner;
 mod parts;
+mod projects;
 mod quarantine;
 mod queue;
 mod read;
@@ -77,6 +78,7 @@ mod view;
 pub use dead::{DeadLettersError, DeadPage, KeptLetter};
 pub use find::{FindError, Found, Place};
 pub use lease::Leased;
+pub use projects::ProjectRoom;
 pub use requeue::{MAX_LETTERS, Revived};
 pub use transfer::Transferred;
 pub use view::{Damage, LaneView};
@@ -87,6 +89,7 @@ use crate::ledger::Ledger;
 use command::Command;
 use disk::{Disk, LEAST_FILE_BYTES};
 use group::Prepared;
+use projects::Projects;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
@@ -111,6 +114,10 @@ pub struct Settings {
     pub min_free_bytes: u64,
     /// Payload and bookkeeping bytes after which a generation is sealed. Default 64 MiB, at least 1 MiB.
     pub generation_bytes: u64,
+    /// Most projects that may have something queued at a time; 0: any number. Default 1,000.
+    pub max_projects: usize,
+    /// These always have room beside them: those with a key of their own, and the default one.
+    pub keep_room: BTreeSet<ProjectId>,
     /// Most bytes of dead letters on disk; the oldest go first. Default 1 GiB.
     pub dead_max_bytes: u64,
     /// Longest that a dead letter is kept. Default 30 days.
@@ -244,7 +251,7 @@ pub enum OpenError {
 /// Why nothing was appended. Nothing of the call is on disk, or at least none of it was promised.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum AppendError {
-    /// Over `spool.max_bytes`, or under `spool.min_free_bytes`: 503 with Retry-After. The sentence says which, with figures.
+    /// Over `spool.max_bytes` or `spool.max_projects`, or under `spool.min_free_bytes`: 503 with Retry-After. The sentence says which, with figures.
     #[error("{0}")]
     Full(String),
     /// The disk or sled failed: 503.
@@ -330,7 +337,8 @@ impl Spool {
         }
         settings.generation_bytes = disk.fill_bytes(settings.generation_bytes);
         let (commands, receiver) = mpsc::channel(MAX_WAITING_COMMANDS);
-        let shared = Arc::new(Shared::new());
+        let projects = Projects::new(settings.max_projects, settings.keep_room.clone());
+        let shared = Arc::new(Shared::new(projects));
         let owner = recovery::open(&settings, &disk, &shared, receiver, commands.downgrade())?;
         let lanes = owner.views.subscribe();
         let thread = std::thread::Builder::new()
@@ -478,6 +486,16 @@ impl Spool {
         self.ask(|reply| Command::Purge { numbers, reply })
             .await
             .unwrap_or(Err(DeadLettersError::Closed))
+    }
+
+    /// Tells before an event is taken whether its project has room.
+    pub fn project_room(&self) -> ProjectRoom {
+        ProjectRoom::new(&self.inner.shared.projects)
+    }
+
+    /// These projects have room from now on, whatever else is queued.
+    pub fn keep_room(&self, projects: impl IntoIterator<Item = ProjectId>) {
+        self.inner.shared.projects.keep_room(projects);
     }
 
     /// `None` while the spool accepts; otherwise why it does not, in one sentence with the remedy.

@@ -100,6 +100,7 @@ pub(super) fn open(
     owner.settle_letters();
     owner.publish_account();
     owner.publish_damage();
+    owner.lanes.introduce_to(&shared.projects);
     owner.publish_lanes(0..owner.lanes.len() as u32);
     tracing::info!(
         path = %settings.path.display(),

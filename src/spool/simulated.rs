@@ -17,6 +17,7 @@ use crate::ids::{Lane, Seq};
 use crate::ledger::Ledger;
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
+use super::projects::Projects;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -79,7 +80,7 @@ impl Spool {
     /// A spool on what a simulated disk holds, and its loop, which is to be run beside. Dropping the loop is a kill.
     pub(crate) fn simulated(disk: &SimDisk) -> (Spool, impl Future<Output = ()> + Send + 'static) {
         let (commands, receiver) = mpsc::channel(MAX_WAITING_COMMANDS);
-        let shared = Arc::new(Shared::new());
+        let shared = Arc::new(Shared::new(Projects::new(0, BTreeSet::new())));
         let mut this = Loop {
             disk: disk.clone(),
             commands: receiver,

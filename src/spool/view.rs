@@ -1,5 +1,6 @@
 //! What callers see without asking the owning thread: lanes, ledger, whether the spool accepts.
 use super::letter_log::LetterLog;
+use super::projects::Projects;
 use crate::batch::Ready;
 use crate::ids::{Lane, Seq};
 use crate::ledger::Ledger;
@@ -20,6 +21,7 @@ pub(super) struct Shared {
     pub(super) damage: Mutex<Damage>,
     pub(super) dropped_letters: AtomicU64,
     pub(super) letter_log: Mutex<LetterLog>,
+    pub(super) projects: Arc<Projects>,
 }
 
 /// What became of damaged files of the queue, since the data folder was made.
@@ -34,7 +36,7 @@ pub struct Damage {
 }
 
 impl Shared {
-    pub(super) fn new() -> Shared {
+    pub(super) fn new(projects: Projects) -> Shared {
         Shared {
             ledger: Mutex::default(),
             live_bytes: AtomicU64::new(0),
@@ -42,6 +44,7 @@ impl Shared {
             damage: Mutex::default(),
             dropped_letters: AtomicU64::new(0),
             letter_log: Mutex::default(),
+            projects: Arc::new(projects),
         }
     }
 }

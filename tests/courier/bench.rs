@@ -88,6 +88,8 @@ impl Bench {
             on_full: spool::OnFull::default(),
             min_free_bytes: 0,
             generation_bytes: 64 << 20,
+            max_projects: 1_000,
+            keep_room: Default::default(),
             dead_max_bytes: 1 << 30,
             dead_max_age: NEVER,
         };

@@ -48,6 +48,7 @@ fn import(args: ImportArgs, log: &Background) -> Result<ExitCode, ExitCode> {
     let mut settings = args.folder.settings()?;
     // What is queued already must not go for what is imported.
     settings.spool.on_full = OnFull::Reject;
+    settings.spool.max_projects = 0;
     let (input, length) = open(args.file)?;
     if settings.spool.path.join("format").exists() {
         // Refused where looking is: an older format is left to the daemon.
@@ -133,6 +134,7 @@ impl<'a> Import<'a> {
                 project: settings.intake.default_project.clone(),
                 max_event_bytes: settings.intake.max_event_bytes.saturating_add(ADDED_BYTES),
                 screen: redactor.map(|redactor| Screen::new(redactor, &Metrics::new())),
+                projects: None,
             },
             bar,
             line: 0,

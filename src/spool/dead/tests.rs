@@ -40,6 +40,8 @@ fn settings(path: &Path, max_bytes: u64) -> Settings {
     Settings {
         on_full: crate::spool::OnFull::Reject,
         generation_bytes: 64 << 20,
+        max_projects: 1_000,
+        keep_room: Default::default(),
         path: path.to_owned(),
         max_bytes: 1 << 30,
         min_free_bytes: 0,
