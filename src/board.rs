@@ -102,6 +102,12 @@ impl Board {
         changed
     }
 
+    /// A lane's courier begins. Gives what the lane was doing before, if it had one.
+    pub fn begin(&self, lane: &Lane) -> Option<LaneState> {
+        let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
+        lanes.insert(lane.clone(), LaneState::Flowing)
+    }
+
     /// Where the part of that name says what is wrong with it.
     pub fn notice(&self, part: &'static str) -> Notice {
         let notices = self.notices.clone();

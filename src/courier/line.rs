@@ -95,7 +95,10 @@ pub(super) struct Line {
 
 impl Line {
     pub(super) fn new(common: Common, view: LaneView) -> Self {
-        common.board.set(view.lane(), LaneState::Flowing);
+        // One that rested is shown as it was then.
+        if let Some(before) = common.board.begin(view.lane()) {
+            gauge(&common.metrics, &before, -1);
+        }
         gauge(&common.metrics, &LaneState::Flowing, 1);
         Self {
             common,

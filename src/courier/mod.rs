@@ -1,8 +1,8 @@
-//! One courier a lane: takes batches from the spool to the API and ends each event by its verdict.
+//! One courier for each lane that has work: takes batches from the spool to the API and ends each event by its verdict.
 //!
 //! | file | concern |
 //! |---|---|
-//! | this one, `supervisor` | settings; one task a lane, and their end |
+//! | this one, `supervisor`, `desk` | settings; one task for each lane that has work, and their end |
 //! | `stop`, `clock`, `news`, `pulse` | how far the shutdown has come; what time it is; a value that many wait for; whether all of this still answers |
 //! | `line`, `health`, `size` | what a lane's tasks share: how the upstream is doing, what people are told |
 //! | `turn`, `outlet`, `bucket` | what a request waits for: its lane, a slot of all lanes, the rate limit |
@@ -21,6 +21,7 @@ mod confirm;
 mod crosscheck;
 mod deferred;
 mod delivery;
+mod desk;
 mod feedback_lane;
 mod feedback_try;
 mod graves;

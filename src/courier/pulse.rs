@@ -65,6 +65,7 @@ impl Heart {
     /// One lane more that has to answer, until it drops this.
     pub(super) fn lane(&mut self) -> Ear {
         let (asks, asked) = mpsc::channel(1);
+        self.lanes.retain(|lane| !lane.is_closed());
         self.lanes.push(asks);
         Ear(asked)
     }

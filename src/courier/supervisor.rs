@@ -1,9 +1,8 @@
-//! Starts a courier for every lane, and brings all of them to an end.
+//! Runs the couriers, and brings all of them to an end.
 
 use super::clock;
-use super::feedback_lane::FeedbackLane;
-use super::line::{Common, Knobs, Line};
-use super::log_lane::LogLane;
+use super::desk::Couriers;
+use super::line::Common;
 use super::news;
 use super::outlet::Outlet;
 use super::stop::{Phase, Stop};
@@ -11,21 +10,18 @@ use super::token_counts::Knowledge;
 use super::witness::Witnesses;
 use super::{CourierError, Heart, Settings};
 use crate::board::Board;
-use crate::ids::{Kind, Lane};
 use crate::metrics::Metrics;
-use crate::spool::{LaneView, Spool};
-use std::collections::BTreeSet;
+use crate::spool::Spool;
 use std::future::Future;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
 
-/// Runs a courier for every lane, present and future, until `shutdown` resolves; then lets attempts in flight finish
+/// Runs a courier for every lane that has work, present and future, until `shutdown` resolves; then lets attempts in flight finish
 /// for up to `grace`, releases the rest, and returns.
 ///
 /// # Errors
-/// If a courier ends by itself, which none should.
+/// If a courier fails, which none should.
 pub async fn run(
     spool: Spool,
     mut settings: watch::Receiver<Arc<Settings>>,
@@ -52,12 +48,7 @@ pub async fn run(
         promptness: Arc::default(),
         token_counts: Knowledge::default(),
     };
-    let mut couriers = Couriers {
-        common,
-        knobs: seen_knobs,
-        known: BTreeSet::new(),
-        tasks: JoinSet::new(),
-    };
+    let mut couriers = Couriers::new(common, seen_knobs);
     let mut reloads = true;
     tokio::pin!(shutdown);
     let views = lanes.borrow_and_update().clone();
@@ -66,18 +57,27 @@ pub async fn run(
         tokio::select! {
             biased;
             () = &mut shutdown => break,
-            Some(ended) = couriers.tasks.join_next() => return ended?,
+            Some(ended) = couriers.tasks.join_next() => {
+                let (lane, ended) = ended?;
+                ended?;
+                couriers.ended(&lane);
+                // Something may have come since its courier saw that there was nothing, and others may wait for its place.
+                let views = lanes.borrow_and_update().clone();
+                couriers.start(&views, &mut heart);
+            }
             changed = lanes.changed() => {
                 changed.map_err(|_| CourierError::SpoolGone)?;
                 let views = lanes.borrow_and_update().clone();
                 couriers.start(&views, &mut heart);
             }
+            () = couriers.is_due() => couriers.look(),
             () = heart.beat() => {}
             changed = settings.changed(), if reloads => {
                 reloads = changed.is_ok();
                 // It may be another upstream now.
                 couriers.common.forget_upstream();
                 let fresh = settings.borrow_and_update().clone();
+                couriers.common.spool.keep_room(fresh.project_keys.keys().cloned());
                 if fresh.upstream.base_url() != couriers.knobs.borrow().upstream.base_url() {
                     couriers.common.board.set_token_counts(None);
                 }
@@ -86,48 +86,14 @@ pub async fn run(
             }
         }
     }
+    couriers.tell(Phase::Draining);
     phase.tell(Phase::Draining);
     let mut end = Ok(());
     let finished = tokio::time::timeout(grace, couriers.finish(&mut end)).await;
     if finished.is_err() {
+        couriers.tell(Phase::Aborting);
         phase.tell(Phase::Aborting);
         couriers.finish(&mut end).await;
     }
     end
-}
-
-struct Couriers {
-    common: Common,
-    knobs: Knobs,
-    known: BTreeSet<Lane>,
-    tasks: JoinSet<Result<(), CourierError>>,
-}
-
-impl Couriers {
-    /// Starts a courier for each lane that has none.
-    fn start(&mut self, views: &[LaneView], heart: &mut Heart) {
-        for view in views {
-            // Looked for first: there can be thousands, and a new one makes all of them be looked at.
-            if self.known.contains(view.lane()) {
-                continue;
-            }
-            self.known.insert(view.lane().clone());
-            let line = Arc::new(Line::new(self.common.clone(), view.clone()));
-            let (knobs, ear) = (self.knobs.clone(), heart.lane());
-            match view.lane().kind {
-                Kind::Log => self.tasks.spawn(LogLane::new(line, knobs).run(ear)),
-                Kind::Feedback => self.tasks.spawn(FeedbackLane::new(line, knobs).run(ear)),
-            };
-        }
-    }
-
-    /// Waits until all have ended; keeps the first fault.
-    async fn finish(&mut self, end: &mut Result<(), CourierError>) {
-        while let Some(ended) = self.tasks.join_next().await {
-            let ended = ended.unwrap_or_else(|panic| Err(panic.into()));
-            if end.is_ok() {
-                *end = ended;
-            }
-        }
-    }
 }

@@ -284,6 +284,7 @@ mod tests {
             project: Some(ProjectId::new("p").expect("an id")),
             max_event_bytes: 100,
             screen: None,
+            projects: None,
         }
     }
 

@@ -8,6 +8,7 @@ use super::view::LaneView;
 use crate::ids::{Kind, Lane};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 /// One lane as the owning thread knows it.
@@ -70,6 +71,8 @@ pub(super) struct Lanes {
     claimed: BTreeSet<u32>,
     /// Who is told which projects there are, and which of them have work.
     projects: Option<Arc<Projects>>,
+    /// A lane got work that had none.
+    woken: AtomicBool,
 }
 
 impl Lanes {
@@ -352,6 +355,11 @@ impl Lanes {
         over
     }
 
+    /// Whether a lane got work since this was last asked.
+    pub(super) fn take_woken(&self) -> bool {
+        self.woken.swap(false, Ordering::Relaxed)
+    }
+
     /// Tells of all lanes, and from now on of each that gets work or has none any more.
     pub(super) fn introduce_to(&mut self, projects: &Arc<Projects>) {
         for state in &self.list {
@@ -371,6 +379,9 @@ impl Lanes {
         state
             .view
             .publish(ready, state.queue.live(), state.queue.pending());
+        if !had_work && has_work {
+            self.woken.store(true, Ordering::Relaxed);
+        }
         if had_work != has_work
             && let Some(projects) = &self.projects
         {

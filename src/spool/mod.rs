@@ -402,7 +402,7 @@ impl Spool {
         self.ask(|reply| Command::Bury { events, reply }).await;
     }
 
-    /// Every lane that was ever used; changes when one is added, and is closed when the owning thread has ended.
+    /// Every lane that is known; changes when one is added or gets work, and is closed when the owning thread has ended.
     pub fn lanes(&self) -> watch::Receiver<Arc<Vec<LaneView>>> {
         self.inner.lanes.clone()
     }
@@ -496,6 +496,16 @@ impl Spool {
     /// These projects have room from now on, whatever else is queued.
     pub fn keep_room(&self, projects: impl IntoIterator<Item = ProjectId>) {
         self.inner.shared.projects.keep_room(projects);
+    }
+
+    /// Whether a project always has room.
+    pub fn keeps_room_for(&self, project: &ProjectId) -> bool {
+        self.inner.shared.projects.keeps_room_for(project)
+    }
+
+    /// Most lanes that may be at work at a time, beside those of projects that always have room.
+    pub fn lanes_at_work(&self) -> usize {
+        self.inner.shared.projects.lanes_at_work()
     }
 
     /// `None` while the spool accepts; otherwise why it does not, in one sentence with the remedy.

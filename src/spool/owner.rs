@@ -338,6 +338,9 @@ impl Owner {
         for lane in lanes {
             self.lanes.publish(lane);
         }
+        if self.lanes.take_woken() {
+            self.views.send_modify(|_| {});
+        }
     }
 
     /// Shows the account as of a commit, and lanes that are new.

@@ -77,6 +77,19 @@ impl Projects {
         state.recount();
     }
 
+    /// Whether a project has room whatever is queued.
+    pub(super) fn keeps_room_for(&self, project: &ProjectId) -> bool {
+        locked(&self.state).kept.contains(project)
+    }
+
+    /// Most lanes that may be at work at a time: both of each project.
+    pub(super) fn lanes_at_work(&self) -> usize {
+        match locked(&self.state).most {
+            0 => usize::MAX,
+            most => most.saturating_mul(2),
+        }
+    }
+
     /// Which of these are new; an error if there is no room for all of them beside `new`.
     pub(super) fn newcomers<'a>(
         &self,

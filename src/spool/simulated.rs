@@ -372,6 +372,9 @@ impl Loop {
         for addition in &additions {
             self.lanes.publish(addition.lane);
         }
+        if self.lanes.take_woken() {
+            self.views.send_modify(|_| {});
+        }
         group.answer(&Ok(()));
         for (reply, gone) in revived {
             let _ = reply.send(Ok(gone));

@@ -84,7 +84,7 @@ async fn look(pair: &Pair, name: &str, before: usize) -> Value {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_metrics_and_the_status_stay_small_with_ten_thousand_projects() {
-    let pair = Pair::start().await;
+    let pair = Pair::start_with(|setup| setup.with("spool.max_projects", "20000")).await;
     log_to(&pair.daemon, 0..10).await;
     pair.daemon.drained().await;
     let (few, before) = (
@@ -109,7 +109,11 @@ async fn the_metrics_and_the_status_stay_small_with_ten_thousand_projects() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ten_thousand_projects_without_a_key_make_few_hints() {
-    let pair = Pair::start_with(|setup| setup.without("upstream.api_key")).await;
+    let pair = Pair::start_with(|setup| {
+        let setup = setup.without("upstream.api_key");
+        setup.with("spool.max_projects", "20000")
+    })
+    .await;
     let before = memory(&pair.daemon, "VmRSS");
     log_to(&pair.daemon, 0..PROJECTS).await;
     let status = look(&pair, "without a key", before).await;
