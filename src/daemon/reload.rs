@@ -1,7 +1,7 @@
 //! SIGHUP: what can change while the daemon runs changes, all of it or nothing.
 
 use crate::config::Origins;
-use crate::{config, courier, notify};
+use crate::{config, courier, notify, spool};
 use std::sync::Arc;
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
@@ -105,7 +105,12 @@ fn needs_restart(running: &config::Settings, wanted: &config::Settings) -> Vec<&
     if running.redact != wanted.redact {
         sections.push("[redact]");
     }
-    if running.spool != wanted.spool {
+    let wanted_spool = spool::Settings {
+        // Keys are taken over.
+        keep_room: running.spool.keep_room.clone(),
+        ..wanted.spool.clone()
+    };
+    if running.spool != wanted_spool {
         sections.push("[spool] and [dead_letters]");
     }
     if running.log != wanted.log {

@@ -130,3 +130,57 @@ async fn ten_thousand_projects_without_a_key_make_few_hints() {
         "{hints:?}"
     );
 }
+
+fn event_of(project: &str) -> String {
+    json!({"input": "x", "project_id": project}).to_string()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn beyond_the_bound_new_projects_are_refused_and_all_others_are_taken() {
+    let pair = Pair::start_with(|setup| {
+        let setup = setup.without("upstream.api_key").with("spool.max_projects", "5");
+        setup.with("upstream.project_id", "default")
+    })
+    .await;
+    let events: Vec<String> = (0..8).map(|n| event_of(&format!("project-{n}"))).collect();
+    let reply = pair.post("/log", client::batch(&events)).await;
+    assert_eq!(reply.status, 200);
+    let logged = reply.json()["logged_events"].as_array().expect("a list").clone();
+    let taken = logged.iter().filter(|event| event["task_id"].is_string()).count();
+    assert_eq!((taken, logged.len()), (5, 8), "{logged:?}");
+    let why = logged[7]["error_in_log"].as_str().unwrap_or_default();
+    assert!(why.contains("spool.max_projects = 5"), "{why}");
+
+    let refused = pair.post("/log", event_of("project-7")).await;
+    assert_eq!(refused.status, 503);
+    assert!(refused.detail().contains("spool.max_projects"), "{}", refused.detail());
+    let refused = pair
+        .post("/feedback", r#"{"task_id": "t", "flag": "success", "project_id": "project-7"}"#)
+        .await;
+    assert_eq!(refused.status, 503);
+    let mut lines = Lines::connect(&pair.daemon.unix).await;
+    let answer = lines.ask(&event_of("project-7")).await;
+    assert!(answer.to_string().contains("spool.max_projects"), "{answer}");
+
+    assert_eq!(pair.post("/log", event_of("project-1")).await.status, 200, "it is known");
+    assert_eq!(pair.post("/log", r#"{"input": "x"}"#).await.status, 200, "the default one");
+    assert_eq!(pair.daemon.ledger().await.queued, 7);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_folder_of_more_projects_than_the_bound_is_worked_off_a_few_at_a_time() {
+    let mut pair = Pair::start_with(|setup| {
+        let setup = setup.without("upstream.api_key");
+        setup.with("spool.max_projects", "100")
+    })
+    .await;
+    log_to(&pair.daemon, 0..24).await;
+    pair.daemon.kill_hard();
+    pair.daemon.exited().await;
+    let setup = pair.setup.clone().with("upstream.api_key", "key");
+    pair.daemon = setup.with("spool.max_projects", "1").start().await;
+    assert_eq!(pair.daemon.drained().await.delivered, 24);
+    // Their couriers have ended, and come back.
+    log_to(&pair.daemon, 0..24).await;
+    assert_eq!(pair.daemon.drained().await.delivered, 48);
+}
