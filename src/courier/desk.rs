@@ -31,6 +31,14 @@ const TURN: Duration = Duration::from_secs(300);
 /// How long attempts in flight may take after the end of a turn.
 const GRACE: Duration = Duration::from_secs(30);
 
+/// Resolves at that moment, if there is one.
+pub(super) async fn at(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
 /// How a courier ended, and of which lane.
 pub(super) type Ended = (Lane, Result<(), CourierError>);
 
@@ -141,12 +149,9 @@ impl Couriers {
         }
     }
 
-    /// Resolves when it is to be looked who may rest.
-    pub(super) async fn is_due(&self) {
-        match self.at_work.is_empty() {
-            true => std::future::pending().await,
-            false => tokio::time::sleep_until(self.look_at.into()).await,
-        }
+    /// When it is to be looked who may rest.
+    pub(super) fn due(&self) -> Option<Instant> {
+        (!self.at_work.is_empty()).then_some(self.look_at)
     }
 
     /// Ends the couriers of lanes that have nothing, and where others wait those whose turn is over.

@@ -1,7 +1,7 @@
 //! Runs the couriers, and brings all of them to an end.
 
 use super::clock;
-use super::desk::Couriers;
+use super::desk::{self, Couriers};
 use super::line::Common;
 use super::news;
 use super::outlet::Outlet;
@@ -54,6 +54,7 @@ pub async fn run(
     let views = lanes.borrow_and_update().clone();
     couriers.start(&views, &mut heart);
     loop {
+        let look_at = couriers.due();
         tokio::select! {
             biased;
             () = &mut shutdown => break,
@@ -70,7 +71,7 @@ pub async fn run(
                 let views = lanes.borrow_and_update().clone();
                 couriers.start(&views, &mut heart);
             }
-            () = couriers.is_due() => couriers.look(),
+            () = desk::at(look_at) => couriers.look(),
             () = heart.beat() => {}
             changed = settings.changed(), if reloads => {
                 reloads = changed.is_ok();
