@@ -264,7 +264,10 @@ fn check(sources: &Sources) -> (Result<Settings, Mistakes>, Resolver) {
     // From here on every value is there, because whatever could not be read left a mistake.
     let settings = match delivery {
         Some(delivery) if resolver.mistakes.is_empty() => Ok(Settings {
-            spool: spool(&resolver, delivery.project_keys.keys().chain(&intake.default_project)),
+            spool: spool(
+                &resolver,
+                delivery.project_keys.keys().chain(&intake.default_project),
+            ),
             intake,
             upstream: upstream(&resolver),
             delivery,

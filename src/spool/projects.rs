@@ -117,7 +117,9 @@ impl Projects {
     /// A lane has something that has not ended, or has nothing any more.
     pub(super) fn note(&self, lane: &Lane, has_work: bool) {
         let mut state = locked(&self.state);
-        let State { kept, known, busy, .. } = &mut *state;
+        let State {
+            kept, known, busy, ..
+        } = &mut *state;
         let lanes = known.entry(lane.project.clone()).or_default();
         let before = *lanes;
         *lanes = match has_work {
@@ -203,7 +205,10 @@ mod tests {
         assert!(room.admit(&id("a"), &mut BTreeSet::new()).is_ok());
         assert!(room.admit(&id("c"), &mut BTreeSet::new()).is_err());
         projects.note(&lane("a", Kind::Log), false);
-        assert!(room.admit(&id("c"), &mut BTreeSet::new()).is_err(), "its feedback waits");
+        assert!(
+            room.admit(&id("c"), &mut BTreeSet::new()).is_err(),
+            "its feedback waits"
+        );
         projects.note(&lane("a", Kind::Feedback), false);
         assert!(room.admit(&id("c"), &mut BTreeSet::new()).is_ok());
         assert!(projects.newcomers(&[id("c"), id("d")], &BTreeSet::new()).is_err());

@@ -7,6 +7,7 @@ use super::lanes::Lanes;
 use super::lease::{Abandoned, Leased};
 use super::meta::{Cursor, Extent};
 use super::owner::SETTLE_WITHIN;
+use super::projects::Projects;
 use super::queue::LaneQueue;
 use super::view::{LaneView, Shared, locked};
 use super::{
@@ -17,7 +18,6 @@ use crate::ids::{Lane, Seq};
 use crate::ledger::Ledger;
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
-use super::projects::Projects;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot, watch};

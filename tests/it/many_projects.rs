@@ -153,17 +153,32 @@ async fn beyond_the_bound_new_projects_are_refused_and_all_others_are_taken() {
 
     let refused = pair.post("/log", event_of("project-7")).await;
     assert_eq!(refused.status, 503);
-    assert!(refused.detail().contains("spool.max_projects"), "{}", refused.detail());
+    assert!(
+        refused.detail().contains("spool.max_projects"),
+        "{}",
+        refused.detail()
+    );
     let refused = pair
-        .post("/feedback", r#"{"task_id": "t", "flag": "success", "project_id": "project-7"}"#)
+        .post(
+            "/feedback",
+            r#"{"task_id": "t", "flag": "success", "project_id": "project-7"}"#,
+        )
         .await;
     assert_eq!(refused.status, 503);
     let mut lines = Lines::connect(&pair.daemon.unix).await;
     let answer = lines.ask(&event_of("project-7")).await;
     assert!(answer.to_string().contains("spool.max_projects"), "{answer}");
 
-    assert_eq!(pair.post("/log", event_of("project-1")).await.status, 200, "it is known");
-    assert_eq!(pair.post("/log", r#"{"input": "x"}"#).await.status, 200, "the default one");
+    assert_eq!(
+        pair.post("/log", event_of("project-1")).await.status,
+        200,
+        "it is known"
+    );
+    assert_eq!(
+        pair.post("/log", r#"{"input": "x"}"#).await.status,
+        200,
+        "the default one"
+    );
     assert_eq!(pair.daemon.ledger().await.queued, 7);
 }
 
