@@ -149,9 +149,14 @@ impl Couriers {
         }
     }
 
+    /// Whether lanes wait for a place. Then places are given out with the next look, not one by one: each time takes a look at all.
+    pub(super) fn is_crowded(&self) -> bool {
+        self.crowded
+    }
+
     /// When it is to be looked who may rest.
     pub(super) fn due(&self) -> Option<Instant> {
-        (!self.at_work.is_empty()).then_some(self.look_at)
+        (self.crowded || !self.at_work.is_empty()).then_some(self.look_at)
     }
 
     /// Ends the couriers of lanes that have nothing, and where others wait those whose turn is over.

@@ -63,15 +63,23 @@ pub async fn run(
                 ended?;
                 couriers.ended(&lane);
                 // Something may have come since its courier saw that there was nothing, and others may wait for its place.
-                let views = lanes.borrow_and_update().clone();
-                couriers.start(&views, &mut heart);
+                if !couriers.is_crowded() {
+                    let views = lanes.borrow_and_update().clone();
+                    couriers.start(&views, &mut heart);
+                }
             }
             changed = lanes.changed() => {
                 changed.map_err(|_| CourierError::SpoolGone)?;
                 let views = lanes.borrow_and_update().clone();
                 couriers.start(&views, &mut heart);
             }
-            () = desk::at(look_at) => couriers.look(),
+            () = desk::at(look_at) => {
+                couriers.look();
+                if couriers.is_crowded() {
+                    let views = lanes.borrow_and_update().clone();
+                    couriers.start(&views, &mut heart);
+                }
+            }
             () = heart.beat() => {}
             changed = settings.changed(), if reloads => {
                 reloads = changed.is_ok();
