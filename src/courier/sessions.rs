@@ -301,30 +301,22 @@ impl<E: Entry> Sessions<E> {
         if !self.reads(how) && self.large == 0 {
             return (0..self.waiting.len().min(most)).collect();
         }
-        let (mut free, mut barred, mut left) = (Vec::new(), HashSet::new(), how.ask);
-        for (at, waiting) in self.waiting.iter_mut().enumerate() {
-            if free.len() >= most {
-                break;
-            }
-            let session = waiting.session();
-            let is_closed = session.is_some_and(|session| {
-                barred.contains(&session) || busy(&self.flights, session) || busy(&self.closed, session)
-            });
-            let stays = !is_closed && left > 0 && waiting.breaks();
+        let mut left = how.ask;
+        self.free(most, how, |waiting| {
+            let stays = left > 0 && waiting.breaks();
             left -= usize::from(stays);
-            if !(is_closed || stays || waiting.is_large) {
-                free.push(at);
-            } else if how.in_order {
-                break;
-            } else {
-                barred.extend(session);
-            }
-        }
-        free
+            !stays && !waiting.is_large
+        })
     }
 
     /// Events that break the tokenizer and are the next of their sessions.
     fn question(&mut self, most: usize, how: &How) -> Vec<usize> {
+        self.free(most, how, |waiting| !waiting.is_large && waiting.breaks())
+    }
+
+    /// Events that are wanted, of sessions in which nothing before them waits or is on its way. `wants` is asked of each
+    /// once, and only of those that may go.
+    fn free(&mut self, most: usize, how: &How, mut wants: impl FnMut(&mut Waiting<E>) -> bool) -> Vec<usize> {
         let (mut free, mut barred) = (Vec::new(), HashSet::new());
         for (at, waiting) in self.waiting.iter_mut().enumerate() {
             if free.len() >= most {
@@ -334,7 +326,7 @@ impl<E: Entry> Sessions<E> {
             let is_closed = session.is_some_and(|session| {
                 barred.contains(&session) || busy(&self.flights, session) || busy(&self.closed, session)
             });
-            if !is_closed && !waiting.is_large && waiting.breaks() {
+            if !is_closed && wants(waiting) {
                 free.push(at);
             } else if how.in_order {
                 break;

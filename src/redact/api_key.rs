@@ -173,14 +173,13 @@ const PRIVATE_KEY: &str = r"-----BEGIN [A-Z ]{0,20}PRIVATE KEY(?: BLOCK)?-----";
 
 #[cfg(test)]
 mod tests {
+    use super::super::detector;
     use super::*;
     use proptest::prelude::*;
 
     fn found(text: &str) -> Vec<&str> {
         let keys = ApiKeys::new().expect("its regexes are right");
-        let mut hits = Vec::new();
-        keys.find(text, true, &mut |range| hits.push(&text[range]));
-        hits
+        detector::found(text, |text, hit| keys.find(text, true, hit))
     }
 
     #[test]

@@ -78,12 +78,11 @@ fn is_luhn(text: &str, groups: &[Group<'_>]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::detector;
     use super::*;
 
     fn found(text: &str) -> Vec<&str> {
-        let mut hits = Vec::new();
-        find(text, &mut |range| hits.push(&text[range]));
-        hits
+        detector::found(text, find)
     }
 
     #[test]

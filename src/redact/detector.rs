@@ -149,6 +149,14 @@ const EMAIL: &str = r"(?x)
     (?:[A-Za-z0-9\x{C0}-\x{24F}\x{370}-\x{52F}-]+\.)+
     (?:xn--[A-Za-z0-9-]+ | [A-Za-z\x{C0}-\x{24F}\x{370}-\x{52F}]{2,24})";
 
+/// Every find of a function in a text, for tests.
+#[cfg(test)]
+pub(super) fn found(text: &str, find: impl FnOnce(&str, &mut dyn FnMut(Range<usize>))) -> Vec<&str> {
+    let mut hits = Vec::new();
+    find(text, &mut |range| hits.push(&text[range]));
+    hits
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -61,12 +61,11 @@ fn end_of_iban(bytes: &[u8], start: usize) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::detector;
     use super::*;
 
     fn found(text: &str) -> Vec<&str> {
-        let mut hits = Vec::new();
-        find(text, &mut |range| hits.push(&text[range]));
-        hits
+        detector::found(text, find)
     }
 
     #[test]

@@ -127,12 +127,11 @@ fn is_version(text: &str, address: &Range<usize>) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::detector;
     use super::*;
 
     fn found(text: &str) -> Vec<&str> {
-        let mut hits = Vec::new();
-        find(text, &mut |range| hits.push(&text[range]));
-        hits
+        detector::found(text, find)
     }
 
     #[test]

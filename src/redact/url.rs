@@ -50,12 +50,11 @@ fn password(rest: &str, is_cut: bool) -> Option<Range<usize>> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::detector;
     use super::*;
 
     fn found(text: &str) -> Vec<&str> {
-        let mut hits = Vec::new();
-        find(text, &mut |range| hits.push(&text[range]));
-        hits
+        detector::found(text, find)
     }
 
     #[test]

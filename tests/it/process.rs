@@ -181,15 +181,7 @@ async fn a_second_signal_ends_it_at_once_and_loses_nothing() {
         (Signal::INT, Signal::INT, 130),
         (Signal::TERM, Signal::INT, 130),
     ] {
-        let mut pair = Pair::start_with(|setup| {
-            setup
-                .with("shutdown.grace", "5 min")
-                .with("upstream.timeout", "5 min")
-        })
-        .await;
-        pair.upstream.switch(json!({"delay_ms": 300_000})).await;
-        assert_eq!(pair.post("/log", r#"{"input":"x"}"#).await.status, 200);
-        pair.upstream.reached("requests", 1, |state| state.requests).await;
+        let mut pair = Pair::start_in_flight().await;
         pair.daemon.signal(first);
         pair.daemon.logged("stopping").await;
         assert!(

@@ -237,21 +237,22 @@ async fn what_the_last_reload_read_is_what_the_next_one_has_to_find() {
         .with("upstream.api_key", "any");
     let mut daemon = setup.start().await;
     daemon.signal(Signal::HUP);
-    eventually("an empty file again", || async {
-        let reloaded = |line: &&String| line.contains("configuration reloaded");
-        (daemon.said().iter().filter(reloaded).count() == 1).then_some(())
-    })
-    .await;
+    has_reloaded(&daemon, 1).await;
     std::fs::write(world.at("config.toml"), "[batch]\nmax_events = 7\n").expect("write");
     daemon.signal(Signal::HUP);
-    eventually("a file with settings", || async {
-        let reloaded = |line: &&String| line.contains("configuration reloaded");
-        (daemon.said().iter().filter(reloaded).count() == 2).then_some(())
-    })
-    .await;
+    has_reloaded(&daemon, 2).await;
     std::fs::write(world.at("config.toml"), "\n").expect("write");
     world.refuses(&mut daemon, &["holds no setting any more"]).await;
     world.upstream.finish().await;
+}
+
+/// Waits for so many reloads in all.
+async fn has_reloaded(daemon: &Daemon, times: usize) {
+    eventually("a reload", || async {
+        let reloaded = |line: &&String| line.contains("configuration reloaded");
+        (daemon.said().iter().filter(reloaded).count() == times).then_some(())
+    })
+    .await;
 }
 
 fn make_pipe(at: &Path) {

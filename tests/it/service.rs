@@ -28,15 +28,7 @@ async fn sigterm_ends_with_the_backlog_on_disk_and_the_next_start_goes_on() {
 
 #[tokio::test]
 async fn its_socket_is_gone_before_its_lock_is_given_back() {
-    let mut pair = Pair::start_with(|setup| {
-        setup
-            .with("shutdown.grace", "5 min")
-            .with("upstream.timeout", "5 min")
-    })
-    .await;
-    pair.upstream.switch(json!({"delay_ms": 300_000})).await;
-    assert_eq!(pair.post("/log", r#"{"input":"x"}"#).await.status, 200);
-    pair.upstream.reached("requests", 1, |state| state.requests).await;
+    let mut pair = Pair::start_in_flight().await;
     pair.daemon.signal(rustix::process::Signal::TERM);
     // The attempt in flight holds the end up for minutes, and the lock with it.
     eventually("the socket's removal", || async {

@@ -68,6 +68,22 @@ impl Pair {
         Self::start_with(|setup| setup).await
     }
 
+    /// Starts both, and waits until one event's request is in flight. Neither an answer nor a limit ends it for minutes.
+    pub(crate) async fn start_in_flight() -> Self {
+        let pair = Self::start_with(|setup| {
+            setup
+                .with("shutdown.grace", "5 min")
+                .with("upstream.timeout", "5 min")
+        })
+        .await;
+        pair.upstream
+            .switch(serde_json::json!({"delay_ms": 300_000}))
+            .await;
+        assert_eq!(pair.post("/log", r#"{"input":"x"}"#).await.status, 200);
+        pair.upstream.reached("requests", 1, |state| state.requests).await;
+        pair
+    }
+
     /// `{daemon}{path}`
     pub(crate) fn at(&self, path: &str) -> String {
         format!("{}{path}", self.daemon.url)

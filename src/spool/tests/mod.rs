@@ -27,6 +27,7 @@ use crate::ids::{Kind, ProjectId};
 pub(super) use durability::{disk_failing_in, failing_disk, path_of};
 use std::io;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use tempfile::TempDir;
 
 fn settings(path: &Path) -> Settings {
@@ -126,6 +127,52 @@ fn killed(path: &Path) -> TempDir {
     let copy = tempfile::tempdir().unwrap();
     copy_folder(path, copy.path()).unwrap();
     copy
+}
+
+/// Copies of a folder as a kill would leave it, numbered from 0, for tests that take one at each sync.
+#[derive(Clone)]
+struct Copies {
+    from: PathBuf,
+    into: Arc<TempDir>,
+    armed: Arc<AtomicBool>,
+    made: Arc<AtomicUsize>,
+}
+
+impl Copies {
+    /// None is made before [`begin`](Self::begin).
+    fn of(from: &Path) -> Self {
+        Self {
+            from: from.to_owned(),
+            into: Arc::new(tempfile::tempdir().unwrap()),
+            armed: Arc::default(),
+            made: Arc::default(),
+        }
+    }
+
+    fn begin(&self) {
+        self.armed.store(true, Ordering::SeqCst);
+    }
+
+    /// Makes one, if it is time to.
+    fn take(&self) -> Option<PathBuf> {
+        self.armed.load(Ordering::SeqCst).then(|| {
+            let copy = self.at(self.made.fetch_add(1, Ordering::SeqCst));
+            std::fs::create_dir(&copy).unwrap();
+            copy_folder(&self.from, &copy).unwrap();
+            copy
+        })
+    }
+
+    fn at(&self, number: usize) -> PathBuf {
+        self.into.path().join(number.to_string())
+    }
+
+    /// Closes the spool, so that none is under way any more, and says how many there are.
+    async fn end(&self, spool: Spool) -> usize {
+        self.armed.store(false, Ordering::SeqCst);
+        spool.close().await;
+        self.made.load(Ordering::SeqCst)
+    }
 }
 
 fn copy_folder(from: &Path, to: &Path) -> io::Result<()> {

@@ -2,7 +2,6 @@
 use super::funeral::{counted, refused, until_accepted};
 use super::*;
 use crate::spool::offline::{Look, LookError};
-use std::sync::atomic::{AtomicBool, AtomicUsize};
 
 /// The letters as they are taken up again: the record, marked.
 async fn revived(spool: &Spool) -> Vec<Revived> {
@@ -88,25 +87,12 @@ async fn a_letter_that_is_queued_again_leaves_dead_for_queued_and_stays_so() {
 #[tokio::test]
 async fn a_kill_at_any_sync_leaves_each_event_in_one_place() {
     let folder = tempfile::tempdir().unwrap();
-    let copies = tempfile::tempdir().unwrap();
-    let (armed, made) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
-    let (from, to, flag, count) = (
-        folder.path().to_owned(),
-        copies.path().to_owned(),
-        Arc::clone(&armed),
-        Arc::clone(&made),
-    );
+    let copies = Copies::of(folder.path());
+    let at_sync = copies.clone();
     let sync_data = move |file: &std::fs::File| {
-        let copy = || {
-            if flag.load(Ordering::SeqCst) {
-                let copy = to.join(count.fetch_add(1, Ordering::SeqCst).to_string());
-                std::fs::create_dir(&copy).unwrap();
-                copy_folder(&from, &copy).unwrap();
-            }
-        };
-        copy();
+        at_sync.take();
         file.sync_data()?;
-        copy();
+        at_sync.take();
         Ok(())
     };
     let disk = Disk {
@@ -116,19 +102,16 @@ async fn a_kill_at_any_sync_leaves_each_event_in_one_place() {
     let spool = Spool::open_on(settings(folder.path()), disk).unwrap();
     spool.append(vec![refused("a"), refused("b")]).await.unwrap();
     let letters = revived(&spool).await;
-    armed.store(true, Ordering::SeqCst);
+    copies.begin();
     spool.requeue(letters).await.unwrap();
     commit(&spool).await;
-    armed.store(false, Ordering::SeqCst);
-    // No copy is under way any more.
-    spool.close().await;
 
     // The commit that queues them, the one that removes the letters, and the one that takes the note back.
-    let made = made.load(Ordering::SeqCst);
+    let made = copies.end(spool).await;
     assert!(made >= 6, "{made}");
     let mut queued_in = 0;
     for copy in 0..made {
-        let path = copies.path().join(copy.to_string());
+        let path = copies.at(copy);
         let seen = letters_offline(&path);
         for again in 0..2 {
             let spool = open(&path);

@@ -2,7 +2,7 @@
 use super::funeral::until_accepted;
 use super::*;
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 
 /// The events with the records that they get in the other lane.
 fn renamed(leased: Vec<Leased>) -> Vec<(Leased, Vec<u8>)> {
@@ -78,28 +78,14 @@ async fn transferred_events_stand_in_order_behind_what_the_lane_has_and_the_ledg
 #[tokio::test]
 async fn a_kill_at_any_sync_leaves_each_event_in_one_lane() {
     let folder = tempfile::tempdir().unwrap();
-    let copies = tempfile::tempdir().unwrap();
-    let (armed, made) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
-    let (from, to, flag, count) = (
-        folder.path().to_owned(),
-        copies.path().to_owned(),
-        Arc::clone(&armed),
-        Arc::clone(&made),
-    );
-    let copy = move || {
-        flag.load(Ordering::SeqCst).then(|| {
-            let copy = to.join(count.fetch_add(1, Ordering::SeqCst).to_string());
-            std::fs::create_dir(&copy).unwrap();
-            copy_folder(&from, &copy).unwrap();
-            copy
-        })
-    };
+    let copies = Copies::of(folder.path());
+    let at_sync = copies.clone();
     // What each file held when it was last synced.
     let synced: Mutex<BTreeMap<PathBuf, Vec<u8>>> = Mutex::default();
     let root = folder.path().to_owned();
     let sync_data = move |file: &std::fs::File| {
         let path = PathBuf::from(path_of(file));
-        let before = copy();
+        let before = at_sync.take();
         if let (Some(before), Some(bytes)) = (before, synced.lock().unwrap().get(&path)) {
             // Before the sync nothing of what it syncs need be there.
             std::fs::write(before.join(path.strip_prefix(&root).unwrap()), bytes).unwrap();
@@ -109,7 +95,7 @@ async fn a_kill_at_any_sync_leaves_each_event_in_one_lane() {
             .lock()
             .unwrap()
             .insert(path.clone(), std::fs::read(&path).unwrap());
-        copy();
+        at_sync.take();
         Ok(())
     };
     let disk = Disk {
@@ -135,21 +121,18 @@ async fn a_kill_at_any_sync_leaves_each_event_in_one_lane() {
         let entries = vec![log, queued(&feedback("old"), n.to_string())];
         spool.append(entries).await.unwrap();
     }
-    armed.store(true, Ordering::SeqCst);
+    copies.begin();
     for _ in 0..3 {
         let leased = claim(&spool, 20).await;
         let moved = spool.transfer(renamed(leased), &project("new")).await.unwrap();
         assert_eq!((moved.logs, moved.feedback), (20, 20));
     }
-    armed.store(false, Ordering::SeqCst);
-    // No copy is under way any more.
-    spool.close().await;
-    let made = made.load(Ordering::SeqCst);
+    let made = copies.end(spool).await;
     assert!(made >= 6, "{made}");
     let all: Vec<String> = (0..60).map(|n| n.to_string()).collect();
     let mut seen = BTreeSet::new();
     for copy in 0..made {
-        let spool = open(&copies.path().join(copy.to_string()));
+        let spool = open(&copies.at(copy));
         let (left, moved) = both(&spool).await;
         seen.insert(moved.len());
         let (old, new) = (view(&spool, &feedback("old")), moved.len() as u64);
