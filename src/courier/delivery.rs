@@ -11,8 +11,8 @@
 //! is only buried if something else was accepted:
 //! - 400, 413 and 422, alone: buried if another event of this batch was accepted. Otherwise it is held and its neighbour is sent
 //!   alone. If that is accepted, the held one is sent once more and buried if it fails again. If that fails too, or
-//!   there is none, the lane backs off and both are tried again, [`ROUNDS_REFUSED`] times; then they are buried.
-//! - 500, alone: the same, with [`ROUNDS_FAILED`] rounds; and the event must fail [`ALONE_FAILURES`] times with a wait between,
+//!   there is none, the lane backs off and both are tried again, [`ROUNDS_REFUSED`](failed::ROUNDS_REFUSED) times; then they are buried.
+//! - 500, alone: the same, with [`ROUNDS_FAILED`](failed::ROUNDS_FAILED) rounds; and the event must fail `ALONE_FAILURES` times with a wait between,
 //!   and another event must have been accepted since the last burial, so that an upstream that breaks down
 //!   halfway through a batch does not take the rest with it.
 //! - An answer that something in between gives ([`blocked`]): buried once others pass and it is refused alone again and again.
@@ -22,73 +22,21 @@
 //! pass is taken out of their way ([`faults`]).
 
 mod blocked;
+mod failed;
 mod faults;
+mod sent;
 #[cfg(test)]
 mod tests;
 
+pub(super) use sent::{EventForm, Sent};
+
 use crate::spool::Burial;
-use crate::verdict::{Fate, LogVerdict, Reason};
+use crate::verdict::{Fate, LogVerdict};
 use std::collections::VecDeque;
 use std::time::Duration;
 
-/// How often the same one or two events are tried again after 400, 413 or 422 while nothing at all is accepted.
-const ROUNDS_REFUSED: u32 = 3;
-/// The same for 500: about ten minutes with the default `[retry]`.
-const ROUNDS_FAILED: u32 = 20;
-/// How often an event must meet a 500 alone while others are accepted.
-const ALONE_FAILURES: u32 = 3;
 /// After so many burials a batch is taken to be full of poison.
 const DENSE_BURIALS: u32 = 3;
-
-/// How an event is written into a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) enum EventForm {
-    /// Byte for byte.
-    #[default]
-    AsIs,
-    /// With token counts of 0, unless it gives its own.
-    ZeroCounts,
-}
-
-/// An event, how it is sent and how often it was.
-#[derive(Debug)]
-pub(super) struct Sent<E> {
-    pub(super) event: E,
-    pub(super) form: EventForm,
-    pub(super) attempts: u32,
-    /// The API said that the project's quota is used up, which does not keep it from storing.
-    pub(super) over_quota: bool,
-    /// It was looked for and not there, after the last time that it was sent.
-    pub(super) absent: bool,
-    /// Passing faults that it met alone, in a row.
-    lone_faults: u32,
-    /// Another passed after it had met too many of them.
-    compared: bool,
-    /// What had passed when it was refused alone by something in between, or by a key that others may use.
-    blocked_at: Option<u64>,
-    /// How often something in between refused it alone.
-    refusals: u32,
-    /// How often it was so again after another had passed.
-    proofs: u32,
-}
-
-impl<E> Sent<E> {
-    /// One that was not sent yet.
-    pub(super) fn new(event: E, form: EventForm) -> Self {
-        Self {
-            event,
-            form,
-            attempts: 0,
-            over_quota: false,
-            absent: false,
-            lone_faults: 0,
-            compared: false,
-            blocked_at: None,
-            refusals: 0,
-            proofs: 0,
-        }
-    }
-}
 
 /// What one reply brought about.
 #[derive(Debug)]
@@ -451,78 +399,6 @@ impl<E> Delivery<E> {
         step
     }
 
-    fn failed_alone(&mut self, reason: Reason, status: Option<u16>, excerpt: Option<String>) -> Step<E> {
-        let shown = reason.to_string();
-        let server_error = status == Some(500);
-        let others_pass = if server_error {
-            self.passed_since_burial
-        } else {
-            self.passed
-        };
-        if server_error && others_pass {
-            self.alone_failures += 1;
-            if self.alone_failures < ALONE_FAILURES {
-                return Step::then(Then::Wait {
-                    asked: None,
-                    reason: shown,
-                });
-            }
-        }
-        let Some((sent, from_end)) = self.pop_alone() else {
-            return Step::then(Then::Go);
-        };
-        let held = Held {
-            sent,
-            why: Why::Refused,
-            from_end,
-            reason: reason.for_letter(),
-            status,
-            excerpt,
-        };
-        if others_pass {
-            // One that waits for company has had it.
-            self.readmit_held();
-            return self.bury(vec![held], "", Then::Go);
-        }
-        if status != Some(413) {
-            // The API has read this one, so whatever is in between lets something pass.
-            self.passes += 1;
-        }
-        self.readmit(|held| held.why != Why::Refused);
-        self.held.push(held);
-        self.alone = self.alone.max(1);
-        if self.held.len() < 2 && !self.queue.is_empty() {
-            return Step::then(Then::Go);
-        }
-        self.rounds += 1;
-        if self.rounds
-            > if server_error {
-                ROUNDS_FAILED
-            } else {
-                ROUNDS_REFUSED
-            }
-        {
-            self.rounds = 0;
-            self.alone = 0;
-            let held = std::mem::take(&mut self.held);
-            let addition = format!(
-                "; tried again {} times, while nothing else was accepted either",
-                held[0].sent.attempts - 1
-            );
-            let then = Then::Wait {
-                asked: None,
-                reason: shown,
-            };
-            return self.bury(held, &addition, then);
-        }
-        self.alone = 0;
-        self.readmit_held();
-        Step::then(Then::Wait {
-            asked: None,
-            reason: shown,
-        })
-    }
-
     /// Each for what it met itself.
     fn bury(&mut self, events: Vec<Held<E>>, addition: &str, then: Then) -> Step<E> {
         self.passed_since_burial = false;
@@ -565,20 +441,6 @@ impl<E> Delivery<E> {
             self.alone += 1;
             self.doubtful += usize::from(self.doubtful > 0);
         }
-    }
-}
-
-impl<E> Sent<E> {
-    pub(super) fn bury(self, reason: String, status: Option<u16>, excerpt: Option<String>) -> (E, Burial) {
-        (
-            self.event,
-            Burial {
-                reason,
-                status,
-                excerpt,
-                attempts: self.attempts,
-            },
-        )
     }
 }
 

@@ -1,5 +1,6 @@
 mod passing;
 
+use super::failed::{ROUNDS_FAILED, ROUNDS_REFUSED};
 use super::*;
 use crate::verdict::{Blocked, Suspect};
 use proptest::prelude::*;
